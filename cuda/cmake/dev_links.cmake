@@ -1,0 +1,16 @@
+# Type checkers do not know how the rooms at the top of the repository map onto the package,
+# so build/dev/kinosplat shows them the installed layout as links into the checkout.
+get_filename_component(KINOSPLAT_ROOT "${CMAKE_CURRENT_SOURCE_DIR}/.." ABSOLUTE)
+set(dev "${KINOSPLAT_ROOT}/build/dev/kinosplat")
+file(MAKE_DIRECTORY "${dev}")
+foreach(room render scenes trainers compression viewer data)
+  if(EXISTS "${KINOSPLAT_ROOT}/${room}/__init__.py")
+    file(CREATE_LINK "../../../${room}" "${dev}/${room}" SYMBOLIC)
+  endif()
+endforeach()
+file(GLOB front_door RELATIVE "${KINOSPLAT_ROOT}/kinosplat" "${KINOSPLAT_ROOT}/kinosplat/*")
+foreach(entry IN LISTS front_door)
+  if(NOT entry STREQUAL "__pycache__")
+    file(CREATE_LINK "../../../kinosplat/${entry}" "${dev}/${entry}" SYMBOLIC)
+  endif()
+endforeach()

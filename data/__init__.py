@@ -1,0 +1,1 @@
+"""The scene that ships with the project, and the registry of known scenes."""

@@ -1,0 +1,1 @@
+"""Data in: one small reader a format, one Scene type out."""

@@ -1,0 +1,1 @@
+"""The training loop, the densification strategies, and one file a method."""
