@@ -15,7 +15,7 @@ demo: $(VENV)/installed
 	$(BIN)/kinosplat render $(DEMO) --path side-by-side --out $(DEMO)/side_by_side.png
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -q
+	$(BIN)/pytest -q
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .

@@ -1,6 +1,6 @@
 """Pinhole cameras.
 
-OpenCV axes (x right, y down, z forward), pixel (i, j) centred at (j + 0.5, i + 0.5), K in pixels of the image it belongs to.
+OpenCV axes (x right, y down, z forward), pixel (i, j) centred at (j + 0.5, i + 0.5), K in pixels of its own image.
 A camera with a matrix of the wrong shape is refused when it is made; values are checked where files are read.
 """
 
@@ -29,7 +29,9 @@ class Camera:
 
     def __post_init__(self) -> None:
         if self.world_to_camera.shape != (4, 4):
-            raise ValueError(f"world_to_camera must have shape (4, 4), got {tuple(self.world_to_camera.shape)}.")
+            raise ValueError(
+                f"world_to_camera must have shape (4, 4), got {tuple(self.world_to_camera.shape)}."
+            )
         if self.K.shape != (3, 3):
             raise ValueError(f"K must have shape (3, 3), got {tuple(self.K.shape)}.")
         if self.width < 1 or self.height < 1:
@@ -48,7 +50,9 @@ class Camera:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Camera:
         """The same camera with its matrices on `device` and in `dtype`."""
-        return replace(self, world_to_camera=self.world_to_camera.to(device, dtype), K=self.K.to(device, dtype))
+        return replace(
+            self, world_to_camera=self.world_to_camera.to(device, dtype), K=self.K.to(device, dtype)
+        )
 
     def at(self, time: float | None) -> Camera:
         """The same camera at another moment."""
@@ -63,9 +67,16 @@ class Camera:
 
 
 def look_at(
-    position: Tensor, target: Tensor, up: Tensor, *, K: Tensor, width: int, height: int, time: float | None = None
+    position: Tensor,
+    target: Tensor,
+    up: Tensor,
+    *,
+    K: Tensor,
+    width: int,
+    height: int,
+    time: float | None = None,
 ) -> Camera:
-    """A camera at `position` that looks at `target`, with `up` pointing to the top of the picture; all (3,), world units."""
+    """A camera at `position` that looks at `target`, with `up` towards the top of the picture; all (3,), world units."""
     forward = torch.nn.functional.normalize(target - position, dim=0)
     right = torch.nn.functional.normalize(torch.linalg.cross(forward, up), dim=0)
     down = torch.linalg.cross(forward, right)

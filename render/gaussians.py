@@ -1,8 +1,8 @@
 """The parameters of a set of Gaussians, still or moving, as they are stored and optimised.
 
-A moving Gaussian is kept in the cut form of a 4D Gaussian (docs/mathematics.md): at time t its mean is
-`mean + displacement * (t - time_centre) / duration` and its opacity is multiplied by `exp(-((t - time_centre) / duration)^2 / 2)`.
-A still Gaussian in a moving set has `log_duration = +inf` and `displacement = 0`. Tensors of differing length are refused.
+A moving Gaussian is kept in the cut form of a 4D Gaussian (docs/mathematics.md): with phase = (t - time_centre) / duration,
+its mean at time t is `mean + displacement * phase` and its opacity is multiplied by `exp(-phase^2 / 2)`.
+A still Gaussian in a moving set has `log_duration = +inf` and `displacement = 0`. Tensors of unequal length are refused.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class Gaussians:
         if self.sh_rest.ndim != 3 or self.sh_rest.shape[0] != n or self.sh_rest.shape[2] != 3:
             raise ValueError(f"sh_rest must have shape ({n}, K, 3), got {tuple(self.sh_rest.shape)}.")
         if self.sh_rest.shape[1] not in (0, 3, 8, 15):
-            raise ValueError(f"sh_rest must hold 0, 3, 8 or 15 coefficients a colour, got {self.sh_rest.shape[1]}.")
+            raise ValueError(
+                f"sh_rest must hold 0, 3, 8 or 15 coefficients a colour, got {self.sh_rest.shape[1]}."
+            )
         given = [getattr(self, name) is not None for name in TIME_PARAMETER_NAMES]
         if any(given) and not all(given):
             raise ValueError(
@@ -123,7 +125,7 @@ class Gaussians:
         return self.displacements * torch.exp(-self.log_durations)[:, None]
 
     def at(self, time: float) -> Gaussians:
-        """The static set seen at `time` (seconds): moved means, opacities faded in time; exact, as the renderer slices."""
+        """The static set seen at `time` (seconds): moved means, faded opacities; exactly what the renderer slices."""
         if self.time_centres is None or self.log_durations is None:
             return self
         offset = time - self.time_centres
@@ -144,5 +146,9 @@ def concatenate(sets: list[Gaussians]) -> Gaussians:
     """One set of all the Gaussians of `sets`, in order; all must be moving or all static, with one SH degree."""
     names = {tuple(s.parameters()) for s in sets}
     if len(names) != 1:
-        raise ValueError("sets must be all static or all moving to be concatenated; give static ones a log_duration of +inf.")
-    return Gaussians(**{name: torch.cat([s.parameters()[name] for s in sets]) for name in sets[0].parameters()})
+        raise ValueError(
+            "sets must be all static or all moving to be concatenated; give static ones a log_duration of +inf."
+        )
+    return Gaussians(
+        **{name: torch.cat([s.parameters()[name] for s in sets]) for name in sets[0].parameters()}
+    )

@@ -1,7 +1,8 @@
 """The one type every reader returns and every trainer takes.
 
-Cameras are undistorted, in scene coordinates, and at the resolution the pictures are delivered in. Scene coordinates differ from
-the input's only by a uniform scale and a translation (`Scene.to_input`), so that rotations and spherical harmonics mean the same in both.
+Cameras are undistorted, in scene coordinates, and at the resolution the pictures are delivered in. Scene coordinates
+differ from the input's only by a uniform scale and a translation (`Scene.to_input`), so that rotations and spherical
+harmonics mean the same in both.
 Nothing here touches pixels: a `View` knows where its picture comes from, `FrameLoader` fetches it.
 """
 
@@ -27,7 +28,7 @@ class ImageSource(Protocol):
         """What an error message calls this picture, such as `images/000.png` or `videos/cam00.mp4 frame 12`."""
 
     def load(self) -> NDArray[np.uint8]:
-        """(H, W, 3 or 4) uint8 sRGB, as delivered: undistorted and downscaled. Raises InputError when it cannot be read."""
+        """(H, W, 3 or 4) uint8 sRGB, undistorted and downscaled; raises InputError when it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,6 @@ class Scene:
 
     @property
     def radius(self) -> float:
-        """Largest distance of a training camera from their mean position, times 1.1 (INRIA's `cameras_extent`); at least 1e-6."""
+        """1.1 x the largest distance of a training camera from their mean (INRIA's `cameras_extent`), at least 1e-6."""
         positions = torch.stack([view.camera.position for view in self.train])
         return max(1.1 * (positions - positions.mean(dim=0)).norm(dim=1).max().item(), 1e-6)
