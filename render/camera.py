@@ -76,7 +76,7 @@ def look_at(
     height: int,
     time: float | None = None,
 ) -> Camera:
-    """A camera at `position` that looks at `target`, with `up` towards the top of the picture; all (3,), world units."""
+    """A camera at `position` that looks at `target`, with `up` towards the top of the picture; (3,), world units."""
     forward = torch.nn.functional.normalize(target - position, dim=0)
     right = torch.nn.functional.normalize(torch.linalg.cross(forward, up), dim=0)
     down = torch.linalg.cross(forward, right)

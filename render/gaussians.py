@@ -1,8 +1,10 @@
 """The parameters of a set of Gaussians, still or moving, as they are stored and optimised.
 
-A moving Gaussian is kept in the cut form of a 4D Gaussian (docs/mathematics.md): with phase = (t - time_centre) / duration,
-its mean at time t is `mean + displacement * phase` and its opacity is multiplied by `exp(-phase^2 / 2)`.
-A still Gaussian in a moving set has `log_duration = +inf` and `displacement = 0`. Tensors of unequal length are refused.
+A moving Gaussian is kept in the cut form of a 4D Gaussian (docs/mathematics.md):
+with `phase = (t - time_centre) / duration`
+its mean at time t is `mean + displacement * phase`, and its opacity is multiplied by `exp(-phase^2 / 2)`.
+A still Gaussian in a moving set has `log_duration = +inf` and `displacement = 0`. Tensors of unequal length are
+refused.
 """
 
 from __future__ import annotations
