@@ -1,8 +1,9 @@
-"""Lens distortion: from ideal (pinhole) to real normalised image coordinates, for every perspective and fisheye model of COLMAP.
+"""Lens distortion: from ideal (pinhole) to real normalised image coordinates, for every perspective and fisheye model
+of COLMAP.
 
-A `Lens` knows nothing of pixels: it maps (x/z, y/z) of a point in camera coordinates to where the real lens puts it on the plane
-at z = 1, so that `pixel = K @ (distorted, 1)`. Formulas are those of COLMAP's `sensor/models.h` and OpenCV's `calib3d`.
-Unknown models and wrong numbers of coefficients are refused with an InputError that lists what is known.
+A `Lens` knows nothing of pixels: it maps (x/z, y/z) of a point in camera coordinates to where the real lens puts it on
+the plane at z = 1, so that `pixel = K @ (distorted, 1)`. Formulas are those of COLMAP's `sensor/models.h` and OpenCV's
+`calib3d`. Unknown models and wrong numbers of coefficients are refused with an InputError that lists what is known.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ FISHEYE_MODELS = frozenset({"opencv_fisheye", "thin_prism_fisheye", "rad_tan_thi
 """Models whose coefficients act on the angle to the optical axis instead of its tangent."""
 
 LARGEST_RADIUS = 20.0
-"""Normalised radius up to which a lens is examined for folding: 87 degrees off axis, more than any pinhole picture shows."""
+"""Normalised radius up to which a lens is examined for folding: 87 degrees off axis, more than any pinhole picture
+shows.
+"""
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,7 @@ class Lens:
                 f"The lens model {self.model} takes at most {len(names)} coefficients, got {len(self.coefficients)}."
             )
         if not all(math.isfinite(value) for value in self.coefficients):
-            raise InputError(
-                f"The lens model {self.model} needs finite coefficients, got {self.coefficients}."
-            )
+            raise InputError(f"The lens model {self.model} needs finite coefficients, got {self.coefficients}.")
 
     @staticmethod
     def from_names(model: LensModel, values: Mapping[str, float]) -> Lens:
@@ -94,7 +95,9 @@ class Lens:
                 assert_never(self.model)
 
     def distort(self, points: Tensor) -> Tensor:
-        """Ideal normalised coordinates (..., 2) to those the real lens produces (..., 2); NaN where the model has no image."""
+        """Ideal normalised coordinates (..., 2) to those the real lens produces (..., 2); NaN where the model has no
+        image.
+        """
         x, y = points.unbind(-1)
         if self.model in FISHEYE_MODELS:
             radius = torch.hypot(x, y)
@@ -137,9 +140,7 @@ class Lens:
             value, along_x = torch.func.jvp(
                 self.distort, (guess,), (torch.tensor([1.0, 0.0]).to(guess).expand_as(guess),)
             )
-            _, along_y = torch.func.jvp(
-                self.distort, (guess,), (torch.tensor([0.0, 1.0]).to(guess).expand_as(guess),)
-            )
+            _, along_y = torch.func.jvp(self.distort, (guess,), (torch.tensor([0.0, 1.0]).to(guess).expand_as(guess),))
             step = torch.linalg.solve(torch.stack([along_x, along_y], dim=-1), value - goal)
             length = step.norm(dim=-1, keepdim=True)
             allowed = (0.1 * guess.norm(dim=-1, keepdim=True)).clamp(min=0.1)
@@ -150,7 +151,9 @@ class Lens:
 
     @property
     def largest_radius(self) -> float:
-        """Normalised radius up to which the image of the lens grows outwards; beyond it the formula folds back and means nothing."""
+        """Normalised radius up to which the image of the lens grows outwards; beyond it the formula folds back and
+        means nothing.
+        """
         return _largest_radius(self)
 
 
@@ -212,7 +215,5 @@ def _field_of_view(x: Tensor, y: Tensor, omega: float) -> tuple[Tensor, Tensor]:
         return x, y
     radius = torch.hypot(x, y)
     slope = 2 * math.tan(omega / 2)
-    factor = torch.where(
-        radius > 1e-9, torch.atan(radius * slope) / (radius.clamp(min=1e-9) * omega), slope / omega
-    )
+    factor = torch.where(radius > 1e-9, torch.atan(radius * slope) / (radius.clamp(min=1e-9) * omega), slope / omega)
     return x * factor, y * factor

@@ -1,8 +1,9 @@
 """From the raw picture to the delivered one: channels, lens undistortion, area downscale.
 
-Undistortion keeps K as it is, principal point, focal lengths and size included, so a delivered picture is what a pinhole camera
-with the calibrated K would have taken. Pixels that no part of the raw picture reaches repeat its border and are 0 in the mask:
-readers give such views a mask (`Delivery.leaves_gaps`). A raw picture of another size than its intrinsics is refused.
+Undistortion keeps K as it is, principal point, focal lengths and size included, so a delivered picture is what a
+pinhole camera with the calibrated K would have taken. Pixels that no part of the raw picture reaches repeat its border
+and are 0 in the mask: readers give such views a mask (`Delivery.leaves_gaps`). A raw picture of another size than its
+intrinsics is refused.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ class Delivery:
         return not bool(torch.cat(left_right + top_bottom).all())
 
     def apply(self, raw: NDArray[Any], description: str = "The picture") -> NDArray[np.uint8]:
-        """Raw (H, W) or (H, W, 1 to 4) uint8 or uint16 to delivered (height, width, 3 or 4) uint8, or (height, width) for a mask.
+        """Raw (H, W) or (H, W, 1 to 4) uint8 or uint16 to delivered (height, width, 3 or 4) uint8, or (height, width)
+        for a mask.
 
         A raw picture of another size raises an InputError that begins with `description`.
         """
@@ -135,7 +137,9 @@ def _eight_bits(raw: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 class _MapCache:
-    """Undistortion maps by camera, the least recently used dropped beyond a number of bytes; safe to use from many threads."""
+    """Undistortion maps by camera, the least recently used dropped beyond a number of bytes; safe to use from many
+    threads.
+    """
 
     def __init__(self, n_bytes: int) -> None:
         self._n_bytes = n_bytes
@@ -159,7 +163,9 @@ _maps = _MapCache(MAP_CACHE_BYTES)
 
 
 def undistortion_map(undistortion: Undistortion) -> tuple[Tensor, Tensor]:
-    """Where each undistorted pixel comes from: (H, W, 2) float32 raw pixel coordinates (x, y), and (H, W) bool whether that is inside."""
+    """Where each undistorted pixel comes from: (H, W, 2) float32 raw pixel coordinates (x, y), and (H, W) bool whether
+    that is inside.
+    """
     y, x = torch.meshgrid(_centres(undistortion.height), _centres(undistortion.width), indexing="ij")
     return _sources(undistortion, x, y)
 
@@ -175,18 +181,12 @@ def _sources(undistortion: Undistortion, x: Tensor, y: Tensor) -> tuple[Tensor, 
     ideal_x = (x - cx - skew * ideal_y) / fx
     real_x, real_y = undistortion.lens.distort(torch.stack([ideal_x, ideal_y], dim=-1)).unbind(-1)
     source = torch.stack([fx * real_x + skew * real_y + cx, fy * real_y + cy], dim=-1)
-    inside = (
-        (source >= 0).all(-1)
-        & (source[..., 0] <= undistortion.width)
-        & (source[..., 1] <= undistortion.height)
-    )
+    inside = (source >= 0).all(-1) & (source[..., 0] <= undistortion.width) & (source[..., 1] <= undistortion.height)
     inside &= torch.hypot(ideal_x, ideal_y) < undistortion.lens.largest_radius
     return source.nan_to_num(nan=-1.0).float(), inside
 
 
-def _remap(
-    values: NDArray[np.float32], undistortion: Undistortion, fill_gaps_with_zero: bool
-) -> NDArray[np.float32]:
+def _remap(values: NDArray[np.float32], undistortion: Undistortion, fill_gaps_with_zero: bool) -> NDArray[np.float32]:
     """Bilinear lookup of (H, W, C) values at the map's sources."""
     source, inside = _maps(undistortion)
     grid = source * torch.tensor([2 / undistortion.width, 2 / undistortion.height]) - 1
