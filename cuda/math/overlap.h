@@ -1,0 +1,99 @@
+// Which tiles a Gaussian can contribute to. It contributes where alpha = opacity * exp(-q / 2) >= 1/255, q = d^T conic
+// d: inside the ellipse q <= 2 ln(255 opacity). Per row of tiles the exact interval of columns is found from the extent
+// of the ellipse between the first and the last line of pixel centres of that row (the idea of AccuTile, Speedy-Splat,
+// Hanson et al. 2025), so no tile is listed that the ellipse only passes by.
+#pragma once
+
+#include "constants.h"
+#include "math/vec.h"
+
+namespace kinosplat {
+
+// Squared Mahalanobis distance of the ellipse's border; negative when the opacity is too small to be drawn at all.
+template <class T>
+KS_HOST_DEVICE T ellipse_cutoff(T opacity) {
+    return T(2) * log(opacity * T(1.0 / kMinAlpha));
+}
+
+template <class T>
+struct Interval {
+    T low, high;
+};
+
+// Extent along x of the ellipse q(d) <= cutoff where its y lies in [low, high] (relative to the centre); swap x and y
+// in the arguments for the other axis. Empty (low > high) when the band misses the ellipse.
+//   cov_xx, cov_xy, cov_yy: screen covariance; conic_xx: its inverse's xx = cov_yy / det.
+template <class T>
+KS_HOST_DEVICE Interval<T> ellipse_extent(T cov_xx, T cov_xy, T cov_yy, T conic_xx, T cutoff, Interval<T> y) {
+    // On the line y the border is at x = y cov_xy / cov_yy +- sqrt((cutoff - y^2 / cov_yy) / conic_xx): the right
+    // border is concave in y with its peak at y = cov_xy sqrt(cutoff / cov_xx), the left one mirrored through the
+    // centre.
+    const T reach = sqrt(cutoff * cov_yy);
+    const T low = maximum(y.low, -reach), high = minimum(y.high, reach);
+    const T slope = cov_xy / cov_yy;
+    const T peak = cov_xy * sqrt(cutoff / cov_xx);
+    const T right_y = clamp(peak, low, high), left_y = clamp(-peak, low, high);
+    const T inverse = T(1) / cov_yy, spread = T(1) / conic_xx, zero = T(0);
+    const T right = slope * right_y + sqrt(maximum(cutoff - right_y * right_y * inverse, zero) * spread);
+    const T left = slope * left_y - sqrt(maximum(cutoff - left_y * left_y * inverse, zero) * spread);
+    const auto misses = low > high;
+    return {select(misses, T(1), left), select(misses, T(-1), right)};
+}
+
+struct TileRange {
+    int begin, end; // [begin, end)
+};
+
+// Pixels [begin, end) of a line of `n_pixels` whose centres lie in `interval` around `centre`.
+template <class T>
+KS_HOST_DEVICE TileRange pixels_in(Interval<T> interval, T centre, int n_pixels) {
+    const T limit = T(n_pixels);
+    // Clamped while still floating point: a huge Gaussian's border does not fit an int.
+    const T first = clamp(T(ceil(centre + interval.low - T(0.5))), T(0), limit);
+    const T last = clamp(T(floor(centre + interval.high - T(0.5)) + T(1)), T(0), limit);
+    return {int(first), int(last)};
+}
+
+KS_HOST_DEVICE TileRange tiles_of_pixels(TileRange pixels) {
+    if (pixels.begin >= pixels.end)
+        return {0, 0};
+    return {pixels.begin / kTileSize, (pixels.end - 1) / kTileSize + 1};
+}
+
+// The ellipse of one Gaussian over the grid of tiles of an image; scalar types only.
+template <class T>
+struct TileOverlap {
+    Vec2<T> centre;
+    Sym2<T> covariance;
+    T conic_xx, cutoff;
+    int width;      // pixels
+    TileRange rows; // tile rows it can touch
+
+    // `cutoff` from ellipse_cutoff, at least 0.
+    KS_HOST_DEVICE TileOverlap(Vec2<T> mean2d, Sym2<T> cov, T conic_xx_, T cutoff_, int width_, int height)
+        : centre(mean2d), covariance(cov), conic_xx(conic_xx_), cutoff(cutoff_ + T(kOverlapSlack)), width(width_) {
+        const T reach = sqrt(cutoff * cov.yy);
+        rows = tiles_of_pixels(pixels_in(Interval<T>{-reach, reach}, centre.y, height));
+    }
+
+    // Tile columns [begin, end) touched in one tile row.
+    KS_HOST_DEVICE TileRange columns(int row) const {
+        const T first = T(row * kTileSize) + T(0.5) - centre.y;
+        const Interval<T> lines{first, first + T(kTileSize - 1)};
+        const Interval<T> x = ellipse_extent(covariance.xx, covariance.xy, covariance.yy, conic_xx, cutoff, lines);
+        if (!(x.low <= x.high))
+            return {0, 0};
+        return tiles_of_pixels(pixels_in(x, centre.x, width));
+    }
+
+    KS_HOST_DEVICE int count() const {
+        int n = 0;
+        for (int row = rows.begin; row < rows.end; ++row) {
+            const TileRange range = columns(row);
+            n += range.end - range.begin;
+        }
+        return n;
+    }
+};
+
+} // namespace kinosplat
