@@ -1,6 +1,7 @@
 """What a format reader returns: the data as it is on disk, in the input's frame, before anything is chosen or scaled.
 
-`kinosplat.scenes.assemble` makes a `Scene` of it, the same way for every format: split, part of the clip, size, normalisation.
+`kinosplat.scenes.assemble` makes a `Scene` of it, the same way for every format: split, part of the clip, size,
+normalisation.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class Shot:
     """Distortion still in the picture."""
     time: float | None = None
     """Seconds from the start of the whole clip, or None in a static data set."""
+    frame: int | None = None
+    """Which moment of the clip, counted from 0 over all cameras, or None in a static data set."""
     split: Literal["train", "test"] | None = None
     """Which part the data set puts it in, when it has a split."""
 

@@ -37,7 +37,9 @@ class LoadOptions:
         if self.resolution is not None and self.downscale != 1:
             raise InputError("resolution and downscale exclude each other; give one of them.")
         if self.test_every < 0 or self.test_every == 1:
-            raise InputError(f"test_every must be 0 or at least 2, got {self.test_every}; 1 would leave nothing to learn from.")
+            raise InputError(
+                f"test_every must be 0 or at least 2, got {self.test_every}; 1 would leave nothing to learn from."
+            )
         if self.frames is not None and self.frame is not None:
             raise InputError("frame and frames exclude each other; give one of them.")
         if self.frames is not None and not 0 <= self.frames[0] < self.frames[1]:

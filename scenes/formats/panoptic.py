@@ -1,0 +1,92 @@
+"""CMU Panoptic in the layout of Dynamic 3D Gaussians (Luiten et al. 2024).
+
+    train_meta.json, test_meta.json
+    ims/CAM/FRAME.jpg           CAM a number, FRAME six digits
+    seg/CAM/FRAME.png           (optional) 1 on people and objects, 0 on the stage around
+    init_pt_cld.npz             (optional) `data` (P, 7): x y z, red green blue in [0, 1], segment
+
+Each JSON file has `w`, `h` (pixels, the same for all), and by frame and camera `k` (3x3, pixels), `w2c` (4x4, OpenCV
+axes, metres), `fn` ("CAM/FRAME.jpg" under ims/) and `cam_id`. Without test_meta.json there is no split of its own. 30
+frames a second.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from kinosplat.errors import InputError
+from kinosplat.scenes.capture import Capture, RawPicture, RawPoints, Shot
+from kinosplat.scenes.formats.checks import array, check_points, checked_K, field, number, read_json, rigid
+from kinosplat.scenes.options import LoadOptions
+
+FPS = 30.0
+
+
+def matches(root: Path) -> bool:
+    """Whether train_meta.json is there."""
+    return (root / "train_meta.json").is_file()
+
+
+def read(root: Path, options: LoadOptions) -> Capture:
+    """Read a folder in this layout."""
+    parts: list[tuple[Literal["train", "test"], Path]] = [("train", root / "train_meta.json")]
+    if (root / "test_meta.json").is_file():
+        parts.append(("test", root / "test_meta.json"))
+    metas = [(split, path, read_json(path)) for split, path in parts]
+    ids = {int(camera) for _, path, meta in metas for frame in field(meta, "cam_id", path) for camera in frame}
+    index_of = {camera: index for index, camera in enumerate(sorted(ids))}
+    shots = [shot for split, path, meta in metas for shot in _shots(root, path, meta, split, index_of)]
+    if not shots:
+        raise InputError(f"{root / 'train_meta.json'} has no cameras (cam_id is empty); check that it is complete.")
+    shots.sort(key=lambda shot: (shot.camera_index, shot.frame))
+    return Capture(format="panoptic", shots=tuple(shots), points=_points(root), fps=FPS)
+
+
+def _shots(
+    root: Path, path: Path, meta: dict[str, Any], split: Literal["train", "test"], index_of: dict[int, int]
+) -> list[Shot]:
+    width, height = (int(number(field(meta, key, path), f"{path} {key}")) for key in ("w", "h"))
+    files, cameras, all_K, all_poses = (field(meta, key, path) for key in ("fn", "cam_id", "k", "w2c"))
+    for key, values in (("fn", files), ("k", all_K), ("w2c", all_poses)):
+        if len(values) != len(cameras) or any(len(a) != len(b) for a, b in zip(values, cameras, strict=True)):
+            raise InputError(f"{path} {key} and cam_id are of different length; both list every camera of every frame.")
+    has_masks = (root / "seg").is_dir()
+    shots = []
+    for t, of_frame in enumerate(cameras):
+        for c, camera in enumerate(of_frame):
+            name = str(files[t][c])
+            mask = (root / "seg" / name).with_suffix(".png")
+            shots.append(
+                Shot(
+                    name=f"cam{int(camera):02d}/{t:06d}",
+                    camera_index=index_of[int(camera)],
+                    world_to_camera=rigid(all_poses[t][c], f"{path} w2c[{t}][{c}]"),
+                    K=checked_K(all_K[t][c], f"{path} k[{t}][{c}]"),
+                    width=width,
+                    height=height,
+                    picture=RawPicture(root / "ims" / name),
+                    mask=RawPicture(mask) if has_masks else None,
+                    time=t / FPS,
+                    frame=t,
+                    split=split,
+                )
+            )
+    return shots
+
+
+def _points(root: Path) -> RawPoints | None:
+    path = root / "init_pt_cld.npz"
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            data = array(archive["data"], (-1, 7), f"{path} data")
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} has no readable array 'data'; copy it again or remove it.") from error
+    check_points(data[:, :3], path)
+    return RawPoints(data[:, :3], np.rint(np.clip(data[:, 3:6], 0, 1) * 255).astype(np.uint8))
