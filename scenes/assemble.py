@@ -179,8 +179,8 @@ class _Views:
             width, height = self._options.resolution
             if width > shot.width or height > shot.height:
                 raise InputError(
-                    f"resolution {width} {height} is larger than {shot.picture.path} with {shot.width}x{shot.height} pixels; "
-                    "choose a smaller one, pictures are never enlarged."
+                    f"resolution {width} {height} is larger than {shot.picture.path} with {shot.width}x{shot.height} "
+                    "pixels; choose a smaller one, pictures are never enlarged."
                 )
             return width, height
         remaining = self._options.downscale / self._capture.downscaled

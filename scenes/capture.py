@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from kinosplat.scenes.distortion import Lens
 from kinosplat.scenes.scene import Similarity
 
+NO_LENS = Lens()
+"""A pinhole."""
+
 
 @dataclass(frozen=True)
 class RawPicture:
@@ -47,7 +50,7 @@ class Shot:
     """Where the picture is."""
     mask: RawPicture | None = None
     """Where its mask is, if it has one."""
-    lens: Lens = Lens()
+    lens: Lens = NO_LENS
     """Distortion still in the picture."""
     time: float | None = None
     """Seconds from the start of the whole clip, or None in a static data set."""

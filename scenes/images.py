@@ -1,8 +1,8 @@
 """Pictures in image files, and the masks that lenses leave behind.
 
-Gray, palette, 1-bit, 16-bit and CMYK pictures become 8-bit RGB, transparency becomes a fourth channel; orientation notes (EXIF)
-are not applied, since calibration tools work on the pixels as stored. A missing, foreign, truncated or wrongly sized file, and a
-mask without a single pixel inside, raise InputError when they are loaded.
+Gray, palette, 1-bit, 16-bit and CMYK pictures become 8-bit RGB, transparency becomes a fourth channel; orientation
+notes (EXIF) are not applied, since calibration tools work on the pixels as stored. A missing, foreign, truncated or
+wrongly sized file, and a mask without a single pixel inside, raise InputError when they are loaded.
 """
 
 from __future__ import annotations

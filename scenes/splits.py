@@ -1,12 +1,12 @@
 """Which cameras are learned from and which are held out.
 
-In this order: `train_views` (sparse), the data set's own split, every n-th camera. Cameras are held out whole, with all their frames,
-and no held-out picture is ever trained on.
+In this order: `train_views` (sparse), the data set's own split, every n-th camera. Cameras are held out whole, with all
+their frames, and no held-out picture is ever trained on.
 
-Sparse splits: the 49 cameras of a DTU scene follow PixelNeRF's choice of views as RegNeRF fixed it (Niemeyer et al. 2022): the first 3, 6
-or 9 of `DTU_TRAIN` to learn from, and always the same 25 cameras to test on, which leaves out 15 badly exposed ones and all nine training
-cameras. Elsewhere the test cameras are chosen as without `train_views`, and the training cameras evenly from what remains, as RegNeRF
-does on LLFF.
+Sparse splits: the 49 cameras of a DTU scene follow PixelNeRF's choice of views as RegNeRF fixed it (Niemeyer et al.
+2022): the first 3, 6 or 9 of `DTU_TRAIN` to learn from, and always the same 25 cameras to test on, which leaves out 15
+badly exposed ones and all nine training cameras. Elsewhere the test cameras are chosen as without `train_views`, and
+the training cameras evenly from what remains, as RegNeRF does on LLFF.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def split_shots(capture: Capture, options: LoadOptions) -> tuple[tuple[Shot, ...
         remaining = sorted({shot.camera_index for shot in train_shots})
         if len(remaining) < options.train_views:
             raise InputError(
-                f"train_views {options.train_views} needs at least that many training cameras, but the scene has {len(remaining)}."
+                f"train_views {options.train_views} needs that many training cameras, but the scene has only "
+                f"{len(remaining)}; "
+                "leave it out to use them all."
             )
         chosen = [remaining[round(i)] for i in np.linspace(0, len(remaining) - 1, options.train_views)]
         train_shots = tuple(shot for shot in train_shots if shot.camera_index in chosen)
