@@ -1,0 +1,68 @@
+"""The pictures of one step, ready to be compared with a rendering.
+
+Alpha and masks are settled here, once for every method: a picture with alpha is composited over the step's background,
+a mask either weighs pixels or cuts the object out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from kinosplat.render.camera import Camera
+from kinosplat.scenes import LoadedBatch
+from kinosplat.trainers.exposure import apply_exposure
+
+MaskUse = Literal["ignore-outside", "object-only"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """C pictures of one size."""
+
+    cameras: tuple[Camera, ...]
+    """C cameras; their world_to_camera carries gradients when poses are refined."""
+    target: Tensor
+    """(C, H, W, 3) what the rendering over `background` should look like."""
+    background: Tensor
+    """(3,) colour behind the scene; carries a gradient when it is learned."""
+    mask: Tensor | None = None
+    """(C, H, W) weight of each pixel, or None when all count."""
+    alpha: Tensor | None = None
+    """(C, H, W) alpha that the rendering should have, where it is known."""
+    exposures: Tensor | None = None
+    """(C, 3, 4) affine colour corrections, or None."""
+
+    def expose(self, rgb: Tensor) -> Tensor:
+        """Colours (C, ..., 3) of the scene as the batch's cameras would have taken them."""
+        return rgb if self.exposures is None else apply_exposure(self.exposures, rgb)
+
+
+def target_of(
+    loaded: LoadedBatch, background: Tensor, mask_use: MaskUse
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The pictures to aim at (C, H, W, 3), the weight of their pixels and their alpha (C, H, W), each None when there
+    is none.
+    """
+    alpha, mask = loaded.alphas, loaded.masks
+    if mask is not None and mask_use == "object-only":
+        alpha = mask if alpha is None else alpha * mask
+        mask = None
+    if alpha is None:
+        return loaded.images, mask, None
+    return loaded.images * alpha[..., None] + background * (1.0 - alpha[..., None]), mask, alpha
+
+
+def assemble(
+    loaded: LoadedBatch,
+    cameras: Sequence[Camera],
+    background: Tensor,
+    mask_use: MaskUse,
+    exposures: Tensor | None = None,
+) -> Batch:
+    """The batch of pictures that were `loaded`, taken by `cameras`; `exposures` is (C, 3, 4)."""
+    target, mask, alpha = target_of(loaded, background, mask_use)
+    return Batch(tuple(cameras), target, background, mask, alpha, exposures)

@@ -1,0 +1,51 @@
+"""What the Gaussian methods ask of a densification strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from kinosplat.render import GaussianStatistics
+from kinosplat.render.camera import Camera
+from kinosplat.trainers.clock import Moment
+from kinosplat.trainers.gaussian_rows import GaussianRows
+
+
+class Strategy(Protocol):
+    """Adds, removes and moves Gaussians while they are trained; never more than the cap it was made with."""
+
+    def penalties(
+        self, rows: GaussianRows, statistics: GaussianStatistics, cameras: Sequence[Camera]
+    ) -> dict[str, Tensor]:
+        """Terms to add to the loss of pictures from `cameras`, whose forward pass has filled `statistics`."""
+
+    def after_step(self, rows: GaussianRows, statistics: GaussianStatistics, moment: Moment) -> None:
+        """Called after the optimiser with the statistics of the step's forward and backward passes."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint has to hold."""
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over `tensors()`."""
+
+
+class NoDensification:
+    """The number of Gaussians stays what it was at first."""
+
+    def penalties(
+        self, rows: GaussianRows, statistics: GaussianStatistics, cameras: Sequence[Camera]
+    ) -> dict[str, Tensor]:
+        """None."""
+        return {}
+
+    def after_step(self, rows: GaussianRows, statistics: GaussianStatistics, moment: Moment) -> None:
+        """Nothing to do."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Nothing to keep."""
+        return {}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Nothing to take over."""

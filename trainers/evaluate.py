@@ -1,0 +1,175 @@
+"""Held-out views, measured by the common protocol.
+
+Prediction and target are rounded to 8 bits; PSNR is computed for each picture and averaged; SSIM has an 11x11 Gaussian
+window with sigma 1.5. A held-out camera gets no exposure or pose correction: nothing about it was learned. Where
+training ignored what lies outside masks, so does the PSNR that counts, and SSIM is averaged inside; the whole picture's
+PSNR stands beside it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, median
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kinosplat.render.camera import Camera
+from kinosplat.render.losses import psnr, quantize8, ssim
+from kinosplat.render.media import to_uint8, write_image
+from kinosplat.scenes import FrameLoader, View
+from kinosplat.trainers.batch import MaskUse, target_of
+from kinosplat.trainers.checkpoint import write_atomically
+from kinosplat.trainers.method import Method
+
+TIMED_CAMERAS = 5
+"""FPS is measured on so many held-out cameras, spread evenly."""
+TIMED_SECONDS = 1.0
+"""And for about so long."""
+LEAST_REPEATS = 3
+"""But each camera at least so often, after one run that does not count."""
+
+
+@dataclass(frozen=True)
+class ViewMetrics:
+    """One held-out picture."""
+
+    name: str
+    """Name of the view."""
+    psnr: float
+    """dB of the pixels that count."""
+    ssim: float
+    """Mean over the pixels that count."""
+    psnr_masked: float | None
+    """dB inside the mask, if there is one."""
+    psnr_whole: float
+    """dB of the whole picture."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All held-out pictures; at least one."""
+
+    views: tuple[ViewMetrics, ...]
+    """One entry for each, in the scene's order."""
+    psnr: float
+    """dB, mean over pictures."""
+    ssim: float
+    """Mean over pictures."""
+    psnr_masked: float | None
+    """dB, mean over the pictures that have a mask; None without masks."""
+    psnr_whole: float
+    """dB, mean over pictures."""
+    region: str
+    """`whole picture` or `inside the masks`."""
+
+    def write_table(self, path: Path) -> None:
+        """A CSV file with a line for each picture and one for the mean."""
+        text = io.StringIO()
+        rows = [asdict(view) for view in self.views]
+        mean = {key: getattr(self, key) for key in ("psnr", "ssim", "psnr_masked", "psnr_whole")}
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*rows, {"name": "mean", **mean}])
+        write_atomically(path, text.getvalue().encode())
+
+
+def spread(views: Sequence[View], n: int | None) -> list[View]:
+    """At most `n` of the views, evenly spread over the sequence."""
+    if n is None or len(views) <= n:
+        return list(views)
+    return [views[i] for i in np.linspace(0, len(views) - 1, n).round().astype(int)]
+
+
+@torch.no_grad()
+def evaluate(
+    method: Method,
+    views: Sequence[View],
+    background: Tensor,
+    *,
+    mask_use: MaskUse,
+    cache_bytes: int | None = None,
+    renders_dir: Path | None = None,
+) -> Evaluation:
+    """Measure `method` on `views` (at least one), over the colour `background` (3,).
+
+    With `renders_dir`, saves each picture as `<name>.png` and truth beside rendering as `<name>_compare.png`.
+    """
+    rows = []
+    with FrameLoader(views, cache_bytes=cache_bytes, device=background.device) as loader:
+        for i, view in enumerate(views):
+            loader.prefetch(range(i, min(i + 4, len(views))))
+            loaded = loader.get_batch([i])
+            rendered = method.render([view.camera.to(background.device)], background).rgb
+            target, mask, _ = target_of(loaded, background, mask_use)
+            # An object cut out by its mask still has a mask that one may want to look inside of.
+            rows.append(_measure(view.name, rendered, target, mask, loaded.masks))
+            if renders_dir is not None:
+                _save(renders_dir, view.name, rendered[0], target[0])
+    masked = [row.psnr_masked for row in rows if row.psnr_masked is not None]
+    counts_inside = mask_use == "ignore-outside" and bool(masked)
+    return Evaluation(
+        views=tuple(rows),
+        psnr=fmean(row.psnr for row in rows),
+        ssim=fmean(row.ssim for row in rows),
+        psnr_masked=fmean(masked) if masked else None,
+        psnr_whole=fmean(row.psnr_whole for row in rows),
+        region="inside the masks" if counts_inside else "whole picture",
+    )
+
+
+def _measure(name: str, rendered: Tensor, target: Tensor, weight: Tensor | None, mask: Tensor | None) -> ViewMetrics:
+    """Metrics of one picture (1, H, W, 3); `weight` says which pixels count, `mask` which are inside the mask."""
+    a, b = quantize8(rendered), quantize8(target)
+    whole = psnr(a, b).item()
+    return ViewMetrics(
+        name=name,
+        psnr=whole if weight is None else masked_psnr(a, b, weight),
+        ssim=ssim(a, b, mask=weight).item(),
+        psnr_masked=None if mask is None else masked_psnr(a, b, mask),
+        psnr_whole=whole,
+    )
+
+
+def masked_psnr(a: Tensor, b: Tensor, mask: Tensor) -> float:
+    """dB between pictures (C, H, W, 3) over the pixels weighted by `mask` (C, H, W)."""
+    squared = ((a - b) ** 2 * mask[..., None]).sum() / (3.0 * mask.sum()).clamp_min(1e-8)
+    return -10.0 * torch.log10(squared.clamp_min(1e-10)).item()
+
+
+def _save(folder: Path, name: str, rendered: Tensor, target: Tensor) -> None:
+    picture, truth = to_uint8(rendered), to_uint8(target)
+    path = folder / f"{name}.png"
+    write_image(path, picture)
+    write_image(path.with_name(f"{path.stem}_compare.png"), np.concatenate([truth, picture], axis=1))
+
+
+@torch.no_grad()
+def measure_fps(method: Method, cameras: Sequence[Camera], background: Tensor) -> float:
+    """Frames a second: 1 over the median time of rendering one camera, on the device of `background`, nothing else."""
+    step = max(1, len(cameras) // TIMED_CAMERAS)
+    chosen = [camera.to(background.device) for camera in cameras[::step][:TIMED_CAMERAS]]
+    seconds: list[float] = []
+    started = time.perf_counter()
+    for repeat in range(1000):
+        for camera in chosen:
+            _synchronize(background.device)
+            begin = time.perf_counter()
+            method.render([camera], background)
+            _synchronize(background.device)
+            if repeat > 0:
+                seconds.append(time.perf_counter() - begin)
+        if repeat >= LEAST_REPEATS and time.perf_counter() - started > TIMED_SECONDS:
+            break
+    return 1.0 / median(seconds)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

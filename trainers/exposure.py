@@ -1,0 +1,36 @@
+"""An affine colour correction for each camera (exposure, white balance, gamma in first order).
+
+The correction of camera i is I + D_i - mean(D): the mean over the training cameras is the identity at every step, so
+the scene's own colours cannot drift away from what an uncorrected, held-out camera sees.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kinosplat.trainers.optim import Group, exponential_decay
+
+
+def apply_exposure(exposures: Tensor, rgb: Tensor) -> Tensor:
+    """Colours (C, ..., 3) under affine maps (C, 3, 4): A rgb + b for each of the C cameras."""
+    flat = rgb.reshape(rgb.shape[0], -1, 3)
+    return (flat @ exposures[:, :, :3].transpose(1, 2) + exposures[:, None, :, 3]).reshape(rgb.shape)
+
+
+class Exposure:
+    """The corrections of all physical cameras of a scene; a camera no picture was learned from keeps the identity."""
+
+    def __init__(self, training_cameras: list[int], n_cameras: int, lr: float, device: torch.device) -> None:
+        """`training_cameras` are the indices that pictures are learned from, of `n_cameras` in all."""
+        zeros = torch.zeros(n_cameras, 3, 4, device=device)
+        self.group = Group("exposures", zeros, exponential_decay(lr, 0.01 * lr), rows="exposures", eps=1e-8)
+        self._learned = torch.zeros(n_cameras, 1, 1, device=device)
+        self._learned[training_cameras] = 1.0
+
+    def of(self, cameras: list[int]) -> Tensor:
+        """(C, 3, 4) corrections of the cameras with these indices, with a gradient."""
+        deltas = self.group.parameter * self._learned
+        deltas = (deltas - deltas.sum(dim=0) / self._learned.sum()) * self._learned
+        identity = torch.eye(3, 4, device=deltas.device)
+        return identity + deltas[cameras]

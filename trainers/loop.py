@@ -1,0 +1,172 @@
+"""The one training loop: pictures, loss, backward, optimiser, densification; metrics, checkpoints and evaluation
+beside.
+
+It knows nothing about Gaussians (see method.py). On the hot path no Python waits for the device: numbers are read back
+every `log_every` steps only. A picture that cannot be read stops the run with what was learned so far saved.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+
+from kinosplat.errors import InputError
+from kinosplat.scenes import FrameLoader, ViewSampler
+from kinosplat.trainers.callbacks import Callbacks, StepProgress
+from kinosplat.trainers.checkpoint import BEST
+from kinosplat.trainers.evaluate import Evaluation, evaluate, spread
+from kinosplat.trainers.interrupt import Interrupt
+from kinosplat.trainers.method import Losses
+from kinosplat.trainers.recorder import Recorder
+from kinosplat.trainers.training import Training
+
+LOOKAHEAD = 16
+"""Pictures of so many steps are loaded ahead of time."""
+UPCOMING_BATCHES = 2
+"""Batches on their way to the device ahead of time."""
+POOL_SHARE = 0.75
+"""Part of the picture cache that the sampler's pool may fill; the rest is for what is fetched ahead."""
+
+
+def cache_bytes(training: Training) -> int | None:
+    """Bytes of `--cache-memory`, or None for the loader's default."""
+    gib = training.config.cache_memory
+    return None if gib is None else int(gib * 2**30)
+
+
+def make_sampler(training: Training) -> ViewSampler:
+    """The order of pictures; depends on the config alone, never on the machine, so that runs resume anywhere."""
+    schedule, limit = training.config.schedule, cache_bytes(training)
+    if limit is None:
+        return ViewSampler(training.scene.train, schedule.seed, schedule.batch_size)
+    return ViewSampler(training.scene.train, schedule.seed, schedule.batch_size, pool_bytes=int(POOL_SHARE * limit))
+
+
+def train_to_the_end(training: Training, callbacks: Callbacks) -> str:
+    """Train until steps or time are used up; the last checkpoint is written. Returns what ended it, in words.
+
+    Ctrl-C finishes the step, saves, and raises KeyboardInterrupt.
+    """
+    sampler = make_sampler(training)
+    recorder = Recorder(training.run_dir, training.step, training.config.checkpoints.tensorboard)
+    loader = FrameLoader(training.scene.train, cache_bytes=cache_bytes(training), device=training.device)
+    with recorder, loader, Interrupt() as interrupt:
+        progress = ProgressReader(training, recorder, callbacks)
+        while not training.clock.is_over(training.step):
+            waited = time.monotonic()
+            callbacks.pause(training.method, training.step)
+            training.clock.exclude(time.monotonic() - waited)
+            losses = _step(training, sampler, loader)
+            progress.after_step(losses)
+            _save_and_evaluate(training, recorder, callbacks)
+            if interrupt.requested:
+                callbacks.saved(training.step, training.save())
+                raise KeyboardInterrupt
+        callbacks.saved(training.step, training.save())
+    schedule = training.config.schedule
+    return "steps" if training.step >= (schedule.steps or 0) else "time limit"
+
+
+def _step(training: Training, sampler: ViewSampler, loader: FrameLoader) -> Losses:
+    """One optimisation step."""
+    moment = training.clock.moment(training.step)
+    indices = sampler.batch(training.step)
+    upcoming = [sampler.batch(training.step + i) for i in range(1, UPCOMING_BATCHES + 1)]
+    loader.prefetch(sampler.lookahead(training.step, LOOKAHEAD))
+    try:
+        batch = training.batch(indices, upcoming, loader)
+    except InputError:
+        if training.step > 0:
+            training.save()
+        raise
+    losses = training.method.loss(batch, moment)
+    torch.stack(list(losses.terms.values())).sum().backward()
+    rate_factor = math.sqrt(training.config.schedule.batch_size)
+    training.optimizer.step(moment, training.method.touched(), rate_factor)
+    training.method.after_step(moment)
+    training.step += 1
+    return losses
+
+
+def _save_and_evaluate(training: Training, recorder: Recorder, callbacks: Callbacks) -> None:
+    """What is due after a step besides training."""
+    every = training.config.evaluation.evaluate_every
+    is_over = training.clock.is_over(training.step)
+    if every is not None and training.step % every == 0 and training.scene.test and not is_over:
+        record_evaluation(training, evaluate_now(training), recorder, callbacks)
+    if training.step % training.config.checkpoints.save_every == 0 and not is_over:
+        callbacks.saved(training.step, training.save())
+
+
+def evaluate_now(training: Training) -> Evaluation:
+    """Measure held-out views, without saving pictures."""
+    return evaluate(
+        training.method,
+        spread(training.scene.test, training.config.evaluation.max_test_views),
+        training.background.evaluation_color(),
+        mask_use=training.config.image.mask_use,
+        cache_bytes=cache_bytes(training),
+    )
+
+
+def record_evaluation(training: Training, evaluation: Evaluation, recorder: Recorder, callbacks: Callbacks) -> None:
+    """Write the means down, and keep the checkpoint if there was none better."""
+    recorder.write("test", training.step, {"psnr": evaluation.psnr, "ssim": evaluation.ssim})
+    callbacks.evaluated(training.step, evaluation)
+    if training.best_psnr is None or evaluation.psnr > training.best_psnr:
+        training.best_psnr = evaluation.psnr
+        training.save(BEST)
+
+
+class ProgressReader:
+    """Reads numbers back from the device every `log_every` steps and passes them on."""
+
+    def __init__(self, training: Training, recorder: Recorder, callbacks: Callbacks) -> None:
+        self._training = training
+        self._recorder = recorder
+        self._callbacks = callbacks
+        self._last_step, self._last_elapsed = training.step, training.clock.elapsed
+        self._n_dropped = int(training.optimizer.n_dropped_rows)
+
+    def after_step(self, losses: Losses) -> None:
+        """Called after every step; waits for the device only when a report is due."""
+        training = self._training
+        if training.step % training.config.checkpoints.log_every != 0:
+            return
+        terms = {f"loss/{name}": term.item() for name, term in losses.terms.items()}
+        elapsed = training.clock.elapsed
+        rate = (training.step - self._last_step) / max(elapsed - self._last_elapsed, 1e-6)
+        n_dropped = int(training.optimizer.n_dropped_rows)
+        line = StepProgress(
+            step=training.step,
+            progress=training.clock.progress,
+            loss=sum(terms.values()),
+            psnr=-10.0 * math.log10(max(losses.squared_error.item(), 1e-10)),
+            n_primitives=training.method.n_primitives,
+            elapsed=elapsed,
+            steps_per_second=rate,
+            remaining=self._remaining(rate),
+            n_dropped_rows=n_dropped,
+            summary=training.method.summary(),
+        )
+        self._recorder.write(
+            "train",
+            line.step,
+            {"loss": line.loss, "psnr": line.psnr, **terms, "n_primitives": line.n_primitives}
+            | line.summary
+            | {"n_dropped_rows": n_dropped, "elapsed": round(elapsed, 3)},
+        )
+        if n_dropped > 0 and self._n_dropped == 0:
+            self._callbacks.warned(
+                f"Step {line.step}: gradients that are not finite were dropped for {n_dropped} rows so far; "
+                "the report will have the total."
+            )
+        self._callbacks.stepped(line)
+        self._last_step, self._last_elapsed, self._n_dropped = training.step, elapsed, n_dropped
+
+    def _remaining(self, rate: float) -> float:
+        clock = self._training.clock
+        by_steps = max(clock.steps - self._training.step, 0) / max(rate, 1e-6)
+        return by_steps if clock.time_limit is None else min(by_steps, max(clock.time_limit - clock.elapsed, 0.0))

@@ -1,0 +1,62 @@
+"""What `--preset` means for each method: the options that a user left open get their values here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from kinosplat.errors import InputError
+from kinosplat.trainers.config import TrainConfig
+
+Preset = Literal["quick", "default", "full"]
+
+FIRST_POINTS_SHARE = 1 / 3
+"""First Gaussians, as a part of the cap: leaves room for densification to decide where the rest goes."""
+
+
+@dataclass(frozen=True)
+class GaussianPreset:
+    """Size of a run of the Gaussian methods."""
+
+    steps: int
+    """Optimisation steps."""
+    max_gaussians: int
+    """Cap on the number of Gaussians."""
+
+
+GAUSSIAN_PRESETS: dict[Preset, GaussianPreset] = {
+    "quick": GaussianPreset(steps=2_000, max_gaussians=30_000),
+    "default": GaussianPreset(steps=10_000, max_gaussians=150_000),
+    "full": GaussianPreset(steps=30_000, max_gaussians=1_000_000),
+}
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """The config with every option that depends on the preset filled in; impossible values are an InputError."""
+    preset = GAUSSIAN_PRESETS[config.schedule.preset]
+    gaussians = config.method.gaussians
+    max_gaussians = preset.max_gaussians if gaussians.max_gaussians is None else gaussians.max_gaussians
+    n_first = gaussians.n_first_points
+    n_first = max(1, int(FIRST_POINTS_SHARE * max_gaussians)) if n_first is None else min(n_first, max_gaussians)
+    steps = preset.steps if config.schedule.steps is None else config.schedule.steps
+    _at_least("--max-gaussians", max_gaussians, 1)
+    _at_least("--n-first-points", n_first, 1)
+    _at_least("--steps", steps, 1)
+    _at_least("--batch-size", config.schedule.batch_size, 1)
+    _at_least("--save-every", config.checkpoints.save_every, 1)
+    _at_least("--log-every", config.checkpoints.log_every, 1)
+    if config.schedule.time_limit is not None and not config.schedule.time_limit > 0.0:
+        raise InputError(f"--time-limit must be a positive number of seconds, got {config.schedule.time_limit}.")
+    if not 0 <= gaussians.sh_degree <= 3:
+        raise InputError(f"--sh-degree must be 0, 1, 2 or 3, got {gaussians.sh_degree}.")
+    gaussians = replace(gaussians, max_gaussians=max_gaussians, n_first_points=n_first)
+    return replace(
+        config,
+        method=replace(config.method, gaussians=gaussians),
+        schedule=replace(config.schedule, steps=steps),
+    )
+
+
+def _at_least(option: str, value: int, least: int) -> None:
+    if value < least:
+        raise InputError(f"{option} must be at least {least}, got {value}.")

@@ -1,0 +1,233 @@
+"""Runs from beginning to end: what the command line, a viewer and compression call.
+
+A run is a folder: config.json, metrics.jsonl, checkpoints/{last,best}.safetensors, and at the end test/ (pictures),
+test.csv and report.json. Nothing is written before the scene, the first points and the config have proved usable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kinosplat.errors import InputError
+from kinosplat.scenes import Scene, first_points, load_scene
+from kinosplat.trainers.callbacks import Callbacks, RunStart
+from kinosplat.trainers.checkpoint import LAST, checkpoint_path, load_checkpoint, write_atomically
+from kinosplat.trainers.config import TrainConfig
+from kinosplat.trainers.evaluate import Evaluation, evaluate, measure_fps, spread
+from kinosplat.trainers.loop import cache_bytes, record_evaluation, train_to_the_end
+from kinosplat.trainers.method import Method
+from kinosplat.trainers.methods.presets import resolve
+from kinosplat.trainers.methods.registry import n_first_points, restore_method
+from kinosplat.trainers.recorder import Recorder
+from kinosplat.trainers.report import Report, device_words, peak_memory_mib
+from kinosplat.trainers.serialize import from_json, to_json
+from kinosplat.trainers.training import Training, choose_device, restore, scene_for, start
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What may change when a run resumes; None keeps what it was."""
+
+    steps: int | None = None
+    """New number of steps of the whole run; the schedule becomes that of a run of this length."""
+    time_limit: float | None = None
+    """New limit in seconds for the whole run, earlier sessions included."""
+    device: str | None = None
+    """Train on another device."""
+    cache_memory: float | None = None
+    """GiB of pictures kept in memory."""
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained run, ready to be looked at."""
+
+    config: TrainConfig
+    """As it was trained, resolved."""
+    method: Method
+    """With its parameters; `GaussianMethod.gaussians()` gives the set."""
+    background: Tensor
+    """(3,) colour that held-out views are drawn over."""
+    step: int
+    """Steps done."""
+    run_dir: Path
+    """Folder of the run."""
+
+    def scene(self) -> Scene:
+        """The scene it was trained on, read again, as the method sees it."""
+        return scene_for(self.config, load_scene(self.config.scene, self.config.data))
+
+
+def new_run_dir(out_dir: Path, scene: str, method: str) -> Path:
+    """A name that is free: `<out_dir>/<scene>/<method>/<time>`; not made yet."""
+    folder = out_dir / scene / method
+    name = datetime.now().strftime("%Y-%m-%d_%H%M%S")
+    taken = 1
+    path = folder / name
+    while path.exists():
+        taken += 1
+        path = folder / f"{name}_{taken}"
+    return path
+
+
+def train(config: TrainConfig, scene: Scene, run_dir: Path, callbacks: Callbacks | None = None) -> Report:
+    """Train a new run in `run_dir` to its end, evaluate it, and write its report.
+
+    Raises InputError for whatever the user gave that cannot be used, KeyboardInterrupt (after saving) on Ctrl-C.
+    """
+    if (run_dir / "config.json").exists():
+        raise InputError(f"{run_dir} holds a run already; resume it or choose another folder.")
+    config = resolve(config)
+    began = time.monotonic()
+    seen = scene_for(config, scene)
+    points, source = first_points(seen, n_first_points(config.method), config.schedule.seed)
+    training = start(config, seen, points, source, run_dir, time.monotonic() - began)
+    write_config(run_dir, config)
+    return _finish(training, callbacks or Callbacks())
+
+
+def resume(run_dir: Path, overrides: Overrides | None = None, callbacks: Callbacks | None = None) -> Report:
+    """Go on with a run from its last checkpoint, or from its beginning if it was stopped before the first one.
+
+    With steps alone as the bound, the CPU goes on bitwise as if it had never stopped.
+    """
+    config = read_config(run_dir)
+    overrides = overrides or Overrides()
+    changed = {
+        "steps": overrides.steps or config.schedule.steps,
+        "time_limit": overrides.time_limit or config.schedule.time_limit,
+    }
+    config = resolve(
+        dataclasses.replace(
+            config,
+            schedule=dataclasses.replace(config.schedule, **changed),
+            device=overrides.device or config.device,
+            cache_memory=overrides.cache_memory or config.cache_memory,
+        )
+    )
+    began = time.monotonic()
+    scene = scene_for(config, load_scene(config.scene, config.data))
+    if checkpoint_path(run_dir).exists():
+        training = restore(config, scene, run_dir)
+    else:
+        points, source = first_points(scene, n_first_points(config.method), config.schedule.seed)
+        training = start(config, scene, points, source, run_dir, time.monotonic() - began)
+    write_config(run_dir, config)
+    return _finish(training, callbacks or Callbacks())
+
+
+def load_run(run_dir: Path, which: str = LAST, device: str = "auto") -> LoadedRun:
+    """A run's `last` or `best` checkpoint, without its scene."""
+    config = read_config(run_dir)
+    checkpoint = load_checkpoint(checkpoint_path(run_dir, which), config.method.name)
+    place = choose_device(device)
+    try:
+        method = restore_method(config, checkpoint.tensors, checkpoint.metadata["state"], place)
+        background = torch.tensor(checkpoint.metadata["background"], device=place)
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"{checkpoint_path(run_dir, which)} is incomplete ({error}); use the other checkpoint."
+        ) from error
+    return LoadedRun(config, method, background, checkpoint.metadata["step"], run_dir)
+
+
+def write_config(run_dir: Path, config: TrainConfig) -> None:
+    """config.json of a run."""
+    write_atomically(run_dir / "config.json", (json.dumps(to_json(config), indent=2) + "\n").encode())
+
+
+def read_config(run_dir: Path) -> TrainConfig:
+    """The config of a run; a folder that holds none, or an ill-formed one, is an InputError."""
+    path = run_dir / "config.json"
+    if not path.exists():
+        raise InputError(f"{run_dir} is not the folder of a run: it has no config.json; give one that has.")
+    try:
+        value = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error}); restore it or train anew.") from error
+    return from_json(TrainConfig, value, str(path))
+
+
+def _finish(training: Training, callbacks: Callbacks) -> Report:
+    """Train to the end, measure held-out views, write the report."""
+    schedule = training.config.schedule
+    callbacks.started(
+        RunStart(
+            scene=training.scene.name,
+            method=training.method.name,
+            run_dir=training.run_dir,
+            first_step=training.step,
+            steps=training.clock.steps,
+            time_limit=schedule.time_limit,
+            n_train=len(training.scene.train),
+            n_test=len(training.scene.test),
+            n_primitives=training.method.n_primitives,
+            points_source=training.points_source,
+        )
+    )
+    finished = train_to_the_end(training, callbacks)
+    seconds = training.clock.elapsed
+    evaluation = None
+    if training.scene.test:
+        evaluation = _final_evaluation(training)
+        with Recorder(training.run_dir, training.step, training.config.checkpoints.tensorboard) as recorder:
+            record_evaluation(training, evaluation, recorder, callbacks)
+        training.save()
+    report = _report(training, evaluation, seconds, finished)
+    report.write(training.run_dir / "report.json")
+    callbacks.finished(report)
+    return report
+
+
+def _final_evaluation(training: Training) -> Evaluation:
+    options = training.config.evaluation
+    evaluation = evaluate(
+        training.method,
+        spread(training.scene.test, options.max_test_views),
+        training.background.evaluation_color(),
+        mask_use=training.config.image.mask_use,
+        cache_bytes=cache_bytes(training),
+        renders_dir=training.run_dir / "test" if options.save_test_renders else None,
+    )
+    evaluation.write_table(training.run_dir / "test.csv")
+    return evaluation
+
+
+def _report(training: Training, evaluation: Evaluation | None, seconds: float, finished: str) -> Report:
+    scene = training.scene
+    cameras = [view.camera for view in scene.test or scene.train]
+    first = cameras[0]
+    return Report(
+        scene=scene.name,
+        method=training.method.name,
+        split=scene.split,
+        resolution=f"{first.width}x{first.height} ({scene.resolution_note})",
+        n_train=len(scene.train),
+        n_test=0 if evaluation is None else len(evaluation.views),
+        steps=training.step,
+        seconds=round(seconds, 2),
+        psnr=None if evaluation is None else evaluation.psnr,
+        ssim=None if evaluation is None else evaluation.ssim,
+        psnr_region="whole picture" if evaluation is None else evaluation.region,
+        psnr_masked=None if evaluation is None else evaluation.psnr_masked,
+        psnr_whole=None if evaluation is None else evaluation.psnr_whole,
+        n_gaussians=training.method.n_primitives,
+        bytes=training.method.n_bytes,
+        fps=round(measure_fps(training.method, cameras, training.background.evaluation_color()), 2),
+        device=device_words(training.device),
+        peak_memory_mib=round(peak_memory_mib(training.device), 1),
+        n_dropped_gradients=int(training.optimizer.n_dropped_rows),
+        n_steps_with_dropped_gradients=int(training.optimizer.n_dropped_steps),
+        first_points=training.points_source,
+        seed=training.config.schedule.seed,
+        steps_per_second=round(training.step / max(seconds, 1e-6), 3),
+        finished=finished,
+    )
