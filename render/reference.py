@@ -1,8 +1,9 @@
 """The definition, in plain torch, of the picture that every backend of the project has to render.
 
-docs/mathematics.md has the same formulas on paper. Written to be read and to be differentiated by autograd, in float32 or
-float64; slow on purpose. Every pixel looks at every Gaussian that can reach it: pixels are only cut into blocks to bound memory.
-A Gaussian with a non-finite parameter, or whose projection is not finite, is not drawn and gets a gradient of zero.
+docs/mathematics.md has the same formulas on paper. Written to be read and to be differentiated by autograd, in
+float32 or float64; slow on purpose. Every pixel looks at every Gaussian that can reach it: pixels are only cut into
+blocks to bound memory. A Gaussian with a non-finite parameter, or whose projection is not finite, is not drawn and gets
+a gradient of zero.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Projection:
 
     @property
     def extents(self) -> Tensor:
-        """(V, 2) half sizes in pixels of the box outside of which alpha is below MIN_ALPHA; NaN where it is so everywhere."""
+        """(V, 2) half sizes in pixels of the box that holds every alpha of at least MIN_ALPHA; NaN if there is none."""
         reach = 2 * torch.log(self.opacities / MIN_ALPHA)
         return torch.sqrt(reach[:, None] * self.covariances2d[:, [0, 2]])
 
@@ -89,8 +90,9 @@ def rasterize_reference(
 ) -> RenderOutput:
     """Render `gaussians` from C `cameras` of one size; the arguments mean what they mean in `rasterize`.
 
-    background: (3,) or (C, 3), black when None. features: (N, F) channels to blend beside the colour. sh_degree: use at most this
-    degree. near, far: planes in world units between which centres must lie. `n_hits` of the result is 0: there are no tiles here.
+    background: (3,) or (C, 3), black when None. features: (N, F) channels to blend beside the colour. sh_degree: use at
+    most this degree. near, far: planes in world units between which centres must lie. `n_hits` of the result is 0:
+    there are no tiles here.
     Raises ValueError when the cameras differ in size, or when the Gaussians move and a camera has no time.
     """
     if len({(camera.width, camera.height) for camera in cameras}) != 1:
@@ -141,8 +143,9 @@ def project_visible(
 ) -> Projection:
     """Project, drop what cannot be seen, and sort by depth; ties keep the order of the set.
 
-    Visible is a Gaussian whose projection is finite, whose centre has near <= z <= far, whose opacity reaches MIN_ALPHA and
-    whose box (`extents`) overlaps the image. The rest is left out before gradients are recorded, so its gradient is exactly zero.
+    Visible is a Gaussian whose projection is finite, whose centre has near <= z <= far, whose opacity reaches MIN_ALPHA
+    and whose box (`extents`) overlaps the image. The rest is left out before gradients are recorded, so its gradient is
+    exactly zero.
     """
     with torch.no_grad():
         everything = torch.arange(len(gaussians), device=gaussians.device)
@@ -150,7 +153,7 @@ def project_visible(
         finite = torch.ones_like(everything, dtype=torch.bool)
         for name, tensor in [*gaussians.parameters().items(), *vars(candidate).items()]:
             good = torch.isfinite(tensor) | (tensor == torch.inf if name == "log_durations" else False)
-            finite &= good.reshape(len(gaussians), -1).all(dim=1)
+            finite &= good[:, None].flatten(1).all(dim=1)
         size = candidate.means2d.new_tensor([camera.width, camera.height])
         low, high = candidate.means2d - candidate.extents, candidate.means2d + candidate.extents
         on_screen = ((high > 0) & (low < size)).all(dim=1)
@@ -160,9 +163,7 @@ def project_visible(
     return project(gaussians, visible[order], camera, sh_degree, antialiased)
 
 
-def project(
-    gaussians: Gaussians, index: Tensor, camera: Camera, sh_degree: int, antialiased: bool
-) -> Projection:
+def project(gaussians: Gaussians, index: Tensor, camera: Camera, sh_degree: int, antialiased: bool) -> Projection:
     """Slice the Gaussians at `index` at the camera's time, and project them; no check, no order."""
     part = gaussians.select(index)
     means, opacities = slice_in_time(part, camera.time)
@@ -183,7 +184,7 @@ def project(
     scales = part.log_scales.exp()
     row_x, row_y = (jacobian @ to_camera @ (axes * scales[:, None, :])).unbind(-2)
     xx, xy, yy = (row_x * row_x).sum(-1), (row_x * row_y).sum(-1), (row_y * row_y).sum(-1)
-    # |row_x x row_y|^2 is the determinant without the cancellation of xx * yy - xy^2, and adding the dilation only adds.
+    # |row_x x row_y|^2 is the determinant without the cancellation of xx * yy - xy^2; the dilation only adds to it.
     determinant = torch.linalg.cross(row_x, row_y).square().sum(-1)
     dilated = determinant + DILATION * (xx + yy) + DILATION * DILATION
     if antialiased:
@@ -207,14 +208,12 @@ def project(
 
 
 def slice_in_time(gaussians: Gaussians, time: float | None) -> tuple[Tensor, Tensor]:
-    """Means (N, 3) and opacities (N,) at `time`; with a duration of +inf the phase is 0, and so are all gradients of time."""
+    """Means (N, 3) and opacities (N,) at `time`; a duration of +inf makes the phase 0 and all gradients of time 0."""
     opacities = torch.sigmoid(gaussians.opacity_logits)
     if gaussians.displacements is None or gaussians.time_centres is None or gaussians.log_durations is None:
         return gaussians.means, opacities
     if time is None:
-        raise ValueError(
-            "cameras must have a time when the Gaussians move; give one with Camera.at(seconds)."
-        )
+        raise ValueError("cameras must have a time when the Gaussians move; give one with Camera.at(seconds).")
     phases = (time - gaussians.time_centres) * torch.exp(-gaussians.log_durations)
     means = gaussians.means + gaussians.displacements * phases[:, None]
     return means, opacities * torch.exp(-0.5 * phases.square())
@@ -258,7 +257,10 @@ def _blocks(width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
 def _blend_block(
     pixels: Tensor, projection: Projection, channels: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Blend M sorted Gaussians at P pixels: channels (P, F), transmittance (P,), median depth (P,), weights (M,), pixels (M,)."""
+    """Blend M sorted Gaussians at P pixels.
+
+    Returns channels (P, F), transmittance (P,), median depth (P,), and per Gaussian its weight (M,) and pixels (M,).
+    """
     dx, dy = (pixels - projection.means2d[:, None]).unbind(-1)
     conic_xx, conic_xy, conic_yy = projection.conics[:, :, None].unbind(1)
     # Rounding may take the square distance of a long thin Gaussian below 0.
@@ -280,9 +282,7 @@ def _blend_block(
     return weights.T @ channels, after[-1], median, weights.detach().sum(dim=1), kept.sum(dim=1)
 
 
-def _record_projection(
-    statistics: GaussianStatistics, projection: Projection, width: int, height: int
-) -> None:
+def _record_projection(statistics: GaussianStatistics, projection: Projection, width: int, height: int) -> None:
     """Count this camera; when the backward pass comes by, add the gradient on screen in units of half an image."""
     index = projection.index
     xx, xy, yy = projection.covariances2d.detach().unbind(-1)
@@ -296,15 +296,11 @@ def _record_projection(
         half_size = projection.means2d.new_tensor([0.5 * width, 0.5 * height])
 
         def add(gradient: Tensor) -> None:
-            statistics.screen_gradient[index] += (
-                (gradient * half_size).norm(dim=1).to(statistics.screen_gradient)
-            )
+            statistics.screen_gradient[index] += (gradient * half_size).norm(dim=1).to(statistics.screen_gradient)
 
         projection.means2d.register_hook(add)
 
 
-def _record_blending(
-    statistics: GaussianStatistics, index: Tensor, weights: Tensor, n_pixels: Tensor
-) -> None:
+def _record_blending(statistics: GaussianStatistics, index: Tensor, weights: Tensor, n_pixels: Tensor) -> None:
     statistics.blend_weight[index] += weights.to(statistics.blend_weight)
     statistics.n_pixels[index] += n_pixels.to(statistics.n_pixels)

@@ -29,52 +29,18 @@ def matrix_from_quaternion(quats: Tensor) -> Tensor:
 def quaternion_from_matrix(matrices: Tensor) -> Tensor:
     """(..., 4) unit quaternions wxyz with w >= 0 of (..., 3, 3) rotation matrices.
 
-    Each of the four components could be the divisor; the largest is taken, so that no rotation loses digits (Shepperd 1978).
+    Each of the four components could be the divisor; the largest is taken, so that no rotation loses digits
+    (Shepperd 1978).
     """
-    m = matrices
-    trace = m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2]
+    (m00, m01, m02), (m10, m11, m12), (m20, m21, m22) = (row.unbind(-1) for row in matrices.unbind(-2))
     # Row k holds 4 q_k q, for k over w, x, y, z.
-    products = torch.stack(
-        [
-            torch.stack(
-                [
-                    1 + trace,
-                    m[..., 2, 1] - m[..., 1, 2],
-                    m[..., 0, 2] - m[..., 2, 0],
-                    m[..., 1, 0] - m[..., 0, 1],
-                ],
-                dim=-1,
-            ),
-            torch.stack(
-                [
-                    m[..., 2, 1] - m[..., 1, 2],
-                    1 + 2 * m[..., 0, 0] - trace,
-                    m[..., 0, 1] + m[..., 1, 0],
-                    m[..., 0, 2] + m[..., 2, 0],
-                ],
-                dim=-1,
-            ),
-            torch.stack(
-                [
-                    m[..., 0, 2] - m[..., 2, 0],
-                    m[..., 0, 1] + m[..., 1, 0],
-                    1 + 2 * m[..., 1, 1] - trace,
-                    m[..., 1, 2] + m[..., 2, 1],
-                ],
-                dim=-1,
-            ),
-            torch.stack(
-                [
-                    m[..., 1, 0] - m[..., 0, 1],
-                    m[..., 0, 2] + m[..., 2, 0],
-                    m[..., 1, 2] + m[..., 2, 1],
-                    1 + 2 * m[..., 2, 2] - trace,
-                ],
-                dim=-1,
-            ),
-        ],
-        dim=-2,
-    )
+    entries = [
+        [1 + m00 + m11 + m22, m21 - m12, m02 - m20, m10 - m01],
+        [m21 - m12, 1 + m00 - m11 - m22, m01 + m10, m02 + m20],
+        [m02 - m20, m01 + m10, 1 - m00 + m11 - m22, m12 + m21],
+        [m10 - m01, m02 + m20, m12 + m21, 1 - m00 - m11 + m22],
+    ]
+    products = torch.stack([torch.stack(row, dim=-1) for row in entries], dim=-2)
     largest = products.diagonal(dim1=-2, dim2=-1).argmax(dim=-1)
     index = largest[..., None, None].expand(*largest.shape, 1, 4)
     quats = torch.nn.functional.normalize(products.gather(-2, index).squeeze(-2), dim=-1)

@@ -58,7 +58,8 @@ def sh_basis(directions: Tensor, degree: int) -> Tensor:
 def sh_colours(sh_dc: Tensor, sh_rest: Tensor, directions: Tensor, degree: int) -> Tensor:
     """(N, 3) colours 0.5 + basis * coefficients, clamped at 0 from below.
 
-    sh_dc (N, 3); sh_rest (N, K, 3) with K >= (degree + 1)^2 - 1; directions (N, 3) from the camera to the Gaussian, any length.
+    sh_dc (N, 3); sh_rest (N, K, 3) with K >= (degree + 1)^2 - 1; directions (N, 3) from the camera to the Gaussian, of
+    any length.
     """
     n_rest = (degree + 1) ** 2 - 1
     coefficients = torch.cat([sh_dc[:, None], sh_rest[:, :n_rest]], dim=1)
