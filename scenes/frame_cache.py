@@ -72,8 +72,7 @@ def default_cache_bytes() -> int:
     """A quarter of the memory that is free now: what the kernel calls available, or what the container's limit leaves, if less."""
     free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     meminfo, limit, used = (
-        Path(name)
-        for name in ("/proc/meminfo", "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current")
+        Path(name) for name in ("/proc/meminfo", "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current")
     )
     if meminfo.exists():
         free += [int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if "MemAvailable:" in line]

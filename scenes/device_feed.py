@@ -1,0 +1,98 @@
+"""Pictures on their way to a CUDA device: pinned memory, a stream of their own, a thread that starts the copies ahead of time.
+
+The consumer's stream waits for a copy by an event, so the host never does. Pictures stay on the device up to a number of bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class HostFrame(Protocol):
+    """What is copied: pixels (H, W, 3 or 4) uint8 and maybe a mask (H, W) uint8."""
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]: ...
+
+    @property
+    def mask(self) -> NDArray[np.uint8] | None: ...
+
+
+@dataclass(frozen=True)
+class _DeviceFrame:
+    pixels: Tensor
+    mask: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Staged:
+    frames: list[_DeviceFrame]
+    copied: torch.cuda.Event
+
+
+class DeviceFeed:
+    """Copies the pictures that `read` gives to a CUDA device; errors of `read` are raised by `batch`."""
+
+    def __init__(self, read: Callable[[int], HostFrame], device: torch.device, cache_bytes: int) -> None:
+        self._read = read
+        self._device = device
+        self._stream = torch.cuda.Stream(device)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device-feed")
+        self._staged: dict[tuple[int, ...], Future[_Staged]] = {}
+        self._resident: dict[int, _DeviceFrame] = {}
+        self._free_bytes = cache_bytes
+
+    def close(self) -> None:
+        """Forget what has not begun, and wait for the copy under way."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def batch(
+        self, indices: Sequence[int], upcoming: Sequence[Sequence[int]]
+    ) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Pixels and masks of `indices` as uint8 tensors, ready on the current stream; starts the copies of the `upcoming` batches."""
+        asked = [tuple(indices), *(tuple(batch) for batch in upcoming)]
+        before = self._staged
+        self._staged = {}
+        for key in asked:
+            if key not in self._staged:
+                self._staged[key] = before.get(key) or self._thread.submit(self._stage, key)
+        staged = self._staged.pop(asked[0]).result()
+        stream = torch.cuda.current_stream(self._device)
+        stream.wait_event(staged.copied)
+        for frame in staged.frames:
+            for tensor in (frame.pixels, frame.mask):
+                if tensor is not None:
+                    tensor.record_stream(stream)
+        return [frame.pixels for frame in staged.frames], [frame.mask for frame in staged.frames]
+
+    def _stage(self, indices: tuple[int, ...]) -> _Staged:
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+            frames = [self._on_device(index) for index in indices]
+            copied = torch.cuda.Event()
+            copied.record(self._stream)
+        return _Staged(frames, copied)
+
+    def _on_device(self, index: int) -> _DeviceFrame:
+        if index in self._resident:
+            return self._resident[index]
+        frame = self._read(index)
+        copy = _DeviceFrame(self._copy(frame.pixels), None if frame.mask is None else self._copy(frame.mask))
+        n_bytes = frame.pixels.nbytes + (0 if frame.mask is None else frame.mask.nbytes)
+        if n_bytes <= self._free_bytes:
+            self._resident[index] = copy
+            self._free_bytes -= n_bytes
+        return copy
+
+    def _copy(self, pixels: NDArray[np.uint8]) -> Tensor:
+        # The allocator of pinned memory hands a block out again only when the copies from it are done.
+        pinned = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=True)
+        pinned.numpy()[...] = pixels
+        return pinned.to(self._device, non_blocking=True)

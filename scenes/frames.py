@@ -1,0 +1,186 @@
+"""Pictures for the trainer: loaded lazily by background workers, kept as uint8 up to a number of bytes, delivered as floats.
+
+What is delivered depends on the view alone, never on what the cache holds or on which worker was faster. A picture that cannot be read
+or has another size than its camera raises InputError naming it, in the thread that asks for it. Memory taken: the cache's limit, half
+of it again for open video decoders where there are videos, and the pictures that workers are at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kinosplat.errors import InputError
+from kinosplat.scenes.device_feed import DeviceFeed
+from kinosplat.scenes.frame_cache import FrameCache, default_cache_bytes
+from kinosplat.scenes.prefetch import Fetcher
+from kinosplat.scenes.scene import ImageSource, View
+
+__all__ = ["FrameLoader", "LoadedBatch", "LoadedFrame", "default_cache_bytes"]
+
+
+@dataclass(frozen=True)
+class LoadedBatch:
+    """Pictures of one size, on the loader's device."""
+
+    images: Tensor
+    """(B, H, W, 3) float32 sRGB in [0, 1], not multiplied with alpha."""
+    alphas: Tensor | None
+    """(B, H, W) float32 in [0, 1] when at least one of the pictures has an alpha channel; 1 for those without."""
+    masks: Tensor | None
+    """(B, H, W) float32 in [0, 1] when at least one of the views has a mask: 0 is outside; 1 for those without."""
+
+
+@dataclass(frozen=True)
+class LoadedFrame:
+    """One picture, on the loader's device."""
+
+    image: Tensor
+    """(H, W, 3) float32 sRGB in [0, 1], not multiplied with alpha."""
+    alpha: Tensor | None
+    """(H, W) float32 in [0, 1], the picture's own fourth channel."""
+    mask: Tensor | None
+    """(H, W) float32 in [0, 1], from the view's mask: 0 is outside."""
+
+    @property
+    def foreground(self) -> Tensor | None:
+        """(H, W) float32: what belongs to the object, by mask or alpha or both; None when neither is there."""
+        if self.mask is None or self.alpha is None:
+            return self.mask if self.alpha is None else self.alpha
+        return self.mask * self.alpha
+
+
+@dataclass(frozen=True)
+class RawFrame:
+    """One picture as it lies in the cache; not to be written to."""
+
+    pixels: NDArray[np.uint8]
+    """(H, W, 3 or 4)."""
+    mask: NDArray[np.uint8] | None
+    """(H, W)."""
+
+
+class FrameLoader:
+    """Pictures of `views` by their place in that sequence; a context manager that stops its workers."""
+
+    def __init__(
+        self,
+        views: Sequence[View],
+        *,
+        cache_bytes: int | None = None,
+        n_workers: int = 2,
+        device: torch.device | str = "cpu",
+        device_cache_bytes: int = 0,
+    ) -> None:
+        """`cache_bytes` defaults to a quarter of the free memory; `device_cache_bytes` lets pictures stay on a CUDA device as well."""
+        if not views:
+            raise ValueError("views must hold at least one view.")
+        if n_workers < 1:
+            raise ValueError(f"n_workers must be at least 1, got {n_workers}.")
+        self.views = views
+        self.device = torch.device(device)
+        sources: dict[ImageSource, int] = {}
+        n_bytes: list[int] = []
+
+        def key_of(source: ImageSource, size: int) -> int:
+            if source not in sources:
+                sources[source] = len(sources)
+                n_bytes.append(size)
+            return sources[source]
+
+        self._image_keys = [key_of(view.image, view.camera.width * view.camera.height * 3) for view in views]
+        self._mask_keys = [
+            None if view.mask is None else key_of(view.mask, view.camera.width * view.camera.height) for view in views
+        ]
+        self.cache = FrameCache(default_cache_bytes() if cache_bytes is None else cache_bytes)
+        self._fetcher = Fetcher(list(sources), n_bytes, self.cache, n_workers)
+        self._feed: DeviceFeed | None = None
+        if self.device.type == "cuda":
+            self._feed = DeviceFeed(self._read, self.device, device_cache_bytes)
+
+    def __enter__(self) -> FrameLoader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def close(self) -> None:
+        """Stop the workers; pictures cannot be asked for afterwards."""
+        self._fetcher.close()
+        if self._feed is not None:
+            self._feed.close()
+
+    def prefetch(self, indices: Sequence[int]) -> None:
+        """Say which views will be asked for next, soonest first; replaces what was said before and returns at once."""
+        self._fetcher.want([key for index in indices for key in self._keys(index)])
+
+    def get(self, index: int) -> LoadedFrame:
+        """Picture, alpha and mask of view `index`, waiting for them if need be."""
+        batch = _as_floats([self._read(index)], self.device)
+        return LoadedFrame(
+            batch.images[0],
+            None if batch.alphas is None else batch.alphas[0],
+            None if batch.masks is None else batch.masks[0],
+        )
+
+    def get_batch(self, indices: Sequence[int], upcoming: Sequence[Sequence[int]] = ()) -> LoadedBatch:
+        """Pictures of several views of one size.
+
+        On a CUDA device the `upcoming` batches start on their way there, through pinned memory and on a stream of their own.
+        """
+        sizes = {(self.views[index].camera.width, self.views[index].camera.height) for index in indices}
+        if len(sizes) != 1:
+            raise ValueError(f"A batch must hold views of one size, got {len(sizes)} sizes.")
+        if self._feed is not None:
+            return _as_batch(*self._feed.batch(indices, upcoming))
+        return _as_floats([self._read(index) for index in indices], self.device)
+
+    def _keys(self, index: int) -> list[int]:
+        mask = self._mask_keys[index]
+        return [self._image_keys[index]] if mask is None else [self._image_keys[index], mask]
+
+    def _read(self, index: int) -> RawFrame:
+        view = self.views[index]
+        pixels, *masks = self._fetcher.take(self._keys(index))
+        if pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
+            raise ValueError(f"{view.image.description} must have shape (H, W, 3 or 4), got {pixels.shape}.")
+        for source, frame in zip((view.image, view.mask), (pixels, *masks), strict=False):
+            if frame.shape[:2] != (view.camera.height, view.camera.width) and source is not None:
+                raise InputError(
+                    f"{source.description} is {frame.shape[1]}x{frame.shape[0]} pixels but its camera is "
+                    f"{view.camera.width}x{view.camera.height}; scale one of the two so that they agree."
+                )
+        return RawFrame(pixels, masks[0].reshape(pixels.shape[:2]) if masks else None)
+
+
+def _as_floats(frames: Sequence[RawFrame], device: torch.device) -> LoadedBatch:
+    return _as_batch(
+        [torch.from_numpy(frame.pixels).to(device) for frame in frames],
+        [None if frame.mask is None else torch.from_numpy(frame.mask).to(device) for frame in frames],
+    )
+
+
+def _as_batch(pixels: Sequence[Tensor], masks: Sequence[Tensor | None]) -> LoadedBatch:
+    """(H, W, 3 or 4) and (H, W) uint8 tensors to one batch of floats, computed where the pixels are."""
+    opaque = torch.full(pixels[0].shape[:2], 255, dtype=torch.uint8, device=pixels[0].device)
+    images = torch.stack([frame[..., :3] for frame in pixels]).float().div_(255)
+    alphas = [frame[..., 3] if frame.shape[2] == 4 else None for frame in pixels]
+    return LoadedBatch(images, _stack(alphas, opaque), _stack(masks, opaque))
+
+
+def _stack(planes: Sequence[Tensor | None], otherwise: Tensor) -> Tensor | None:
+    if all(plane is None for plane in planes):
+        return None
+    return torch.stack([otherwise if plane is None else plane for plane in planes]).float().div_(255)
