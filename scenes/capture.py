@@ -28,6 +28,8 @@ class RawPicture:
     """The file; it exists."""
     frame: int | None = None
     """Index of the frame when the file is a video."""
+    marks_outside: bool = False
+    """For a mask: whether its file is white on what does not count."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class ImageFile:
         """(H, W, 3 or 4) uint8, or (H, W) for a mask, as delivered."""
         pixels = read_pixels(self.path)
         delivered = self.delivery.apply(pixels, self.description)
-        if self.delivery.role == "mask" and not self.may_be_empty and not pixels.any():
+        if self.delivery.role != "picture" and not self.may_be_empty and not delivered.any():
             raise InputError(f"{self.path} is an empty mask, with no pixel inside; remove it or set masks to ignore.")
         return delivered
 

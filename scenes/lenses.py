@@ -59,12 +59,12 @@ class Delivery:
     """Delivered height, at most raw_height."""
     undistortion: Undistortion | None = None
     """The lens to undo first, if there is one."""
-    role: Literal["picture", "mask"] = "picture"
-    """A picture is delivered with 3 channels, or 4 when it has alpha; a mask with one."""
+    role: Literal["picture", "mask", "inverted mask"] = "picture"
+    """A picture is delivered with 3 channels, or 4 when it has alpha; a mask with one, 0 outside."""
 
-    def as_mask(self) -> Delivery:
-        """The same way for the mask of the picture."""
-        return replace(self, role="mask")
+    def as_mask(self, inverted: bool = False) -> Delivery:
+        """The same way for the mask of the picture; `inverted` when its file marks what is outside."""
+        return replace(self, role="inverted mask" if inverted else "mask")
 
     @property
     def leaves_gaps(self) -> bool:
@@ -88,22 +88,25 @@ class Delivery:
                 f"{description} is {raw.shape[1]}x{raw.shape[0]} pixels but its intrinsics are for "
                 f"{self.raw_width}x{self.raw_height}; scale one of the two so that they agree."
             )
-        pixels = _as_mask(raw) if self.role == "mask" else _as_picture(raw)
+        is_mask = self.role != "picture"
+        pixels = _as_mask(raw) if is_mask else _as_picture(raw)
+        if self.role == "inverted mask":
+            pixels = 255 - pixels
         if self.undistortion is None and (self.width, self.height) == (self.raw_width, self.raw_height):
-            return pixels[..., 0] if self.role == "mask" else pixels
+            return pixels[..., 0] if is_mask else pixels
         values = pixels.astype(np.float32)
         has_alpha = values.shape[2] == 4
         if has_alpha:
             # Colours are averaged by how much of them is seen, else the colour hidden behind alpha 0 would bleed in.
             values[..., :3] *= values[..., 3:] / 255
         if self.undistortion is not None:
-            values = _remap(values, self.undistortion, fill_gaps_with_zero=self.role == "mask" or has_alpha)
+            values = _remap(values, self.undistortion, fill_gaps_with_zero=is_mask or has_alpha)
         if values.shape[:2] != (self.height, self.width):
             values = area_resize(values, self.width, self.height)
         if has_alpha:
             values[..., :3] /= np.maximum(values[..., 3:] / 255, 1 / 510)
         delivered = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-        return delivered[..., 0] if self.role == "mask" else delivered
+        return delivered[..., 0] if is_mask else delivered
 
 
 def _as_picture(raw: NDArray[Any]) -> NDArray[np.uint8]:
