@@ -16,7 +16,7 @@ from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.rotations import matrix_from_quaternion, quaternion_from_matrix
 
 SMALLEST_VARIANCE = 1e-14
-"""Variances lost to rounding are raised to this fraction of the largest one of the same Gaussian."""
+"""Variances lost to rounding are raised to this fraction of the sum of those along x, y and z before the cut."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def cut_from_covariance_4d(covariances: Tensor) -> Cut:
     displacements = covariances_4d[:, :3, 3] / variances.sqrt()[:, None]
     shapes = covariances_4d[:, :3, :3] - displacements[:, :, None] * displacements[:, None, :]
     squares, axes = torch.linalg.eigh(shapes)
-    squares = torch.maximum(squares, SMALLEST_VARIANCE * squares[:, -1:])
+    extent = covariances_4d[:, :3, :3].diagonal(dim1=1, dim2=2).sum(dim=1, keepdim=True)
+    squares = torch.maximum(squares, SMALLEST_VARIANCE * extent)
     # An eigenvector may point either way; turning one of a left-handed three makes them a rotation.
     axes = torch.cat([axes[:, :, :2], axes[:, :, 2:] * torch.linalg.det(axes)[:, None, None].sign()], dim=2)
     dtype = covariances.dtype

@@ -110,7 +110,7 @@ def rasterize_reference(
     rgb, alpha, depths, medians, normals, feature_maps = [], [], [], [], [], []
     n_visible = 0
     for camera, colour_behind in zip(cameras, backgrounds, strict=True):
-        projection = project_visible(gaussians, camera, degree, antialiased, near, far)
+        projection = project_visible(gaussians, camera, features, degree, antialiased, near, far)
         n_visible += len(projection.index)
         if statistics is not None:
             _record_projection(statistics, projection, width, height)
@@ -139,19 +139,27 @@ def rasterize_reference(
 
 
 def project_visible(
-    gaussians: Gaussians, camera: Camera, sh_degree: int, antialiased: bool, near: float, far: float
+    gaussians: Gaussians,
+    camera: Camera,
+    features: Tensor,
+    sh_degree: int,
+    antialiased: bool,
+    near: float,
+    far: float,
 ) -> Projection:
     """Project, drop what cannot be seen, and sort by depth; ties keep the order of the set.
 
-    Visible is a Gaussian whose projection is finite, whose centre has near <= z <= far, whose opacity reaches MIN_ALPHA
-    and whose box (`extents`) overlaps the image. The rest is left out before gradients are recorded, so its gradient is
-    exactly zero.
+    Visible is a Gaussian of which all that is read and its projection are finite, whose centre has near <= z <= far,
+    whose opacity reaches MIN_ALPHA and whose box (`extents`) overlaps the image. The rest is left out before gradients
+    are recorded, so its gradient is exactly zero.
     """
     with torch.no_grad():
         everything = torch.arange(len(gaussians), device=gaussians.device)
         candidate = project(gaussians, everything, camera, sh_degree, antialiased)
+        read = {**gaussians.parameters(), "features": features, **vars(candidate)}
+        read["sh_rest"] = gaussians.sh_rest[:, : (sh_degree + 1) ** 2 - 1]
         finite = torch.ones_like(everything, dtype=torch.bool)
-        for name, tensor in [*gaussians.parameters().items(), *vars(candidate).items()]:
+        for name, tensor in read.items():
             good = torch.isfinite(tensor) | (tensor == torch.inf if name == "log_durations" else False)
             finite &= good[:, None].flatten(1).all(dim=1)
         size = candidate.means2d.new_tensor([camera.width, camera.height])
