@@ -1,0 +1,190 @@
+"""The training loop a user writes on gsplat and torch, to measure ours against: same first points, cap, steps and test views.
+
+    python benchmarks/train_gsplat.py --scene dtu_scan24 --resolution 800 600 --steps 5000 --max-gaussians 300000
+
+gsplat's rasterizer and MCMC strategy, torch's fused Adam, a convolution SSIM, all pictures kept on the device. Prints one JSON line:
+seconds of training (without loading), steps a second, held-out PSNR and SSIM by our evaluation code, peak memory. Needs a CUDA device
+and `pip install kinosplat[gsplat]`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+import tyro
+from torch import Tensor
+
+from kinosplat.render.losses import psnr, quantize8, ssim
+from kinosplat.scenes import FrameLoader, LoadOptions, Scene, first_points, load_scene
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to train."""
+
+    scene: str
+    """Path or name of the scene."""
+    resolution: tuple[int, int] | None = None
+    """Width and height of the pictures."""
+    steps: int = 5000
+    """Optimisation steps, one picture each."""
+    max_gaussians: int = 300_000
+    """Cap of the MCMC strategy."""
+    n_first_points: int = 100_000
+    """First Gaussians."""
+    seed: int = 0
+    """Seed of the order of pictures and of the first points."""
+
+
+def main(options: Options) -> None:
+    """Train, measure, print."""
+    from gsplat import rasterization
+    from gsplat.strategy import MCMCStrategy
+
+    scene = load_scene(options.scene, LoadOptions(resolution=options.resolution))
+    torch.manual_seed(options.seed)
+    device = torch.device("cuda")
+    params, optimizers = initial_parameters(scene, options, device)
+    strategy = MCMCStrategy(cap_max=options.max_gaussians, refine_stop_iter=int(options.steps * 0.8))
+    strategy.check_sanity(params, optimizers)
+    state = strategy.initialize_state()
+    targets, world_to_camera, K = pictures(scene, device)
+    height, width = targets.shape[1:3]
+    window = gaussian_window(device)
+    decay = 0.01 ** (1 / options.steps)
+
+    def render(view_matrices: Tensor, intrinsics: Tensor, degree: int) -> tuple[Tensor, dict[str, Tensor]]:
+        colors, _, info = rasterization(
+            params["means"],
+            params["quats"],
+            params["scales"].exp(),
+            params["opacities"].sigmoid(),
+            torch.cat([params["sh0"], params["shN"]], 1),
+            view_matrices,
+            intrinsics,
+            width,
+            height,
+            sh_degree=degree,
+            packed=False,
+        )
+        return colors, info
+
+    order = torch.cat([torch.randperm(len(targets)) for _ in range(options.steps // len(targets) + 1)]).tolist()
+    torch.cuda.reset_peak_memory_stats()
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for step in range(options.steps):
+        i = order[step]
+        degree = min(3, int(step / (0.06 * options.steps)))
+        colors, info = render(world_to_camera[i : i + 1], K[i : i + 1], degree)
+        target = targets[i : i + 1].float() / 255
+        loss = 0.8 * F.l1_loss(colors, target) + 0.2 * (1 - conv_ssim(colors, target, window))
+        loss = loss + 0.01 * params["opacities"].sigmoid().mean() + 0.01 * params["scales"].exp().mean() / scene.radius
+        loss.backward()
+        for optimizer in optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        means_lr = optimizers["means"].param_groups[0]["lr"] * decay
+        optimizers["means"].param_groups[0]["lr"] = means_lr
+        strategy.step_post_backward(params, optimizers, state, step, info, lr=means_lr)
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - start
+
+    with torch.no_grad(), FrameLoader(scene.test, device=device) as loader:
+        scores = []
+        for i, view in enumerate(scene.test):
+            camera = view.camera.to(device, torch.float32)
+            colors, _ = render(camera.world_to_camera[None], camera.K[None], 3)
+            truth = loader.get(i).image[None]
+            image = quantize8(colors)
+            scores.append((psnr(image, truth).item(), ssim(image, truth).item()))
+    mean = torch.tensor(scores).mean(0).tolist()
+    result = {
+        **dataclasses.asdict(options),
+        "seconds": seconds,
+        "steps_per_second": options.steps / seconds,
+        "psnr": mean[0],
+        "ssim": mean[1],
+        "n_gaussians": len(params["means"]),
+        "peak_mib": torch.cuda.max_memory_allocated() / 2**20,
+        "device": torch.cuda.get_device_name(),
+    }
+    print(json.dumps(result))
+
+
+def initial_parameters(
+    scene: Scene, options: Options, device: torch.device
+) -> tuple[dict[str, torch.nn.Parameter], dict[str, torch.optim.Optimizer]]:
+    """Parameters from the same first points as ours, each with torch's fused Adam at the usual learning rates."""
+    cloud, _ = first_points(scene, options.n_first_points, seed=options.seed)
+    positions = cloud.positions.to(device)
+    n = len(positions)
+    nearest = torch.cat(
+        [torch.cdist(block, positions).topk(4, largest=False)[0][:, 1:] for block in positions.split(2048)]
+    )
+    params = {
+        "means": positions,
+        "quats": F.normalize(torch.randn(n, 4, device=device), dim=1),
+        "scales": nearest.square().mean(1).sqrt().clamp_min(1e-6).log()[:, None].repeat(1, 3),
+        "opacities": torch.full((n,), 0.1, device=device).logit(),
+        "sh0": ((cloud.colors.to(device).float() / 255 - 0.5) / 0.28209479177387814)[:, None],
+        "shN": torch.zeros(n, 15, 3, device=device),
+    }
+    rates = {
+        "means": 1.6e-4 * scene.radius,
+        "quats": 1e-3,
+        "scales": 5e-3,
+        "opacities": 5e-2,
+        "sh0": 2.5e-3,
+        "shN": 2.5e-3 / 20,
+    }
+    parameters = {name: torch.nn.Parameter(value) for name, value in params.items()}
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        name: torch.optim.Adam([{"params": value, "lr": rates[name], "name": name}], eps=1e-15, fused=True)
+        for name, value in parameters.items()
+    }
+    return parameters, optimizers
+
+
+def pictures(scene: Scene, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """All training pictures as (V, H, W, 3) uint8 with (V, 4, 4) world_to_camera and (V, 3, 3) K, on the device."""
+    with FrameLoader(scene.train) as loader:
+        images = torch.stack([(loader.get(i).image * 255).round().to(torch.uint8) for i in range(len(scene.train))])
+    cameras = [view.camera.to(device, torch.float32) for view in scene.train]
+    return (
+        images.to(device),
+        torch.stack([camera.world_to_camera for camera in cameras]),
+        torch.stack([camera.K for camera in cameras]),
+    )
+
+
+def gaussian_window(device: torch.device) -> Tensor:
+    """(3, 1, 11, 11) SSIM window, sigma 1.5, for a depthwise convolution."""
+    line = torch.exp(-((torch.arange(11, device=device) - 5.0) ** 2) / (2 * 1.5**2))
+    line = line / line.sum()
+    return (line[:, None] * line)[None, None].repeat(3, 1, 1, 1)
+
+
+def conv_ssim(a: Tensor, b: Tensor, window: Tensor) -> Tensor:
+    """Mean SSIM of (1, H, W, 3) pictures as users write it, with five depthwise convolutions."""
+    a, b = a.permute(0, 3, 1, 2), b.permute(0, 3, 1, 2)
+
+    def blur(x: Tensor) -> Tensor:
+        return F.conv2d(x, window, padding=5, groups=3)
+
+    mean_a, mean_b = blur(a), blur(b)
+    var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
+    covariance = blur(a * b) - mean_a * mean_b
+    values = ((2 * mean_a * mean_b + 1e-4) * (2 * covariance + 9e-4)) / (
+        (mean_a**2 + mean_b**2 + 1e-4) * (var_a + var_b + 9e-4)
+    )
+    return values.mean()
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

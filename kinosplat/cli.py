@@ -1,0 +1,78 @@
+"""The command line: `kinosplat COMMAND …`, and `train …` as a short way to say `kinosplat train …`.
+
+Each command is a module of `kinosplat.commands` with `run(arguments, program) -> int`; only the one that is asked for is imported.
+Exit codes: 0 done; 2 something the user gave cannot be used (one sentence on stderr); 130 interrupted, with everything saved.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from kinosplat import __version__
+from kinosplat.errors import BackendError, InputError
+
+COMMANDS = {
+    "train": "Learn a scene from calibrated photos or multi-view video.",
+    "eval": "Measure a run on its held-out views and write a table per view.",
+    "render": "Render a run: its test views, an orbit, or a camera path, as pictures or video.",
+    "info": "Explain a run or a scene in a few lines.",
+    "bench": "Time the renderer on a run, stage by stage, with a fixed orbit.",
+    "data": "List, explain and download known scenes.",
+}
+EXIT_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def usage() -> str:
+    """What `kinosplat --help` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: kinosplat COMMAND [OPTIONS]",
+            "",
+            "Calibrated photos or multi-view video in, a 3D or 4D scene out.",
+            "",
+            *lines,
+            "",
+            "`kinosplat COMMAND --help` shows the options of a command; `kinosplat --version` the version.",
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if arguments[0] == "--version":
+        print(f"kinosplat {__version__}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        return _refuse(f"{name} is not a command; choose one of {', '.join(COMMANDS)}.")
+    return _run(name, rest, f"kinosplat {name}")
+
+
+def train_main(arguments: Sequence[str] | None = None) -> int:
+    """The `train` program."""
+    return _run("train", list(sys.argv[1:] if arguments is None else arguments), "train")
+
+
+def _run(name: str, arguments: list[str], program: str) -> int:
+    module = importlib.import_module(f"kinosplat.commands.{name}")
+    try:
+        return int(module.run(arguments, program))
+    except (InputError, BackendError) as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _refuse(sentence: str) -> int:
+    print(f"kinosplat: {sentence}", file=sys.stderr)
+    return EXIT_INPUT

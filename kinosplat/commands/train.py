@@ -1,0 +1,129 @@
+"""`kinosplat train`: learn a scene, or go on with a run.
+
+`--method` decides which options exist, so it is looked up before the rest is parsed: `train --method 4dgs --help` shows
+what 4dgs has. Nothing is written before the scene and the options have proved usable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+import tyro
+
+from kinosplat.display import DisplayKind, RichDisplay, make_display
+from kinosplat.errors import InputError
+from kinosplat.scenes import load_scene
+from kinosplat.trainers.callbacks import Callbacks
+from kinosplat.trainers.config import FourDGS, MethodConfig, ThreeDGS, TrainConfig
+from kinosplat.trainers.run import Overrides, new_run_dir, resume, train
+
+MethodName = Literal["3dgs", "4dgs"]
+METHODS: dict[str, type[MethodConfig]] = {"3dgs": ThreeDGS, "4dgs": FourDGS}
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """Learn a scene from calibrated photos or multi-view video; Ctrl-C saves, and --resume goes on."""
+
+    method: MethodName = "4dgs"
+    """What to learn: 3dgs (still Gaussians) or 4dgs (moving ones). Decides which other options exist."""
+    resume: Path | None = None
+    """Go on with the run in this folder; of the other options only --steps, --time-limit, --device, --cache-memory and
+    those of the display may be given."""
+    run_dir: Path | None = None
+    """Folder of this run, instead of <out-dir>/<scene>/<method>/<time>."""
+    overwrite: bool = False
+    """Delete the run that is in --run-dir first."""
+    display: DisplayKind = "auto"
+    """Progress as a live line (rich), plain lines, JSON lines, or quiet; auto is rich on a terminal, plain elsewhere."""
+    quiet: bool = False
+    """The same as --display quiet."""
+    json: bool = False
+    """The same as --display json."""
+    config: TrainConfig = field(default_factory=TrainConfig)
+    """The run."""
+
+
+def run(arguments: Sequence[str], program: str) -> int:
+    """Parse, train, and say how it went; 130 after Ctrl-C."""
+    name = method_of(arguments)
+    default = TrainCommand(method=name, config=TrainConfig(method=METHODS[name]()))
+    command = tyro.cli(
+        tyro.conf.OmitArgPrefixes[tyro.conf.AvoidSubcommands[TrainCommand]],
+        args=arguments,
+        prog=program,
+        default=default,
+    )
+    display = make_display("json" if command.json else "quiet" if command.quiet else command.display)
+    try:
+        if command.resume is not None:
+            _resume(command, default, arguments, display)
+        else:
+            _train(command, display)
+    except KeyboardInterrupt:
+        _close(display)
+        print("Interrupted; the run is saved. Go on with `--resume` and its folder.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    finally:
+        _close(display)
+    return 0
+
+
+def method_of(arguments: Sequence[str]) -> MethodName:
+    """The method named in `arguments` as `--method NAME` or `--method=NAME`; the default of `TrainCommand` without it."""
+    for i, argument in enumerate(arguments):
+        if argument == "--method" or argument.startswith("--method="):
+            given = argument.partition("=")[2] if "=" in argument else next(iter(arguments[i + 1 :]), "")
+            for name in get_args(MethodName):
+                if given == name:
+                    return name
+            raise InputError(f"--method {given} is not known; choose one of {', '.join(get_args(MethodName))}.")
+    return TrainCommand().method
+
+
+def _train(command: TrainCommand, display: Callbacks) -> None:
+    config = command.config
+    if not config.scene:
+        raise InputError("--scene is missing; give the path or the name of a scene (`kinosplat data list` has names).")
+    scene = load_scene(config.scene, config.data)
+    run_dir = command.run_dir or new_run_dir(config.out_dir, scene.name, config.method.name)
+    if command.overwrite and (run_dir / "config.json").exists():
+        shutil.rmtree(run_dir)
+    train(config, scene, run_dir, display)
+
+
+def _resume(command: TrainCommand, default: TrainCommand, arguments: Sequence[str], display: Callbacks) -> None:
+    """Resume; options that would have no effect are refused instead of ignored."""
+    assert command.resume is not None
+    config, schedule = command.config, command.config.schedule
+    without_effect = dataclasses.replace(
+        config,
+        device=default.config.device,
+        cache_memory=None,
+        schedule=dataclasses.replace(schedule, steps=None, time_limit=None),
+    )
+    names_method = any(argument.split("=")[0] == "--method" for argument in arguments)
+    if without_effect != default.config or names_method or command.run_dir is not None or command.overwrite:
+        raise InputError(
+            "--resume takes its options from the run; only --steps, --time-limit, --device, --cache-memory and those of "
+            "the display may be given beside it."
+        )
+    overrides = Overrides(
+        steps=schedule.steps,
+        time_limit=schedule.time_limit,
+        device=None if config.device == default.config.device else config.device,
+        cache_memory=config.cache_memory,
+    )
+    resume(command.resume, overrides, display)
+
+
+def _close(display: Callbacks) -> None:
+    if isinstance(display, RichDisplay):
+        display.close()
