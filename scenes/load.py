@@ -13,11 +13,11 @@ from types import ModuleType
 import kinosplat.data
 from kinosplat.errors import InputError
 from kinosplat.scenes.assemble import assemble_scene
-from kinosplat.scenes.formats import camera_rig, colmap, idr, panoptic, transforms
+from kinosplat.scenes.formats import camera_rig, colmap, idr, llff, n3dv, panoptic, transforms
 from kinosplat.scenes.options import LoadOptions
 from kinosplat.scenes.scene import Scene
 
-FORMATS: tuple[ModuleType, ...] = (camera_rig, panoptic, idr, transforms, colmap)
+FORMATS: tuple[ModuleType, ...] = (camera_rig, panoptic, idr, transforms, n3dv, colmap, llff)
 """Readers in the order in which they are asked whether a folder is theirs."""
 
 LAYOUTS = "cameras.json, train_meta.json, cameras_sphere.npz, transforms.json, poses_bounds.npy or sparse/"

@@ -14,7 +14,7 @@ from kinosplat.errors import InputError
 from kinosplat.scenes.capture import Capture, RawPicture, Shot
 from kinosplat.scenes.distortion import COEFFICIENTS, Lens
 from kinosplat.scenes.formats.checks import array, checked_K, field, number, read_json, rigid
-from kinosplat.scenes.formats.folders import pictures_in
+from kinosplat.scenes.formats.folders import natural_order, pictures_in
 from kinosplat.scenes.formats.ply import read_points
 from kinosplat.scenes.options import LoadOptions
 from kinosplat.scenes.video import index_video
@@ -105,7 +105,8 @@ def _shots(root: Path, camera: dict[str, Any], index: int, fps: float, n_frames:
 def _frames(path: Path, width: int, height: int, n_frames: int, where: str) -> list[RawPicture]:
     """The frames of a video file, or the pictures of a folder in the order of their names."""
     if path.is_dir():
-        frames = [RawPicture(picture) for picture in pictures_in(path)]
+        pictures = sorted(pictures_in(path), key=lambda picture: natural_order(picture.name))
+        frames = [RawPicture(picture) for picture in pictures]
     else:
         video = index_video(path)
         if (video.width, video.height) != (width, height):

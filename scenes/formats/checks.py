@@ -71,6 +71,8 @@ def rigid(matrix: ArrayLike, where: str) -> NDArray[np.float64]:
     rows = np.asarray(matrix, dtype=object)
     checked = array(matrix, (3 if rows.shape[:1] == (3,) else 4, 4), where)
     u, stretch, vt = np.linalg.svd(checked[:3, :3])
+    if len(checked) == 4 and np.abs(checked[3] - (0, 0, 0, 1)).max() > 1e-6:
+        raise InputError(f"{where} has the last row {checked[3].tolist()} instead of 0 0 0 1; correct it.")
     # Stretches that differ by more than rounding in a text file leaves mean a wrong matrix, not an inexact one.
     if stretch[-1] < 1e-9 or stretch[0] / stretch[-1] > 1.01 or np.linalg.det(checked[:3, :3]) < 0:
         raise InputError(f"{where} is not a rotation with a translation; remove that camera or calibrate it again.")

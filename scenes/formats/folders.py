@@ -21,13 +21,13 @@ def first_folder(root: Path, names: Sequence[str]) -> Path:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """All pictures directly in a folder, sorted by name with numbers in their order (2.png before 10.png)."""
+    """All pictures directly in a folder, sorted by name as text, which is what the formats' own tools do."""
     pictures = [
         path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     ]
     if not pictures:
         raise InputError(f"{folder} holds no pictures; put them there as PNG or JPEG files.")
-    return sorted(pictures, key=lambda path: natural_order(path.name))
+    return sorted(pictures)
 
 
 def natural_order(name: str) -> list[tuple[bool, int, str]]:
