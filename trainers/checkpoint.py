@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +59,8 @@ def write_atomically(path: Path, data: bytes) -> None:
             partial.unlink(missing_ok=True)
         kept = "the file that was there is kept" if path.exists() else "nothing was kept"
         raise InputError(
-            f"{path} could not be written ({error.strerror or error}), {kept}; make room there or choose another --out-
-            dir."
+            f"{path} could not be written ({error.strerror or error}), {kept}; "
+            "make room there or choose another --out-dir."
         ) from error
     # The rename itself must reach the disk too.
     with suppress(OSError):

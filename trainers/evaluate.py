@@ -138,7 +138,7 @@ def _measure(name: str, rendered: Tensor, target: Tensor, weight: Tensor | None,
 
 
 def masked_psnr(a: Tensor, b: Tensor, mask: Tensor) -> float:
-    """dB between pictures (C, H, W, 3) over the pixels weighted by `mask` (C, H, W)."""
+    """Decibels between pictures (C, H, W, 3) over the pixels weighted by `mask` (C, H, W)."""
     squared = ((a - b) ** 2 * mask[..., None]).sum() / (3.0 * mask.sum()).clamp_min(1e-8)
     return -10.0 * torch.log10(squared.clamp_min(1e-10)).item()
 

@@ -41,7 +41,7 @@ class MethodState:
 
 
 class Method(Protocol):
-    """One way to explain the pictures. Made by `create_method` from a scene, or by `restore_method` from a checkpoint."""
+    """One way to explain the pictures; made by `create_method` from a scene, or by `restore_method`."""
 
     name: str
     """As on the command line."""
@@ -61,7 +61,7 @@ class Method(Protocol):
         """Draw the batch and compare; called once a step, before backward."""
 
     def touched(self) -> Mapping[str, Tensor]:
-        """Names of groups to (N,) masks of the rows this step may move; called after backward. Others move as a whole."""
+        """Names of groups to (N,) masks of the rows this step may move, after backward; others move as a whole."""
 
     def after_step(self, moment: Moment) -> None:
         """Called after the optimiser has stepped: densification, conversions; must draw from `draws.generator` only."""

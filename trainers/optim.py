@@ -22,7 +22,7 @@ LearningRate = Callable[[float], float]
 
 
 def exponential_decay(start: float, end: float, warm_up: float = 0.0) -> LearningRate:
-    """The rate as a function of progress: `start` at 0, `end` at 1, geometric between; rises linearly over `warm_up`."""
+    """Rate as a function of progress: `start` at 0, `end` at 1, geometric between; rises linearly over `warm_up`."""
     if start <= 0.0 or end <= 0.0:
         return lambda progress: start
 

@@ -33,7 +33,7 @@ def se3_exp(xi: Tensor) -> Tensor:
 
 
 def adjoint(motions: Tensor) -> Tensor:
-    """(..., 6, 6) maps of twists under a change of frame by rigid `motions` (..., 4, 4): exp(Ad xi) = M exp(xi) M^-1."""
+    """(..., 6, 6) maps of twists under changes of frame by `motions` M (..., 4, 4): exp(Ad xi) = M exp(xi) M^-1."""
     rotation, translation = motions[..., :3, :3], motions[..., :3, 3]
     upper = torch.cat([rotation, torch.zeros_like(rotation)], dim=-1)
     return torch.cat([upper, torch.cat([skew(translation) @ rotation, rotation], dim=-1)], dim=-2)

@@ -154,7 +154,7 @@ class Mcmc:
 
 
 def draw_rows(weights: Tensor, n: int, draws: torch.Generator) -> Tensor:
-    """(n,) row numbers drawn with replacement in proportion to `weights` (N,), any N (torch.multinomial stops at 2^24)."""
+    """(n,) row numbers drawn with replacement in proportion to `weights` (N,); torch.multinomial stops at N = 2^24."""
     cumulative = torch.cumsum(weights.double(), dim=0)
     picks = torch.rand(n, generator=draws, device=weights.device, dtype=torch.float64) * cumulative[-1]
     return torch.searchsorted(cumulative, picks, right=True).clamp_max(weights.shape[0] - 1)

@@ -1,0 +1,26 @@
+"""Toy scenes, made once for all tests of the room."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from .toys import Toy, write_toy
+
+
+@pytest.fixture(scope="session")
+def still_toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    """Eight pictures of blobs that do not move, two held out."""
+    return write_toy(tmp_path_factory.mktemp("still") / "scene")
+
+
+@pytest.fixture(scope="session")
+def moving_toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    """Six cameras, four moments, half of the blobs circling."""
+    return write_toy(tmp_path_factory.mktemp("moving") / "scene", n_train=6, times=(0.0, 0.5, 1.0, 1.5))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Pictures are tiny: threads would only get in each other's way."""
+    torch.set_num_threads(1)
