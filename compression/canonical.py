@@ -1,0 +1,99 @@
+"""One form for Gaussians that look the same, so that equal things get equal codes.
+
+An ellipsoid does not change when its axes are renamed or reversed: 24 rotations with permuted scales, times two signs,
+describe one covariance. `canonical_axes` takes the one whose rotation is nearest to the identity, which confines x/w,
+y/w, z/w to +-(sqrt(2) - 1), the Rodrigues zone of the cube, and saves 4.6 bits a rotation at the same precision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from itertools import permutations, product
+
+import torch
+from torch import Tensor
+
+from kinosplat.render.gaussians import Gaussians
+
+
+@cache
+def _cube_rotations() -> tuple[Tensor, Tensor]:
+    """Quaternions wxyz (24, 4) of the cube's rotations, and which old axis (24, 3) each new axis is."""
+    quats, axes = [], []
+    for permutation in permutations(range(3)):
+        for signs in product((1.0, -1.0), repeat=3):
+            matrix = torch.zeros(3, 3, dtype=torch.float64)
+            for new, (old, sign) in enumerate(zip(permutation, signs, strict=True)):
+                matrix[old, new] = sign
+            if torch.linalg.det(matrix) > 0:
+                quats.append(_quat_from_matrix(matrix))
+                axes.append(torch.tensor(permutation))
+    return torch.stack(quats), torch.stack(axes)
+
+
+def _quat_from_matrix(matrix: Tensor) -> Tensor:
+    """Unit quaternion wxyz (4,) of one rotation matrix (3, 3), by the eigenvector of Bar-Itzhack's 4 x 4 matrix."""
+    m = matrix
+    k = torch.tensor(
+        [
+            [m[0, 0] + m[1, 1] + m[2, 2], m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]],
+            [m[2, 1] - m[1, 2], m[0, 0] - m[1, 1] - m[2, 2], m[1, 0] + m[0, 1], m[0, 2] + m[2, 0]],
+            [m[0, 2] - m[2, 0], m[1, 0] + m[0, 1], m[1, 1] - m[0, 0] - m[2, 2], m[2, 1] + m[1, 2]],
+            [m[1, 0] - m[0, 1], m[0, 2] + m[2, 0], m[2, 1] + m[1, 2], m[2, 2] - m[0, 0] - m[1, 1]],
+        ],
+        dtype=m.dtype,
+    )
+    return torch.linalg.eigh(k).eigenvectors[:, -1]
+
+
+def multiply_quats(a: Tensor, b: Tensor) -> Tensor:
+    """Hamilton product wxyz of (..., 4) and (..., 4): the rotation b, then a."""
+    aw, ax, ay, az = a.unbind(-1)
+    bw, bx, by, bz = b.unbind(-1)
+    return torch.stack(
+        [
+            aw * bw - ax * bx - ay * by - az * bz,
+            aw * bx + ax * bw + ay * bz - az * by,
+            aw * by - ax * bz + ay * bw + az * bx,
+            aw * bz + ax * by - ay * bx + az * bw,
+        ],
+        dim=-1,
+    )
+
+
+def canonical_axes(gaussians: Gaussians) -> Gaussians:
+    """The same ellipsoids with the rotation nearest to the identity, w >= 0, unit length; scales permuted to match."""
+    cube_quats, cube_axes = _cube_rotations()
+    quats = torch.nn.functional.normalize(gaussians.quats.detach().double(), dim=1)
+    cube_quats = cube_quats.to(quats.device)
+    conjugate = cube_quats * torch.tensor([1.0, -1.0, -1.0, -1.0], dtype=torch.float64, device=quats.device)
+    nearest = (quats @ conjugate.T).abs().argmax(dim=1)  # |w| of quats * cube is this inner product
+    turned = multiply_quats(quats, cube_quats[nearest])
+    turned = turned * torch.where(turned[:, :1] < 0, -1.0, 1.0)
+    axes = cube_axes.to(quats.device)[nearest]
+    return replace(
+        gaussians,
+        quats=turned.to(gaussians.quats.dtype),
+        log_scales=torch.gather(gaussians.log_scales, 1, axes),
+    )
+
+
+def canonical_still(gaussians: Gaussians, duration: float, *, tolerance: float = 4.0) -> Gaussians:
+    """Moving Gaussians whose standard deviation in time exceeds `tolerance` clips of `duration` seconds become still.
+
+    Such a Gaussian fades by less than exp(-1 / (2 tolerance^2)), 3% at 4, over the clip; its motion within the clip is
+    kept only if it is larger than a hundredth of its smallest standard deviation. A still one gets displacement 0 and
+    time centre 0.
+    """
+    if gaussians.displacements is None or gaussians.log_durations is None or gaussians.time_centres is None:
+        return gaussians
+    long = gaussians.log_durations > torch.log(torch.tensor(max(tolerance * duration, 1e-12)))
+    moved = gaussians.velocities.norm(dim=1) * duration
+    still = (long & (moved < 0.01 * gaussians.log_scales.exp().amin(dim=1))) | torch.isposinf(gaussians.log_durations)
+    return replace(
+        gaussians,
+        displacements=torch.where(still[:, None], 0.0, gaussians.displacements),
+        time_centres=torch.where(still, 0.0, gaussians.time_centres),
+        log_durations=torch.where(still, torch.inf, gaussians.log_durations),
+    )

@@ -1,0 +1,116 @@
+"""Integers as byte planes, each its own zstd frame.
+
+The plane of byte b of component c holds that byte of every Gaussian in turn. One frame a plane lets zstd's Huffman
+tables fit each plane: measured on quantised bell curves it stays within 2% of their entropy, where one frame for all
+planes loses 5 to 10%. Reading refuses a frame whose declared size is not the expected one before anything is
+decompressed.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+assert sys.byteorder == "little", "kinosplat reads and writes .kino files on little-endian machines only."
+
+_LENGTH = struct.Struct("<I")
+_MAX_WINDOW_BYTES = 1 << 27  # what zstd itself accepts without being asked for more
+
+
+def compress(data: bytes, level: int = 19) -> bytes:
+    """One zstd frame that declares its content size and carries no checksum of its own."""
+    return zstandard.ZstdCompressor(level=level, write_content_size=True, write_checksum=False).compress(data)
+
+
+def decompress(frame: bytes | memoryview, n_bytes: int) -> bytes:
+    """Content of one zstd frame that must be exactly `n_bytes` long; ValueError otherwise."""
+    try:
+        parameters = zstandard.get_frame_parameters(frame)
+        if parameters.content_size != n_bytes or parameters.dict_id != 0:
+            raise ValueError("a stream is not of its declared size")
+        if parameters.window_size > max(_MAX_WINDOW_BYTES, n_bytes):
+            raise ValueError("a stream asks for too large a window")
+        if n_bytes == 0:
+            return b""
+        content = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES).decompress(
+            frame, max_output_size=n_bytes, allow_extra_data=False
+        )
+    except zstandard.ZstdError as error:
+        raise ValueError("a stream is damaged") from error
+    if len(content) != n_bytes:
+        raise ValueError("a stream is not of its declared size")
+    return content
+
+
+def write_planes(integers: NDArray[np.uint64], n_bytes: int, *, delta: bool) -> bytes:
+    """Streams of (N, C) unsigned integers below 2^(8 `n_bytes`): for each component, for each byte from the lowest,
+    length and frame.
+    """
+    if delta and len(integers):
+        integers = integers - np.concatenate([np.zeros_like(integers[:1]), integers[:-1]])
+    octets = np.ascontiguousarray(integers.T).view(np.uint8).reshape(integers.shape[1], len(integers), 8)
+    parts: list[bytes] = []
+    for component in octets:
+        for byte in range(n_bytes):
+            frame = compress(np.ascontiguousarray(component[:, byte]).tobytes())
+            parts += [_LENGTH.pack(len(frame)), frame]
+    return b"".join(parts)
+
+
+class PayloadCursor:
+    """Reads one chunk's payload from front to back; ValueError where it ends too early."""
+
+    def __init__(self, payload: bytes | memoryview) -> None:
+        self._rest = memoryview(payload)
+
+    def take(self, n_bytes: int) -> memoryview:
+        """The next `n_bytes`."""
+        if n_bytes > len(self._rest):
+            raise ValueError("a chunk ends inside a stream")
+        piece, self._rest = self._rest[:n_bytes], self._rest[n_bytes:]
+        return piece
+
+    def floats(self, count: int) -> NDArray[np.float64]:
+        """The next `count` float32, as float64; they must be finite."""
+        values = np.frombuffer(self.take(4 * count), "<f4").astype(np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError("a chunk has a range that is not finite")
+        return values
+
+    def plane(self, n: int) -> NDArray[np.uint8]:
+        """The next plane: (n,) bytes."""
+        (length,) = _LENGTH.unpack(self.take(4))
+        return np.frombuffer(decompress(self.take(length), n), np.uint8)
+
+    def integers(self, n: int, n_components: int, n_bytes: int, *, delta: bool) -> NDArray[np.uint64]:
+        """The next attribute's integers: (n, n_components)."""
+        values = np.zeros((n_components, n), np.uint64)
+        for component in range(n_components):
+            for byte in range(n_bytes):
+                values[component] |= self.plane(n).astype(np.uint64) << np.uint64(8 * byte)
+        if delta:
+            values = np.cumsum(values, axis=1, dtype=np.uint64)
+            if n_bytes < 8:
+                values &= np.uint64((1 << (8 * n_bytes)) - 1)
+        return values.T
+
+    @property
+    def n_left(self) -> int:
+        """Bytes not yet read."""
+        return len(self._rest)
+
+    def skip(self, n_planes: int, n_bytes: int) -> None:
+        """Pass over `n_bytes` and then `n_planes` planes."""
+        self.take(n_bytes)
+        for _ in range(n_planes):
+            (length,) = _LENGTH.unpack(self.take(4))
+            self.take(length)
+
+    def finish(self) -> None:
+        """Nothing may be left over."""
+        if len(self._rest):
+            raise ValueError("a chunk is longer than its streams")

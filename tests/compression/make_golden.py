@@ -1,0 +1,87 @@
+"""Writes the golden files of the current .kino version beside this script; run it once for every new version, never to
+mend a test.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from compression.gaussian_sets import random_gaussians
+from kinosplat.compression.kino import (
+    CodebookCoding,
+    FloatCoding,
+    Metadata,
+    MortonCoding,
+    QuantisedCoding,
+    RotationCoding,
+    read_kino,
+    write_kino,
+)
+from kinosplat.compression.kino.layout import VERSION
+from kinosplat.compression.kino.tensors import StoredTensor, store_tensor
+
+FOLDER = Path(__file__).parent / "golden"
+
+
+def main() -> None:
+    """Write one file a kind, and the sums that a reader must find in them."""
+    clip = Metadata(
+        up=(0.0, 0.0, 1.0), duration=2.0, fps=30.0, background=(1.0, 1.0, 1.0), provenance={"scene": "golden"}
+    )
+    rng = np.random.default_rng(7)
+    books = (rng.normal(size=(40, 5)).astype(np.float32), rng.normal(size=(300, 4)).astype(np.float32))
+    indices = np.stack([rng.integers(0, 40, 200), rng.integers(0, 300, 200)], axis=1)
+    write_kino(FOLDER / f"v{VERSION}_exact.kino", random_gaussians(40, sh_degree=1, n_still=10), metadata=clip)
+    write_kino(
+        FOLDER / f"v{VERSION}_moving.kino",
+        random_gaussians(200, sh_degree=1, n_still=50),
+        {
+            "means": MortonCoding(14),
+            "quats": RotationCoding(8),
+            "log_scales": QuantisedCoding(7),
+            "opacity_logits": QuantisedCoding(6),
+            "sh_dc": FloatCoding(16),
+            "sh_rest": CodebookCoding(books, indices, table_bits=8),
+            "displacements": QuantisedCoding(9),
+            "time_centres": QuantisedCoding(12),
+            "log_durations": QuantisedCoding(7),
+        },
+        metadata=clip,
+        chunk_gaussians=(30, 100),
+    )
+    write_kino(
+        FOLDER / f"v{VERSION}_still.kino", random_gaussians(60, sh_degree=3, moving=False), {"means": MortonCoding(20)}
+    )
+    tensors = {
+        "table": store_tensor(rng.normal(size=(64, 2)).astype(np.float32), 8),
+        "layer.weight": store_tensor(rng.normal(size=(8, 4)).astype(np.float32), 16),
+        "cells": StoredTensor(np.arange(30, dtype=np.int32)),
+    }
+    write_kino(FOLDER / f"v{VERSION}_tensors.kino", None, tensors=tensors, kind="hash-grid")
+    sums = {path.name: sums_of(path) for path in sorted(FOLDER.glob(f"v{VERSION}_*.kino"))}
+    (FOLDER / f"v{VERSION}.json").write_text(json.dumps(sums, indent=1) + "\n")
+
+
+def sums_of(path: Path) -> dict[str, list[float]]:
+    """For each parameter and tensor of a file: how many numbers, and their sum weighted by position."""
+    file = read_kino(path)
+    numbers = {
+        **file.gaussians.parameters(),
+        **{name: torch.from_numpy(np.array(t)) for name, t in file.tensors.items()},
+    }
+    return {name: weighted_sum(values) for name, values in numbers.items()}
+
+
+def weighted_sum(values: torch.Tensor) -> list[float]:
+    """Count, and sum of i-th finite value times (1 + i mod 17), in float64."""
+    flat = values.reshape(-1).double()
+    flat = flat.where(flat.isfinite(), torch.zeros(()).double())
+    return [float(flat.numel()), float((flat * (1 + torch.arange(len(flat)) % 17)).sum())]
+
+
+if __name__ == "__main__":
+    main()
