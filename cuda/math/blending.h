@@ -25,7 +25,7 @@ namespace kinosplat {
 // Exponent of the falloff, at most 0 up to rounding.
 template <class T>
 KS_HOST_DEVICE T falloff_exponent(Sym2<T> conic, T dx, T dy) {
-    return T(-0.5) * (conic.xx * dx * dx + conic.yy * dy * dy) - conic.xy * dx * dy;
+    return (T(-0.5) * conic.xx * dx) * dx + dy * (T(-0.5) * conic.yy * dy - conic.xy * dx);
 }
 
 template <class T>
@@ -33,10 +33,10 @@ KS_HOST_DEVICE T clamp_alpha(T opacity_times_falloff) {
     return minimum(opacity_times_falloff, T(kMaxAlpha));
 }
 
-// dL_dexponent of one contribution; `raw` = opacity * falloff before the clamp.
+// dL_dexponent of one contribution. `raw` = opacity * falloff before the clamp, `inverse` = 1 / (1 - alpha).
 template <class T>
-KS_HOST_DEVICE T blend_vjp(T raw, T alpha, T transmittance, T value_dot_g, T behind) {
-    const T dL_dalpha = transmittance * value_dot_g - behind / (T(1) - alpha);
+KS_HOST_DEVICE T blend_vjp(T raw, T alpha, T inverse, T transmittance, T value_dot_g, T behind) {
+    const T dL_dalpha = transmittance * value_dot_g - behind * inverse;
     return select(raw > T(kMaxAlpha), T(0), alpha * dL_dalpha);
 }
 

@@ -2,9 +2,8 @@
 // slicing, activation and projection that the project pass of both backends calls. Colour and normal are separate
 // (colour reads up to 48 more numbers and is only wanted for what is visible).
 //
-// A Gaussian is drawn when near < z < far, its opacity at this time is at least 1/255, and all numbers involved are
-// finite: one with a NaN or infinite parameter (log_duration = +inf and log_scale = -inf excepted, which mean
-// something) is left out.
+// A Gaussian is drawn when near <= z <= far, its opacity at this time is at least 1/255, and it is finite: one with a NaN or
+// an infinity among its parameters is left out, log_duration = +inf (a still Gaussian) excepted.
 #pragma once
 
 #include "math/overlap.h"
@@ -58,12 +57,17 @@ KS_HOST_DEVICE ScreenGaussian<T> to_screen(const StoredGaussian<T>& g, const Vie
 
 // False for everything that must not be drawn; comparisons with NaN are false.
 template <class T>
-KS_HOST_DEVICE auto is_drawn(const ScreenGaussian<T>& s, const PinholeCamera<T>& camera) {
+KS_HOST_DEVICE auto is_drawn(const StoredGaussian<T>& g, const View<T>& view, const ScreenGaussian<T>& s) {
     const Projection<T>& p = s.projection;
-    const T sum = p.mean2d.x + p.mean2d.y + p.covariance.xx + p.covariance.xy + p.covariance.yy + p.conic.xx +
-                  p.conic.xy + p.conic.yy;
-    return (p.depth > camera.near) & (p.depth < camera.far) & (s.cutoff >= T(0)) & (p.determinant > T(0)) &
-           is_finite(sum);
+    const PinholeCamera<T>& camera = view.camera;
+    T stored = g.mean.x + g.mean.y + g.mean.z + g.quat.w + g.quat.x + g.quat.y + g.quat.z + g.log_scale.x +
+               g.log_scale.y + g.log_scale.z + g.opacity_logit;
+    if (view.moving)
+        stored = stored + g.displacement.x + g.displacement.y + g.displacement.z + g.time_centre;
+    const T projected = p.mean2d.x + p.mean2d.y + p.covariance.xx + p.covariance.xy + p.covariance.yy + p.conic.xx +
+                        p.conic.xy + p.conic.yy;
+    return (p.depth >= camera.near) & (p.depth <= camera.far) & (s.cutoff >= T(0)) & is_finite(stored) &
+           is_finite(projected);
 }
 
 template <class T>
@@ -72,13 +76,12 @@ KS_HOST_DEVICE TileOverlap<T> tile_overlap(const ScreenGaussian<T>& s, int width
     return TileOverlap<T>(p.mean2d, p.covariance, p.conic.xx, s.cutoff, width, height);
 }
 
-// Half the long axis of the drawn ellipse, pixels: the radius statistics keep.
+// Three standard deviations along the long axis, pixels: the radius statistics keep, as in the INRIA code.
 template <class T>
-KS_HOST_DEVICE T screen_radius(const ScreenGaussian<T>& s) {
-    const Sym2<T>& c = s.projection.covariance;
-    const T half_trace = T(0.5) * (c.xx + c.yy), half_difference = T(0.5) * (c.xx - c.yy);
-    const T largest = half_trace + sqrt(half_difference * half_difference + c.xy * c.xy);
-    return sqrt(s.cutoff * largest);
+KS_HOST_DEVICE T screen_radius(Sym2<T> covariance) {
+    const T half_trace = T(0.5) * (covariance.xx + covariance.yy);
+    const T half_difference = T(0.5) * (covariance.xx - covariance.yy);
+    return T(3) * sqrt(half_trace + sqrt(half_difference * half_difference + covariance.xy * covariance.xy));
 }
 
 // What the blend pass (mean2d, conic, opacity, depth) and the channels (normal, direction of the colour) hand back.

@@ -60,7 +60,8 @@ KS_HOST_DEVICE TileRange tiles_of_pixels(TileRange pixels) {
     return {pixels.begin / kTileSize, (pixels.end - 1) / kTileSize + 1};
 }
 
-// The ellipse of one Gaussian over the grid of tiles of an image; scalar types only.
+// The ellipse of one Gaussian over the grid of tiles of an image; scalar types only. Both the counting and the listing of a
+// Gaussian's tiles must come from one compiled copy of this code, since contraction to FMA may round two copies differently.
 template <class T>
 struct TileOverlap {
     Vec2<T> centre;

@@ -13,7 +13,9 @@
 
 namespace kinosplat {
 
+using std::ceil;
 using std::exp;
+using std::floor;
 using std::log;
 using std::sqrt;
 
@@ -41,6 +43,11 @@ KS_HOST_DEVICE T clamp(T x, T low, T high) {
 template <class T>
 KS_HOST_DEVICE auto is_finite(T x) {
     return x - x == T(0);
+}
+
+template <class T>
+KS_HOST_DEVICE T reciprocal(T x) {
+    return T(1) / x;
 }
 
 // 1 / (1 + exp(-x)); exact limits 0 and 1 for infinite x.

@@ -15,22 +15,22 @@ KS_HOST_DEVICE T ssim_window(int distance) {
     return T(taps[distance]);
 }
 
-// Windowed means of a, b, a^2, b^2, a b.
+// Windowed means of a, b, a^2 + b^2, a b.
 template <class T>
 struct WindowMoments {
-    T a, b, aa, bb, ab;
+    T a, b, squares, ab;
 };
 
 template <class T>
 struct SsimPoint {
     T value;
-    T d_mean_a; // derivative of value with respect to the windowed mean of a (b, aa and ab held)
-    T d_aa;     // ... of a^2
+    T d_mean_a; // derivative of value with respect to the windowed mean of a (the other moments held)
+    T d_squares; // ... of a^2
     T d_ab;     // ... of a b
 };
 
 // The gradient of the sum of w(p) value(p) with respect to a(x) is, with * the window convolution,
-//     (w d_mean_a) * 1 + 2 a(x) ((w d_aa) * 1) + b(x) ((w d_ab) * 1).
+//     (w d_mean_a) * 1 + 2 a(x) ((w d_squares) * 1) + b(x) ((w d_ab) * 1).
 template <class T>
 KS_HOST_DEVICE SsimPoint<T> ssim_point(WindowMoments<T> m) {
     const T c1 = T(kSsimC1), c2 = T(kSsimC2), two = T(2);
@@ -38,7 +38,7 @@ KS_HOST_DEVICE SsimPoint<T> ssim_point(WindowMoments<T> m) {
     const T luminance = two * mean_product + c1;
     const T structure = two * (m.ab - mean_product) + c2;
     const T luminance_norm = mean_squares + c1;
-    const T structure_norm = m.aa + m.bb - mean_squares + c2;
+    const T structure_norm = m.squares - mean_squares + c2;
     const T inverse_luminance = T(1) / luminance_norm, inverse_structure = T(1) / structure_norm;
     const T inverse = inverse_luminance * inverse_structure;
     const T value = luminance * structure * inverse;

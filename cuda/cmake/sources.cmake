@@ -1,0 +1,59 @@
+# Sources of the native module. The CPU backend is always built; the CUDA one when its files, a compiler and KINOSPLAT_CUDA are there.
+set(KINOSPLAT_CPU_SOURCES
+  cpu/adam.cpp
+  cpu/bin.cpp
+  cpu/blend_backward.cpp
+  cpu/blend_forward.cpp
+  cpu/project_backward.cpp
+  cpu/project_forward.cpp
+  cpu/ssim.cpp
+  cpu/statistics.cpp
+  cpu/threads.cpp
+  cpu/tiles.cpp
+)
+
+# One pair of .cu files a pass, under gpu/, like the CPU's.
+set(KINOSPLAT_GPU_SOURCES)
+
+find_package(Threads REQUIRED)
+nanobind_add_module(_native NB_STATIC bindings.cpp ${KINOSPLAT_CPU_SOURCES})
+target_include_directories(_native PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}")
+target_link_libraries(_native PRIVATE Threads::Threads)
+
+# No errno and no trapping, so that loops vectorise; NaN and infinity keep their meaning (no -ffinite-math-only). -fopenmp-simd reads the
+# simd pragmas and links no OpenMP runtime.
+add_library(kinosplat_cpu_flags INTERFACE)
+target_compile_options(kinosplat_cpu_flags INTERFACE
+  $<$<COMPILE_LANG_AND_ID:CXX,GNU,Clang,AppleClang>:-O3 -fno-math-errno -fno-trapping-math -fopenmp-simd>
+  # GCC's own AVX-512 headers set these two off.
+  $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-maybe-uninitialized -Wno-uninitialized>)
+include(CheckCXXCompilerFlag)
+if(KINOSPLAT_NATIVE_ARCH)
+  check_cxx_compiler_flag(-march=native KINOSPLAT_HAS_MARCH_NATIVE)
+  if(KINOSPLAT_HAS_MARCH_NATIVE)
+    target_compile_options(kinosplat_cpu_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-march=native>)
+  endif()
+endif()
+target_link_libraries(_native PRIVATE kinosplat_cpu_flags)
+
+set(KINOSPLAT_HAS_CUDA 0)
+if(KINOSPLAT_CUDA AND KINOSPLAT_GPU_SOURCES)
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    set(KINOSPLAT_HAS_CUDA 1)
+    if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+      set(CMAKE_CUDA_ARCHITECTURES native)
+    endif()
+    enable_language(CUDA)
+    find_package(CUDAToolkit REQUIRED)
+    target_sources(_native PRIVATE ${KINOSPLAT_GPU_SOURCES})
+    target_link_libraries(_native PRIVATE CUDA::cudart_static)
+    set_target_properties(_native PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON)
+  else()
+    message(STATUS "kinosplat: no CUDA compiler found, building the CPU backend only")
+  endif()
+endif()
+target_compile_definitions(_native PRIVATE KINOSPLAT_HAS_CUDA=${KINOSPLAT_HAS_CUDA})
+
+install(TARGETS _native LIBRARY DESTINATION kinosplat)

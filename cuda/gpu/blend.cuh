@@ -1,0 +1,114 @@
+// What blending does in both directions: a block of 8 warps takes one tile, each warp 8 x 4 of its pixels, one a lane. The tile's
+// hits are staged in shared memory 256 at a time; of each 32 a warp first drops those that cannot reach its own pixels.
+#pragma once
+
+#include "gpu/device.cuh"
+#include "gpu/frame.h"
+#include "gpu/rows.cuh"
+#include "math/blending.h"
+
+namespace kinosplat::gpu {
+
+constexpr int kBlendThreads = kTileSize * kTileSize;
+constexpr int kWarpColumns = 8, kWarpRows = 4; // pixels of one warp
+
+constexpr float kLog2MinAlpha = -7.994353436858858f; // log2(1 / 255)
+// A little more than nothing is kept by the test of 32 pixels at once, so that its rounding drops no contribution.
+constexpr float kReachSlack = 1e-3f;
+
+__device__ inline float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// One lane's pixel. Coordinates u, v are relative to the centre of the tile.
+struct TilePixel {
+    int tile; // over all cameras
+    int camera;
+    float centre_x, centre_y; // of the tile, pixels
+    float u, v;
+    float warp_u, warp_v; // centre of the warp's pixels
+    bool inside;
+    int64_t index; // in (C, H, W)
+};
+
+__device__ inline TilePixel this_pixel(const TileGrid& grid, int width, int height) {
+    TilePixel p;
+    p.tile = blockIdx.x;
+    p.camera = p.tile / grid.n_tiles();
+    const int in_camera = p.tile - p.camera * grid.n_tiles();
+    const int row = in_camera / grid.columns, column = in_camera - row * grid.columns;
+    const int warp_x = (warp_id() % (kTileSize / kWarpColumns)) * kWarpColumns;
+    const int warp_y = (warp_id() / (kTileSize / kWarpColumns)) * kWarpRows;
+    const int local_x = warp_x + lane_id() % kWarpColumns, local_y = warp_y + lane_id() / kWarpColumns;
+    const int x = column * kTileSize + local_x, y = row * kTileSize + local_y;
+    constexpr float kMiddle = 0.5f * (kTileSize - 1);
+    p.centre_x = float(column * kTileSize) + 0.5f * kTileSize;
+    p.centre_y = float(row * kTileSize) + 0.5f * kTileSize;
+    p.u = float(local_x) - kMiddle;
+    p.v = float(local_y) - kMiddle;
+    p.warp_u = float(warp_x) + 0.5f * (kWarpColumns - 1) - kMiddle;
+    p.warp_v = float(warp_y) + 0.5f * (kWarpRows - 1) - kMiddle;
+    p.inside = x < width && y < height;
+    p.index = (int64_t(p.camera) * height + y) * width + x;
+    return p;
+}
+
+// The falloff of a hit in tile coordinates: exponent(u, v) = log2_opacity - (u_x u + u_y v + u_0)^2 - (v_y v + v_0)^2.
+struct TileFalloff {
+    float u_x, u_y, u_0, v_0; // one float4
+    float v_y, log2_opacity;
+
+    __device__ float exponent(float u, float v) const {
+        const float a = fmaf(u_x, u, fmaf(u_y, v, u_0)), b = fmaf(v_y, v, v_0);
+        return fmaf(-a, a, fmaf(-b, b, log2_opacity));
+    }
+
+    // False only if alpha < 1/255 at all pixels of a warp: the box around them, carried to the coordinates (a, b) above, lies
+    // outside of the circle in which the exponent is large enough.
+    __device__ bool reaches(float warp_u, float warp_v) const {
+        constexpr float kHalfU = 0.5f * (kWarpColumns - 1), kHalfV = 0.5f * (kWarpRows - 1);
+        const float a = fmaf(u_x, warp_u, fmaf(u_y, warp_v, u_0)), b = fmaf(v_y, warp_v, v_0);
+        const float outside_a = fmaxf(fabsf(a) - fmaf(u_x, kHalfU, fabsf(u_y) * kHalfV), 0.0f);
+        const float outside_b = fmaxf(fabsf(b) - v_y * kHalfV, 0.0f);
+        return fmaf(outside_a, outside_a, outside_b * outside_b) <= log2_opacity - kLog2MinAlpha + kReachSlack;
+    }
+};
+
+__device__ inline float4 staged_falloff(const Falloff& f, float centre_x, float centre_y) {
+    const float dx = centre_x - f.mean_x, dy = centre_y - f.mean_y;
+    return {f.u_x, f.u_y, fmaf(f.u_x, dx, f.u_y * dy), f.v_y * dy};
+}
+
+__device__ inline TileFalloff unpack(float4 a, float v_y, float log2_opacity) {
+    return {a.x, a.y, a.z, a.w, v_y, log2_opacity};
+}
+
+// Extra channels are blended a few at a time, in launches of their own beyond the first few.
+struct ChannelChunk {
+    int begin, count, total;
+    bool with_colour;
+};
+
+// Calls function(chunk, std::integral_constant<int, capacity>) for each chunk.
+template <class Function>
+void for_each_chunk(int n_channels, Function&& function) {
+    constexpr int kLargest = 8;
+    int begin = 0;
+    do {
+        const int count = n_channels - begin < kLargest ? n_channels - begin : kLargest;
+        const ChannelChunk chunk{begin, count, n_channels, begin == 0};
+        if (count == 0)
+            function(chunk, std::integral_constant<int, 0>{});
+        else if (count == 1)
+            function(chunk, std::integral_constant<int, 1>{});
+        else if (count <= 4)
+            function(chunk, std::integral_constant<int, 4>{});
+        else
+            function(chunk, std::integral_constant<int, kLargest>{});
+        begin += count;
+    } while (begin < n_channels);
+}
+
+} // namespace kinosplat::gpu

@@ -1,0 +1,148 @@
+// Project, forward: one thread a pair of a Gaussian and a camera. Slices in time, projects, counts tiles, evaluates the colour,
+// and writes what is visible as consecutive rows, in the order of cameras and Gaussians, so that equal depths keep the order of
+// the set and two runs give the same picture. What is not drawn (cuda/math/gaussian.h) or touches no tile leaves no row.
+#include <type_traits>
+
+#include "gpu/rows.cuh"
+#include "gpu/stored.cuh"
+
+namespace kinosplat::gpu {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kWarps = kThreads / kWarp;
+
+// Counts of rows and of hits travel together in one word of the chained scan.
+constexpr int kHitBits = 34;
+__device__ inline uint64_t pack_counts(uint64_t n_rows, uint64_t n_hits) { return n_rows << kHitBits | n_hits; }
+
+__device__ inline bool features_are_finite(const Frame& frame, int i) {
+    float sum = 0.0f;
+    for (int k = 0; k < frame.n_features; ++k)
+        sum += frame.gaussians.features[int64_t(i) * frame.n_features + k];
+    return is_finite(sum);
+}
+
+__device__ inline void record_projection(const StatisticsArrays& to, int i, const ScreenGaussian<float>& s) {
+    atomicAdd(to.n_seen + i, 1);
+    to.visible[i] = true;
+    // Positive floats sort like integers.
+    atomicMax(reinterpret_cast<int*>(to.max_radius + i), __float_as_int(screen_radius(s.projection.covariance)));
+}
+
+template <int kDegree>
+__global__ __launch_bounds__(kThreads) void project_forward_kernel(const __grid_constant__ Frame frame,
+                                                                   const __grid_constant__ ProjectScratch scratch,
+                                                                   const __grid_constant__ Rows rows) {
+    extern __shared__ float4 shared_sh[];
+    __shared__ uint64_t warp_counts[kWarps];
+    __shared__ uint64_t block_prefix;
+    const uint32_t block = take_ticket(scratch.ticket);
+    const uint32_t blocks_per_camera = divide_up(frame.n_gaussians, kThreads);
+    const int camera = block / blocks_per_camera;
+    const int first = (block - camera * blocks_per_camera) * kThreads + warp_id() * kWarp;
+    const int i = first + lane_id();
+    const View<float> view = load_view(frame, camera);
+
+    bool visible = false;
+    ScreenGaussian<float> s;
+    Falloff falloff;
+    TileSpan span;
+    if (i < frame.n_gaussians && is_alive(frame.gaussians, i, view)) {
+        const StoredGaussian<float> g = load_gaussian(frame.gaussians, i, view.moving);
+        s = to_screen(g, view);
+        if (is_drawn(g, view, s)) {
+            falloff = falloff_of(s);
+            span = tile_span(s, falloff, frame.width, frame.height);
+            visible = span.n_tiles() > 0;
+        }
+    }
+
+    const WarpRows sh_rows{first, frame.n_gaussians, 3 * frame.n_sh_rest};
+    float* warp_sh = reinterpret_cast<float*>(shared_sh) + warp_id() * kWarp * sh_rows.row_length;
+    if (kDegree > 0)
+        load_warp_rows(warp_sh, frame.gaussians.sh_rest, sh_rows, __ballot_sync(kAllLanes, visible));
+    Vec3<float> colour;
+    if (visible) {
+        float basis[(kDegree + 1) * (kDegree + 1)];
+        sh_basis<kDegree>(view_direction(s.mean, view.camera.position), basis);
+        colour = sh_colour<kDegree>(basis, load3(frame.gaussians.sh_dc, i), warp_sh + lane_id() * sh_rows.row_length);
+        visible = is_finite(colour) && (frame.n_features == 0 || features_are_finite(frame, i));
+    }
+
+    const unsigned visible_lanes = __ballot_sync(kAllLanes, visible);
+    const uint32_t warp_hits = warp_sum(visible ? span.n_tiles() : 0u);
+    if (lane_id() == 0)
+        warp_counts[warp_id()] = pack_counts(__popc(visible_lanes), warp_hits);
+    __syncthreads();
+    if (warp_id() == 0) {
+        uint64_t own = 0;
+        for (int w = 0; w < kWarps; ++w)
+            own += warp_counts[w];
+        const uint64_t before = chained_prefix(scratch.status, block, own);
+        if (lane_id() == 0) {
+            block_prefix = before;
+            if (block == gridDim.x - 1) {
+                const uint64_t total = before + own;
+                const uint64_t n_hits = total & ((1ull << kHitBits) - 1);
+                scratch.counts->n_rows = uint32_t(total >> kHitBits);
+                scratch.counts->n_hits = n_hits > 0xffffffffull ? 0xffffffffu : uint32_t(n_hits);
+            }
+        }
+    }
+    __syncthreads();
+
+    if (rows.row_of_pair && i < frame.n_gaussians && !visible)
+        rows.row_of_pair[int64_t(camera) * frame.n_gaussians + i] = -1;
+    uint32_t row = uint32_t(block_prefix >> kHitBits) + __popc(visible_lanes & ((1u << lane_id()) - 1));
+    for (int w = 0; w < warp_id(); ++w)
+        row += uint32_t(warp_counts[w] >> kHitBits);
+    const uint32_t key = visible ? __float_as_uint(s.projection.depth) : 0u;
+    const uint32_t largest = warp_max(key);
+    const uint32_t inverse_of_smallest = warp_max(visible ? ~key : 0u);
+    if (lane_id() == 0 && visible_lanes) {
+        // Read first: after the first few blocks hardly any has news.
+        if (largest > *const_cast<volatile uint32_t*>(&scratch.counts->max_depth_key))
+            atomicMax(&scratch.counts->max_depth_key, largest);
+        if (inverse_of_smallest > *const_cast<volatile uint32_t*>(&scratch.counts->max_inverse_depth_key))
+            atomicMax(&scratch.counts->max_inverse_depth_key, inverse_of_smallest);
+    }
+    if (!visible)
+        return;
+
+    colour = {fmaxf(colour.x, 0.0f), fmaxf(colour.y, 0.0f), fmaxf(colour.z, 0.0f)};
+    if (frame.packed)
+        write_packed_record(rows.records + kPackedRowFloat4s * row, falloff, colour);
+    else
+        write_record(rows.records + kRowFloat4s * row, falloff, colour, s.projection.depth);
+    rows.gaussian_of_row[row] = i;
+    if (rows.row_of_pair)
+        rows.row_of_pair[int64_t(camera) * frame.n_gaussians + i] = row;
+    if (rows.camera_of_row)
+        rows.camera_of_row[row] = camera;
+    scratch.depth_keys[0][row] = key;
+    scratch.row_numbers[0][row] = row;
+    scratch.spans[row] = span.bits;
+    if (frame.statistics.n_seen)
+        record_projection(frame.statistics, i, s);
+}
+
+} // namespace
+
+TileGrid tile_grid(const Frame& frame) {
+    return {divide_up(frame.width, kTileSize), divide_up(frame.height, kTileSize), frame.n_cameras};
+}
+
+void project_forward(const Frame& frame, const ProjectScratch& scratch, const Rows& rows, cudaStream_t stream) {
+    check(cudaMemsetAsync(scratch.counts, 0, scratch.zeroed_bytes, stream), "project");
+    if (frame.n_pairs() == 0)
+        return;
+    const int n_blocks = divide_up(frame.n_gaussians, kThreads) * frame.n_cameras;
+    const size_t shared_bytes = frame.sh_degree == 0 ? 0 : kThreads * 3 * frame.n_sh_rest * sizeof(float);
+    with_sh_degree(frame.sh_degree, [&](auto degree) {
+        project_forward_kernel<degree()><<<n_blocks, kThreads, shared_bytes, stream>>>(frame, scratch, rows);
+    });
+    check_launch("project");
+}
+
+} // namespace kinosplat::gpu
