@@ -29,9 +29,7 @@ class Camera:
 
     def __post_init__(self) -> None:
         if self.world_to_camera.shape != (4, 4):
-            raise ValueError(
-                f"world_to_camera must have shape (4, 4), got {tuple(self.world_to_camera.shape)}."
-            )
+            raise ValueError(f"world_to_camera must have shape (4, 4), got {tuple(self.world_to_camera.shape)}.")
         if self.K.shape != (3, 3):
             raise ValueError(f"K must have shape (3, 3), got {tuple(self.K.shape)}.")
         if self.width < 1 or self.height < 1:
@@ -50,9 +48,7 @@ class Camera:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Camera:
         """The same camera with its matrices on `device` and in `dtype`."""
-        return replace(
-            self, world_to_camera=self.world_to_camera.to(device, dtype), K=self.K.to(device, dtype)
-        )
+        return replace(self, world_to_camera=self.world_to_camera.to(device, dtype), K=self.K.to(device, dtype))
 
     def at(self, time: float | None) -> Camera:
         """The same camera at another moment."""
@@ -60,9 +56,7 @@ class Camera:
 
     def resized(self, width: int, height: int) -> Camera:
         """The same view on a grid of `width` x `height` pixels; the field of view is kept on both axes."""
-        scale = torch.tensor(
-            [width / self.width, height / self.height, 1.0], dtype=self.K.dtype, device=self.K.device
-        )
+        scale = torch.tensor([width / self.width, height / self.height, 1.0], dtype=self.K.dtype, device=self.K.device)
         return replace(self, K=self.K * scale[:, None], width=width, height=height)
 
 

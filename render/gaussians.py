@@ -71,9 +71,7 @@ class Gaussians:
         if self.sh_rest.ndim != 3 or self.sh_rest.shape[0] != n or self.sh_rest.shape[2] != 3:
             raise ValueError(f"sh_rest must have shape ({n}, K, 3), got {tuple(self.sh_rest.shape)}.")
         if self.sh_rest.shape[1] not in (0, 3, 8, 15):
-            raise ValueError(
-                f"sh_rest must hold 0, 3, 8 or 15 coefficients a colour, got {self.sh_rest.shape[1]}."
-            )
+            raise ValueError(f"sh_rest must hold 0, 3, 8 or 15 coefficients a colour, got {self.sh_rest.shape[1]}.")
         given = [getattr(self, name) is not None for name in TIME_PARAMETER_NAMES]
         if any(given) and not all(given):
             raise ValueError(
@@ -151,6 +149,4 @@ def concatenate(sets: list[Gaussians]) -> Gaussians:
         raise ValueError(
             "sets must be all static or all moving to be concatenated; give static ones a log_duration of +inf."
         )
-    return Gaussians(
-        **{name: torch.cat([s.parameters()[name] for s in sets]) for name in sets[0].parameters()}
-    )
+    return Gaussians(**{name: torch.cat([s.parameters()[name] for s in sets]) for name in sets[0].parameters()})
