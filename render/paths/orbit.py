@@ -48,8 +48,8 @@ def look_at_point(cameras: Sequence[Camera]) -> Tensor:
 def up_direction(cameras: Sequence[Camera]) -> Tensor:
     """The (3,) axis that is most nearly at right angles to what is right in every picture, unit length, float64.
 
-    It points to the upper side of the pictures, or backwards if all cameras look straight down. The mean of the pictures'
-    upper sides alone would lean towards cameras that look down from one side.
+    It points to the upper side of the pictures, or backwards if all cameras look straight down. The mean of the
+    pictures' upper sides alone would lean towards cameras that look down from one side.
     """
     rights = torch.stack([camera.world_to_camera[0, :3].detach().cpu().double() for camera in cameras])
     mean_up = -torch.stack([camera.world_to_camera[1, :3].detach().cpu().double() for camera in cameras]).mean(dim=0)
