@@ -66,8 +66,11 @@ class Method(Protocol):
     def after_step(self, moment: Moment) -> None:
         """Called after the optimiser has stepped: densification, conversions; must draw from `draws.generator` only."""
 
-    def render(self, cameras: Sequence[Camera], background: Tensor) -> RenderOutput:
-        """Pictures of cameras of one size at full quality; called without gradients. `background` is (3,)."""
+    def render(self, cameras: Sequence[Camera], background: Tensor, *, geometry: bool = False) -> RenderOutput:
+        """Pictures of cameras of one size at full quality; called without gradients. `background` is (3,).
+
+        With `geometry` the output also has depth, median depth and normals.
+        """
 
     def state(self) -> MethodState:
         """What a checkpoint holds besides the groups."""

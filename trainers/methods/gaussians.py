@@ -8,6 +8,7 @@ velocities, long-lived Gaussians are thrown about and training collapses.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -189,9 +190,10 @@ class GaussianMethod:
             length = self.clip[1] - self.clip[0]
             self.rows.make_still(self.config.time.still_above * length, 0.5 * (self.clip[0] + self.clip[1]))
 
-    def render(self, cameras: Sequence[Camera], background: Tensor) -> RenderOutput:
+    def render(self, cameras: Sequence[Camera], background: Tensor, *, geometry: bool = False) -> RenderOutput:
         """The Gaussians with all their spherical harmonics."""
-        return rasterize(self.gaussians(), cameras, background=background, settings=self._settings(None))
+        settings = replace(self._settings(None), depth=geometry, median_depth=geometry, normal=geometry)
+        return rasterize(self.gaussians(), cameras, background=background, settings=settings)
 
     def state(self) -> MethodState:
         """What is not in the groups: the strategy's memory, the scene's radius and clip."""
