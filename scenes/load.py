@@ -7,10 +7,10 @@ characteristic files; when several are there (a transforms.json beside a COLMAP 
 from __future__ import annotations
 
 import os
+from importlib import resources
 from pathlib import Path
 from types import ModuleType
 
-import kinosplat.data
 from kinosplat.errors import InputError
 from kinosplat.scenes.assemble import assemble_scene
 from kinosplat.scenes.formats import camera_rig, colmap, idr, llff, n3dv, panoptic, transforms
@@ -58,8 +58,8 @@ def find_scene(scene: str | Path) -> Path:
 def data_folders() -> list[Path]:
     """Where names are looked up, first one first."""
     from_environment = os.environ.get("KINOSPLAT_DATA")
-    shipped = [Path(folder) for folder in kinosplat.data.__path__]
-    return [Path(from_environment).expanduser(), *shipped] if from_environment else shipped
+    shipped = Path(str(resources.files("kinosplat.data")))
+    return [Path(from_environment).expanduser(), shipped] if from_environment else [shipped]
 
 
 def known_scenes() -> list[str]:

@@ -130,8 +130,7 @@ def _lens(distortion: dict[str, Any] | None, where: str) -> Lens:
         raise InputError(f"{where} model {model!r} is not known; use one of {', '.join(COEFFICIENTS)}.")
     unknown = sorted(set(distortion) - {"model", *COEFFICIENTS[model]})
     if unknown:
-        raise InputError(
-            f"{where} has {unknown[0]!r}, which the model {model} does not have; it has {COEFFICIENTS[model]}."
-        )
+        known = ", ".join(COEFFICIENTS[model]) or "none"
+        raise InputError(f"{where} has {unknown[0]!r}, which the model {model} does not have; it has {known}.")
     values = {key: number(value, f"{where} {key}") for key, value in distortion.items() if key != "model"}
     return Lens.from_names(model, values)

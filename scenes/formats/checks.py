@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,16 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} holds a JSON {type(content).__name__} where an object is expected; is it the right file?"
         )
     return content
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of an .npz archive, by name; the one of an .npy file under the name ''. Nothing is unpickled."""
+    try:
+        content = np.load(path, allow_pickle=False)
+        return {name: content[name] for name in content.files} if hasattr(content, "files") else {"": content}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        kind = path.suffix
+        raise InputError(f"{path} is not a readable {kind} file ({type(error).__name__}); copy it again.") from error
 
 
 def field(content: dict[str, Any], key: str, where: object) -> Any:

@@ -24,7 +24,7 @@ from scipy.linalg import rq
 
 from kinosplat.errors import InputError
 from kinosplat.scenes.capture import Capture, RawPicture, Shot
-from kinosplat.scenes.formats.checks import array, checked_K, rigid
+from kinosplat.scenes.formats.checks import array, checked_K, read_arrays, rigid
 from kinosplat.scenes.formats.folders import first_folder, pictures_in
 from kinosplat.scenes.images import image_size
 from kinosplat.scenes.options import LoadOptions
@@ -44,7 +44,7 @@ def matches(root: Path) -> bool:
 def read(root: Path, options: LoadOptions) -> Capture:
     """Read a folder in this layout."""
     path = next(root / name for name in CAMERA_FILES if (root / name).is_file())
-    matrices = _load(path)
+    matrices = read_arrays(path)
     folder = first_folder(root, IMAGE_FOLDERS)
     pictures = pictures_in(folder)
     numbers = _numbers(pictures, matrices, path, folder)
@@ -81,7 +81,7 @@ def decompose_projection(
     decomposition.
     """
     P = array(projection, projection.shape, where)[:3]
-    if P.shape != (3, 4) or abs(np.linalg.det(P[:, :3])) < 1e-12 * np.linalg.norm(P[:, :3]) ** 3:
+    if P.shape != (3, 4) or abs(np.linalg.det(P[:, :3])) <= 1e-12 * np.linalg.norm(P[:, :3]) ** 3:
         raise InputError(f"{where} is singular; remove that camera or calibrate it again.")
     P = P * np.sign(np.linalg.det(P[:, :3]))
     K, R = rq(P[:, :3])
@@ -97,17 +97,9 @@ def decompose_projection(
     return checked_K(K, where), rigid(world_to_camera, where)
 
 
-def _load(path: Path) -> dict[str, NDArray[np.float64]]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files if name.startswith(("world_mat_", "scale_mat_"))}
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise InputError(f"{path} is not a readable .npz archive ({type(error).__name__}); copy it again.") from error
-
-
 def _numbers(pictures: list[Path], matrices: dict[str, NDArray[np.float64]], path: Path, folder: Path) -> list[int]:
     """Which matrix belongs to each picture."""
-    known = sorted(int(name[10:]) for name in matrices if re.fullmatch(r"world_mat_\d+", name))
+    known = sorted(int(name.removeprefix("world_mat_")) for name in matrices if re.fullmatch(r"world_mat_\d+", name))
     if not known:
         raise InputError(f"{path} has no cameras (no world_mat_0); is it the right file?")
     if len(known) == len(pictures):

@@ -19,7 +19,7 @@ import numpy as np
 
 from kinosplat.errors import InputError
 from kinosplat.scenes.capture import Capture, RawPicture, RawPoints, Shot
-from kinosplat.scenes.formats.checks import array, check_points, checked_K, field, number, read_json, rigid
+from kinosplat.scenes.formats.checks import array, check_points, checked_K, field, number, read_arrays, read_json, rigid
 from kinosplat.scenes.options import LoadOptions
 
 FPS = 30.0
@@ -81,12 +81,6 @@ def _points(root: Path) -> RawPoints | None:
     path = root / "init_pt_cld.npz"
     if not path.is_file():
         return None
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            data = array(archive["data"], (-1, 7), f"{path} data")
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} has no readable array 'data'; copy it again or remove it.") from error
+    data = array(field(read_arrays(path), "data", path), (-1, 7), f"{path} data")
     check_points(data[:, :3], path)
     return RawPoints(data[:, :3], np.rint(np.clip(data[:, 3:6], 0, 1) * 255).astype(np.uint8))

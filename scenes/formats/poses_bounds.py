@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinosplat.errors import InputError
-from kinosplat.scenes.formats.checks import array, intrinsics, invert_rigid, rigid
+from kinosplat.scenes.formats.checks import array, intrinsics, invert_rigid, read_arrays, rigid
 
 SAME_ASPECT = 0.02
 """Relative difference of aspect ratios that rounding of a downscaled size may cause."""
@@ -49,10 +49,7 @@ class LlffCamera:
 
 def read_poses_bounds(path: Path) -> tuple[list[LlffCamera], float]:
     """The cameras, and the typical depth of the scene (harmonic mean of the bounds)."""
-    try:
-        table = array(np.load(path, allow_pickle=False), (-1, 17), str(path))
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path} is not a readable .npy array ({type(error).__name__}); copy it again.") from error
+    table = array(read_arrays(path).get("", ()), (-1, 17), str(path))
     if len(table) == 0:
         raise InputError(f"{path} has no cameras (0 rows); run the reconstruction again.")
     bounds = table[:, 15:]
