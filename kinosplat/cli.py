@@ -1,7 +1,7 @@
 """The command line: `kinosplat COMMAND …`, and `train …` as a short way to say `kinosplat train …`.
 
-Each command is a module of `kinosplat.commands` with `run(arguments, program) -> int`; only the one that is asked for is imported.
-Exit codes: 0 done; 2 something the user gave cannot be used (one sentence on stderr); 130 interrupted, with everything saved.
+Each command is a module of `kinosplat.commands` with `run(arguments, program) -> int`, imported when it is asked for.
+Exit codes: 0 done; 2 something the user gave cannot be used (one sentence on stderr); 130 interrupted, all saved.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a run shows itself: a rich progress line on a terminal, plain lines elsewhere, JSON lines for machines, or nothing.
+"""How a run shows itself: a live line on a terminal, plain lines elsewhere, JSON lines for machines, or nothing.
 
 All of them are `Callbacks` of the trainer; nothing here influences the run.
 """

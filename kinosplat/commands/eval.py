@@ -20,7 +20,7 @@ from kinosplat.trainers.run import load_run
 
 @dataclass(frozen=True)
 class EvalCommand:
-    """Measure a run on its held-out views by the common protocol: 8-bit rounding, PSNR averaged over pictures, SSIM 11x11."""
+    """Measure a run on its held-out views: 8-bit rounding, PSNR averaged over pictures, SSIM with an 11x11 window."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of the run."""

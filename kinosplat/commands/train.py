@@ -42,7 +42,7 @@ class TrainCommand:
     overwrite: bool = False
     """Delete the run that is in --run-dir first."""
     display: DisplayKind = "auto"
-    """Progress as a live line (rich), plain lines, JSON lines, or quiet; auto is rich on a terminal, plain elsewhere."""
+    """Progress as a live line (rich), plain lines, JSON lines, or none (quiet); auto is rich on a terminal, else plain."""
     quiet: bool = False
     """The same as --display quiet."""
     json: bool = False
@@ -77,7 +77,7 @@ def run(arguments: Sequence[str], program: str) -> int:
 
 
 def method_of(arguments: Sequence[str]) -> MethodName:
-    """The method named in `arguments` as `--method NAME` or `--method=NAME`; the default of `TrainCommand` without it."""
+    """The method named in `arguments` as `--method NAME` or `--method=NAME`, or the default."""
     for i, argument in enumerate(arguments):
         if argument == "--method" or argument.startswith("--method="):
             given = argument.partition("=")[2] if "=" in argument else next(iter(arguments[i + 1 :]), "")
@@ -112,8 +112,8 @@ def _resume(command: TrainCommand, default: TrainCommand, arguments: Sequence[st
     names_method = any(argument.split("=")[0] == "--method" for argument in arguments)
     if without_effect != default.config or names_method or command.run_dir is not None or command.overwrite:
         raise InputError(
-            "--resume takes its options from the run; only --steps, --time-limit, --device, --cache-memory and those of "
-            "the display may be given beside it."
+            "--resume takes its options from the run; only --steps, --time-limit, --device, --cache-memory and those "
+            "of the display may be given beside it."
         )
     overrides = Overrides(
         steps=schedule.steps,
