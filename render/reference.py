@@ -92,11 +92,8 @@ def rasterize_reference(
 
     background: (3,) or (C, 3), black when None. features: (N, F) channels to blend beside the colour. sh_degree: use at
     most this degree. near, far: planes in world units between which centres must lie. `n_hits` of the result is 0:
-    there are no tiles here.
-    Raises ValueError when the cameras differ in size, or when the Gaussians move and a camera has no time.
+    there are no tiles here. `rasterize` checks the arguments; this function takes them as they are.
     """
-    if len({(camera.width, camera.height) for camera in cameras}) != 1:
-        raise ValueError("cameras must be at least one camera, all of one width and height.")
     dtype, device = gaussians.means.dtype, gaussians.device
     cameras = [camera.to(device, dtype) for camera in cameras]
     width, height = cameras[0].width, cameras[0].height
@@ -220,8 +217,7 @@ def slice_in_time(gaussians: Gaussians, time: float | None) -> tuple[Tensor, Ten
     opacities = torch.sigmoid(gaussians.opacity_logits)
     if gaussians.displacements is None or gaussians.time_centres is None or gaussians.log_durations is None:
         return gaussians.means, opacities
-    if time is None:
-        raise ValueError("cameras must have a time when the Gaussians move; give one with Camera.at(seconds).")
+    assert time is not None
     phases = (time - gaussians.time_centres) * torch.exp(-gaussians.log_durations)
     means = gaussians.means + gaussians.displacements * phases[:, None]
     return means, opacities * torch.exp(-0.5 * phases.square())

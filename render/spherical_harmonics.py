@@ -64,4 +64,4 @@ def sh_colours(sh_dc: Tensor, sh_rest: Tensor, directions: Tensor, degree: int) 
     n_rest = (degree + 1) ** 2 - 1
     coefficients = torch.cat([sh_dc[:, None], sh_rest[:, :n_rest]], dim=1)
     unit = directions / directions.norm(dim=-1, keepdim=True)
-    return (0.5 + torch.einsum("nk,nkc->nc", sh_basis(unit, degree), coefficients)).clamp_min(0.0)
+    return torch.relu(0.5 + torch.einsum("nk,nkc->nc", sh_basis(unit, degree), coefficients))

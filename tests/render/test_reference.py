@@ -13,6 +13,7 @@ from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.output import RenderOutput
 from kinosplat.render.reference import rasterize_reference
 from kinosplat.render.spherical_harmonics import sh_basis
+from kinosplat.render.statistics import GaussianStatistics
 from render.scenes import (
     SCENES,
     HandMadeScene,
@@ -257,6 +258,44 @@ class TestGradients:
             assert (gradient[~still] != 0).any(), name
 
 
+class TestStatistics:
+    """Of two Gaussians on the axis, alpha 0.6 before 0.5, and one behind the camera; 5 x 5 pixels."""
+
+    gaussians = gaussians_at([[0, 0, 3], [0, 0, 2], [0, 0, -2]], opacities=[0.5, 0.6, 0.5], scales=0.01)
+
+    def collect(self, n_cameras: int) -> tuple[GaussianStatistics, RenderOutput, torch.Tensor]:
+        statistics = GaussianStatistics.zeros(3)
+        gaussians = replace(self.gaussians, means=self.gaussians.means.clone().requires_grad_())
+        output = rasterize_reference(gaussians, [identity_camera(5, 5, F64)] * n_cameras, statistics=statistics)
+        return statistics, output, gaussians.means
+
+    def test_weights_and_pixels_are_summed_over_the_picture(self) -> None:
+        statistics, output, _ = self.collect(1)
+        assert statistics.blend_weight.sum().item() == pytest.approx(output.alpha.sum().item(), abs=1e-6)
+        assert statistics.blend_weight[0] < statistics.blend_weight[1]
+        # exp(-d^2 / (2 * 0.3025)) * 0.6 >= 1/255 up to d^2 = 3.04: the 3 x 3 pixels; for 0.5 and 0.3011 as well.
+        assert statistics.n_pixels.tolist() == [9, 9, 0]
+
+    def test_cameras_are_counted(self) -> None:
+        statistics, _, _ = self.collect(2)
+        assert statistics.n_seen.tolist() == [2, 2, 0]
+        assert statistics.visible.tolist() == [True, True, False]
+
+    def test_the_radius_is_three_standard_deviations(self) -> None:
+        statistics, _, _ = self.collect(1)
+        expected = [3 * math.sqrt((10 * 0.01 / z) ** 2 + 0.3) for z in (3, 2)]
+        assert statistics.max_radius.tolist() == pytest.approx([*expected, 0], rel=1e-6)
+
+    def test_the_gradient_on_screen_is_that_of_the_mean_in_halves_of_the_picture(self) -> None:
+        statistics, output, means = self.collect(2)
+        (output.rgb[:, :, 3] * torch.tensor([1.0, 0.5, 2.0], dtype=F64)).sum().backward()
+        assert means.grad is not None
+        # On the axis du/dx is 10 / z; depth does not matter to the picture, the size on screen moves it very little.
+        expected = [2.5 * means.grad[i, :2].norm().item() * z / 10 for i, z in enumerate((3, 2))]
+        assert statistics.screen_gradient.tolist() == pytest.approx([*expected, 0], rel=1e-5)
+        assert min(expected) > 0.01
+
+
 def test_a_moving_set_looks_like_its_slice() -> None:
     scene = SCENES["moving_set"](F64)
     for camera in scene.cameras:
@@ -264,19 +303,6 @@ def test_a_moving_set_looks_like_its_slice() -> None:
         moving = rasterize_reference(scene.gaussians, [camera])
         sliced = rasterize_reference(scene.gaussians.at(camera.time), [camera])
         torch.testing.assert_close(moving.rgb, sliced.rgb, rtol=0, atol=1e-14)  # measured 5e-16
-
-
-def test_moving_gaussians_need_a_time() -> None:
-    scene = SCENES["moving_set"](F64)
-    with pytest.raises(ValueError, match=r"^cameras must have a time when the Gaussians move; give one with Camera.at"):
-        rasterize_reference(scene.gaussians, [scene.cameras[0].at(None)])
-
-
-def test_cameras_must_agree_in_size() -> None:
-    gaussians = gaussians_at([[0, 0, 2]])
-    for cameras in ([], [identity_camera(5, 5, F64), identity_camera(5, 6, F64)]):
-        with pytest.raises(ValueError, match=r"^cameras must be at least one camera, all of one width and height\.$"):
-            rasterize_reference(gaussians, cameras)
 
 
 def test_the_size_of_the_blocks_changes_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
