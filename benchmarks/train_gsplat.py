@@ -3,7 +3,7 @@
     python benchmarks/train_gsplat.py --scene dtu_scan24 --resolution 800 600 --steps 5000 --max-gaussians 300000
 
 gsplat's rasterizer and MCMC strategy, torch's fused Adam, a convolution SSIM, all pictures kept on the device. Prints
-one JSON line: seconds of training (without loading), steps a second, held-out PSNR and SSIM by our evaluation code, peak
+one JSON line: seconds of training (without loading), steps a second, held-out PSNR and SSIM by our evaluation, peak
 memory. Needs a CUDA device and `pip install kinosplat[gsplat]`.
 """
 

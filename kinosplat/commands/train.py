@@ -42,7 +42,7 @@ class TrainCommand:
     overwrite: bool = False
     """Delete the run that is in --run-dir first."""
     display: DisplayKind = "auto"
-    """Progress as a live line (rich), plain lines, JSON lines, or none (quiet); auto is rich on a terminal, else plain."""
+    """Progress as a live line (rich), plain lines, JSON lines, or none (quiet); auto picks."""
     quiet: bool = False
     """The same as --display quiet."""
     json: bool = False
