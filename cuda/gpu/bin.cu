@@ -134,11 +134,12 @@ uint32_t* bin_with_keys(const Frame& frame, const FrameCounts& counts, const Pro
     const TileGrid grid = tile_grid(frame);
     size_t space_bytes = scratch.sort_space_bytes;
     const uint32_t* rows_by_depth =
-        sort_pairs<uint32_t>(scratch.sort_space, space_bytes, project.depth_keys, project.row_numbers, counts.n_rows,
+        sort_pairs<uint32_t>(scratch.sort_space, space_bytes, {project.depth_keys, scratch.other_depth_keys},
+                             {project.row_numbers, scratch.other_row_numbers}, counts.n_rows,
                              depth_bits(counts), nullptr, stream);
 
     check(cudaMemsetAsync(scratch.status, 0, scratch.zeroed_bytes, stream), "emit hits");
-    emit_hits_kernel<TileKey><<<divide_up(counts.n_rows, uint32_t(kThreads)), kThreads, 0, stream>>>(
+    emit_hits_kernel<TileKey><<<emit_blocks(counts), kThreads, 0, stream>>>(
         rows_by_depth, counts.n_rows, project.spans, rows, frame.packed ? kPackedRowFloat4s : kRowFloat4s, frame.width,
         frame.height, grid, scratch);
     check_launch("emit hits");
@@ -155,9 +156,9 @@ uint32_t* bin_with_keys(const Frame& frame, const FrameCounts& counts, const Pro
 
 } // namespace
 
-int tile_key_bytes(const Frame& frame) { return short_tile_keys(tile_grid(frame)) ? sizeof(uint16_t) : sizeof(uint32_t); }
+int emit_blocks(const FrameCounts& counts) { return divide_up(counts.n_rows, uint32_t(kThreads)); }
 
-size_t emit_blocks(const FrameCounts& counts) { return divide_up(counts.n_rows, uint32_t(kThreads)); }
+int tile_key_bytes(const Frame& frame) { return short_tile_keys(tile_grid(frame)) ? sizeof(uint16_t) : sizeof(uint32_t); }
 
 size_t sort_space_bytes(const Frame& frame, const FrameCounts& counts) {
     size_t depth_bytes = 0, tile_bytes = 0;

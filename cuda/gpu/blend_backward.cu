@@ -193,7 +193,7 @@ __global__ __launch_bounds__(kBlendThreads) void blend_backward_kernel(const __g
                         if (k < chunk.count)
                             value_dot_g = fmaf(values[k], dL_dchannels[k], value_dot_g);
                     behind = fmaf(-weight, value_dot_g, behind);
-                    dL_dexponent = blend_vjp(raw, alpha, transmittance, value_dot_g, behind);
+                    dL_dexponent = blend_vjp(raw, alpha, __fdividef(1.0f, 1.0f - alpha), transmittance, value_dot_g, behind);
                     transmittance -= weight;
                 }
                 collection.exponents[n_collected * kCollectedStride + lane_id()] = dL_dexponent;

@@ -79,16 +79,15 @@ struct FrameCounts {
     uint32_t max_depth_key, max_inverse_depth_key; // bits of the largest depth, inverted bits of the smallest
 };
 
-// Scratch of the project pass, for `frame.n_pairs()` rows.
+// Scratch of the project pass, for `frame.n_pairs()` rows; the bin pass reads it.
 struct ProjectScratch {
     FrameCounts* counts;
     uint32_t* ticket;      // order in which blocks start
     uint64_t* status;      // of the chained scan, one a block
+    size_t zeroed_bytes;   // the three above start at zero
     uint2* spans;          // TileSpan of each row
-    // Two buffers each, between which the bin pass sorts to and fro.
-    uint32_t* depth_keys[2];  // bits of the depth: positive floats sort like integers
-    uint32_t* row_numbers[2]; // 0, 1, 2, ...
-    size_t zeroed_bytes;      // counts, ticket and status lie at the front and start at zero
+    uint32_t* depth_keys;  // bits of the depth: positive floats sort like integers
+    uint32_t* row_numbers; // 0, 1, 2, ...
 };
 
 // What the project pass leaves for the passes behind it.
@@ -100,12 +99,13 @@ struct Rows {
     float* channels;        // (rows, n_channels) or null
 };
 
-// Scratch of the bin pass. Two buffers of keys and hits, between which it sorts to and fro.
+// Scratch of the bin pass, which sorts to and fro between two buffers.
 struct BinScratch {
     uint64_t* status; // of the chained scan, one a block
     uint32_t* ticket;
-    size_t zeroed_bytes; // status and ticket, in this order
-    void* tile_keys[2];  // tile_key_bytes a hit
+    size_t zeroed_bytes; // the two above start at zero
+    uint32_t *other_depth_keys, *other_row_numbers;
+    void* tile_keys[2]; // uint16_t or uint32_t a hit
     uint32_t* hits[2];
     void* sort_space; // CUB's
     size_t sort_space_bytes;
@@ -150,9 +150,13 @@ void gather_channels(const Frame&, const Rows&, int n_rows, cudaStream_t);
 // Writes the ranges, and returns which of the two buffers of hits ended up as TileLists::hits.
 uint32_t* bin(const Frame&, const FrameCounts&, const ProjectScratch&, const Rows&, const BinScratch&, uint2* ranges,
               cudaStream_t);
+
+// What the layout of scratch memory has to know of the passes.
+int project_blocks(const Frame&);
+int emit_blocks(const FrameCounts&);
 int tile_key_bytes(const Frame&);
-size_t emit_blocks(const FrameCounts&);
 size_t sort_space_bytes(const Frame&, const FrameCounts&);
+
 void blend_forward(const Frame&, const Rows&, const TileLists&, const Pictures&, cudaStream_t);
 // Adds to `gradients`, which start at zero.
 void blend_backward(const Frame&, const Rows&, const TileLists&, const Pictures&, const PictureGradients&,

@@ -120,8 +120,8 @@ __global__ __launch_bounds__(kThreads) void project_forward_kernel(const __grid_
         rows.row_of_pair[int64_t(camera) * frame.n_gaussians + i] = row;
     if (rows.camera_of_row)
         rows.camera_of_row[row] = camera;
-    scratch.depth_keys[0][row] = key;
-    scratch.row_numbers[0][row] = row;
+    scratch.depth_keys[row] = key;
+    scratch.row_numbers[row] = row;
     scratch.spans[row] = span.bits;
     if (frame.statistics.n_seen)
         record_projection(frame.statistics, i, s);
@@ -133,14 +133,15 @@ TileGrid tile_grid(const Frame& frame) {
     return {divide_up(frame.width, kTileSize), divide_up(frame.height, kTileSize), frame.n_cameras};
 }
 
+int project_blocks(const Frame& frame) { return divide_up(frame.n_gaussians, kThreads) * frame.n_cameras; }
+
 void project_forward(const Frame& frame, const ProjectScratch& scratch, const Rows& rows, cudaStream_t stream) {
     check(cudaMemsetAsync(scratch.counts, 0, scratch.zeroed_bytes, stream), "project");
     if (frame.n_pairs() == 0)
         return;
-    const int n_blocks = divide_up(frame.n_gaussians, kThreads) * frame.n_cameras;
     const size_t shared_bytes = frame.sh_degree == 0 ? 0 : kThreads * 3 * frame.n_sh_rest * sizeof(float);
     with_sh_degree(frame.sh_degree, [&](auto degree) {
-        project_forward_kernel<degree()><<<n_blocks, kThreads, shared_bytes, stream>>>(frame, scratch, rows);
+        project_forward_kernel<degree()><<<project_blocks(frame), kThreads, shared_bytes, stream>>>(frame, scratch, rows);
     });
     check_launch("project");
 }

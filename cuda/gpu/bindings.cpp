@@ -1,0 +1,288 @@
+// The submodule kinosplat._native.gpu. A frame takes some forty arrays and a thousand frames a second have to pass here, so
+// arrays come as plain addresses in named arguments; render/native_cuda.py checks device, dtype, shape and contiguity before.
+#include "gpu/bindings.h"
+
+#include <nanobind/stl/tuple.h>
+#include <tuple>
+
+#include "gpu/adam.h"
+#include "gpu/device.cuh"
+#include "gpu/photometric.h"
+#include "gpu/scratch.h"
+
+namespace kinosplat::gpu {
+namespace {
+
+namespace nb = nanobind;
+using Address = uintptr_t;
+
+template <class T>
+T* at(Address address) {
+    return reinterpret_cast<T*>(address);
+}
+
+// Makes `device` current for the length of a call, whatever the caller's thread had selected.
+class CurrentDevice {
+  public:
+    explicit CurrentDevice(int device) {
+        check(cudaGetDevice(&before_), "device");
+        if (device != before_)
+            check(cudaSetDevice(device), "device");
+        changed_ = device != before_;
+    }
+    ~CurrentDevice() {
+        if (changed_)
+            cudaSetDevice(before_);
+    }
+    CurrentDevice(const CurrentDevice&) = delete;
+
+  private:
+    int before_ = 0;
+    bool changed_ = false;
+};
+
+// Device, stream, and how to start and end a call on them.
+struct Queue {
+    int device;
+    Address stream;
+    cudaStream_t get() const { return reinterpret_cast<cudaStream_t>(stream); }
+};
+
+// Page-locked memory that the counts of a frame are read back to; one a thread, for as long as the thread lives.
+struct Readback {
+    FrameCounts* counts = nullptr;
+    ~Readback() { cudaFreeHost(counts); }
+    FrameCounts* get() {
+        if (!counts)
+            check(cudaHostAlloc(reinterpret_cast<void**>(&counts), sizeof(FrameCounts), cudaHostAllocPortable), "read-back");
+        return counts;
+    }
+};
+
+FrameCounts run_project(const Frame& frame, const Queue& queue, Address scratch, Address row_memory, bool keep) {
+    nb::gil_scoped_release release;
+    const CurrentDevice current(queue.device);
+    size_t unused;
+    const ProjectScratch project = project_scratch(frame, at<void>(scratch), &unused);
+    project_forward(frame, project, rows(frame, keep, at<void>(row_memory), &unused), queue.get());
+    static thread_local Readback readback;
+    FrameCounts* counts = readback.get();
+    check(cudaMemcpyAsync(counts, project.counts, sizeof(FrameCounts), cudaMemcpyDeviceToHost, queue.get()), "read-back");
+    check(cudaStreamSynchronize(queue.get()), "project");
+    return *counts;
+}
+
+// Returns 0 or 1: which of the buffers of hits is kept.
+int run_bin(const Frame& frame, const FrameCounts& counts, const Queue& queue, Address project_memory, Address row_memory,
+            bool keep, Address bin_memory, Address hits_0, Address hits_1, Address ranges) {
+    nb::gil_scoped_release release;
+    const CurrentDevice current(queue.device);
+    size_t unused;
+    const ProjectScratch project = project_scratch(frame, at<void>(project_memory), &unused);
+    BinScratch scratch = bin_scratch(frame, counts, at<void>(bin_memory), &unused);
+    scratch.hits[0] = at<uint32_t>(hits_0);
+    scratch.hits[1] = at<uint32_t>(hits_1);
+    const uint32_t* hits = bin(frame, counts, project, rows(frame, keep, at<void>(row_memory), &unused), scratch,
+                               at<uint2>(ranges), queue.get());
+    return hits == scratch.hits[0] ? 0 : 1;
+}
+
+Rows rows_with_channels(const Frame& frame, bool keep, Address row_memory, Address channels) {
+    size_t unused;
+    Rows result = rows(frame, keep, at<void>(row_memory), &unused);
+    result.channels = at<float>(channels);
+    return result;
+}
+
+void run_blend(const Frame& frame, const FrameCounts& counts, const Queue& queue, Address row_memory, bool keep,
+               Address channels, Address hits, Address ranges, const Pictures& pictures) {
+    nb::gil_scoped_release release;
+    const CurrentDevice current(queue.device);
+    const Rows r = rows_with_channels(frame, keep, row_memory, channels);
+    gather_channels(frame, r, int(counts.n_rows), queue.get());
+    blend_forward(frame, r, {at<uint32_t>(hits), at<uint2>(ranges)}, pictures, queue.get());
+}
+
+void run_backward(const Frame& frame, const FrameCounts& counts, const Queue& queue, Address row_memory, Address channels,
+                  Address hits, Address ranges, const Pictures& pictures, const PictureGradients& picture_gradients,
+                  Address moments, Address channel_gradients, const GaussianArrays<float>& gradients,
+                  Address dL_dworld_to_camera, Address dL_dK) {
+    nb::gil_scoped_release release;
+    const CurrentDevice current(queue.device);
+    const Rows r = rows_with_channels(frame, true, row_memory, channels);
+    const RowGradients row_gradients{at<float>(moments), at<float>(channel_gradients)};
+    check(cudaMemsetAsync(row_gradients.moments, 0, size_t(counts.n_rows) * kRowGradientFloats * sizeof(float), queue.get()),
+          "blend backward");
+    if (frame.n_channels() > 0)
+        check(cudaMemsetAsync(row_gradients.channels, 0, size_t(counts.n_rows) * frame.n_channels() * sizeof(float),
+                              queue.get()),
+              "blend backward");
+    if (counts.n_hits > 0)
+        blend_backward(frame, r, {at<uint32_t>(hits), at<uint2>(ranges)}, pictures, picture_gradients, row_gradients,
+                       queue.get());
+    project_backward(frame, r, row_gradients, gradients, {at<float>(dL_dworld_to_camera), at<float>(dL_dK)}, queue.get());
+}
+
+template <class Number>
+GaussianArrays<Number> gaussian_arrays(Address means, Address quats, Address log_scales, Address opacity_logits,
+                                       Address sh_dc, Address sh_rest, Address displacements, Address time_centres,
+                                       Address log_durations, Address features) {
+    return {at<Number>(means),          at<Number>(quats),         at<Number>(log_scales), at<Number>(opacity_logits),
+            at<Number>(sh_dc),          at<Number>(sh_rest),       at<Number>(displacements),
+            at<Number>(time_centres),   at<Number>(log_durations), at<Number>(features)};
+}
+
+void bind_frame(nb::module_& module) {
+    nb::class_<Queue>(module, "Queue", "A device and one of its streams.")
+        .def(nb::init<int, Address>(), nb::arg("device"), nb::arg("stream"));
+
+    nb::class_<FrameCounts>(module, "FrameCounts", "What the project pass found.")
+        .def_ro("n_rows", &FrameCounts::n_rows)
+        .def_ro("n_hits", &FrameCounts::n_hits);
+
+    const auto gaussians = [&](auto number, const char* name, const char* doc) {
+        using Number = typename decltype(number)::type;
+        nb::class_<GaussianArrays<Number>>(module, name, doc)
+            .def(
+                "__init__",
+                [](GaussianArrays<Number>* self, Address means, Address quats, Address log_scales, Address opacity_logits,
+                   Address sh_dc, Address sh_rest, Address displacements, Address time_centres, Address log_durations,
+                   Address features) {
+                    new (self) GaussianArrays<Number>(
+                        gaussian_arrays<Number>(means, quats, log_scales, opacity_logits, sh_dc, sh_rest, displacements,
+                                                time_centres, log_durations, features));
+                },
+                nb::arg("means"), nb::arg("quats"), nb::arg("log_scales"), nb::arg("opacity_logits"), nb::arg("sh_dc"),
+                nb::arg("sh_rest"), nb::arg("displacements") = 0, nb::arg("time_centres") = 0,
+                nb::arg("log_durations") = 0, nb::arg("features") = 0);
+    };
+    gaussians(std::common_type<const float>{}, "GaussianArrays", "Addresses of the parameters; 0 where there is none.");
+    gaussians(std::common_type<float>{}, "GaussianGradients", "Addresses of the gradients; 0 where none is wanted.");
+
+    nb::class_<StatisticsArrays>(module, "StatisticsArrays", "Addresses of the accumulators.")
+        .def(
+            "__init__",
+            [](StatisticsArrays* self, Address blend_weight, Address n_pixels, Address screen_gradient, Address n_seen,
+               Address max_radius, Address visible) {
+                new (self) StatisticsArrays{at<float>(blend_weight), at<int>(n_pixels),     at<float>(screen_gradient),
+                                            at<int>(n_seen),         at<float>(max_radius), at<bool>(visible)};
+            },
+            nb::arg("blend_weight") = 0, nb::arg("n_pixels") = 0, nb::arg("screen_gradient") = 0, nb::arg("n_seen") = 0,
+            nb::arg("max_radius") = 0, nb::arg("visible") = 0);
+
+    nb::class_<Frame>(module, "Frame", "Inputs and settings of one frame.")
+        .def(
+            "__init__",
+            [](Frame* self, const GaussianArrays<const float>& gaussians, const StatisticsArrays& statistics,
+               Address world_to_camera, Address K, Address times, Address background, int n_gaussians, int n_cameras,
+               int width, int height, int n_sh_rest, int sh_degree, int n_features, float near, float far,
+               bool antialiased, bool depth_channel, bool normal_channel, bool packed) {
+                new (self) Frame{gaussians,         at<const float>(world_to_camera),
+                                 at<const float>(K), at<const float>(times),
+                                 at<const float>(background), statistics,
+                                 n_gaussians,       n_cameras,
+                                 width,             height,
+                                 n_sh_rest,         sh_degree,
+                                 n_features,        near,
+                                 far,               antialiased,
+                                 depth_channel,     normal_channel,
+                                 packed};
+            },
+            nb::arg("gaussians"), nb::arg("statistics"), nb::arg("world_to_camera"), nb::arg("K"), nb::arg("times"),
+            nb::arg("background"), nb::arg("n_gaussians"), nb::arg("n_cameras"), nb::arg("width"), nb::arg("height"),
+            nb::arg("n_sh_rest"), nb::arg("sh_degree"), nb::arg("n_features"), nb::arg("near"), nb::arg("far"),
+            nb::arg("antialiased"), nb::arg("depth_channel"), nb::arg("normal_channel"), nb::arg("packed"))
+        .def_prop_ro("n_channels", &Frame::n_channels)
+        .def_prop_ro("n_tiles", [](const Frame& frame) { return tile_grid(frame).n_all(); })
+        .def("project_bytes", [](const Frame& frame) {
+            size_t n_bytes;
+            project_scratch(frame, nullptr, &n_bytes);
+            return n_bytes;
+        })
+        .def("row_bytes", [](const Frame& frame, bool keep) {
+            size_t n_bytes;
+            rows(frame, keep, nullptr, &n_bytes);
+            return n_bytes;
+        }, nb::arg("keep"))
+        .def("bin_bytes", [](const Frame& frame, const FrameCounts& counts) {
+            size_t n_bytes;
+            bin_scratch(frame, counts, nullptr, &n_bytes);
+            return n_bytes;
+        });
+
+    nb::class_<Pictures>(module, "Pictures", "Addresses of what is rendered; 0 where it is not wanted.")
+        .def(
+            "__init__",
+            [](Pictures* self, Address rgb, Address alpha, Address channels, Address median_depth, Address n_blended) {
+                new (self) Pictures{at<float>(rgb), at<float>(alpha), at<float>(channels), at<float>(median_depth),
+                                    at<int>(n_blended)};
+            },
+            nb::arg("rgb"), nb::arg("alpha"), nb::arg("channels") = 0, nb::arg("median_depth") = 0,
+            nb::arg("n_blended") = 0);
+
+    nb::class_<PictureGradients>(module, "PictureGradients", "Addresses of the gradients of pictures; 0 stands for zeros.")
+        .def(
+            "__init__",
+            [](PictureGradients* self, Address rgb, Address alpha, Address channels) {
+                new (self) PictureGradients{at<const float>(rgb), at<const float>(alpha), at<const float>(channels)};
+            },
+            nb::arg("rgb"), nb::arg("alpha") = 0, nb::arg("channels") = 0);
+}
+
+} // namespace
+
+void bind(nb::module_& module) {
+    module.doc() = "Passes of the CUDA backend; arrays are addresses in device memory, shapes are in cuda/gpu/frame.h.";
+    bind_frame(module);
+
+    module.def("project", &run_project, nb::arg("frame"), nb::arg("queue"), nb::arg("scratch"), nb::arg("rows"),
+               nb::arg("keep"), "Visible rows; waits for their number.");
+    module.def("bin", &run_bin, nb::arg("frame"), nb::arg("counts"), nb::arg("queue"), nb::arg("project_scratch"),
+               nb::arg("rows"), nb::arg("keep"), nb::arg("scratch"), nb::arg("hits_0"), nb::arg("hits_1"),
+               nb::arg("ranges"), "Hits sorted by tile and depth; returns which buffer they are in.");
+    module.def("blend", &run_blend, nb::arg("frame"), nb::arg("counts"), nb::arg("queue"), nb::arg("rows"),
+               nb::arg("keep"), nb::arg("channels"), nb::arg("hits"), nb::arg("ranges"), nb::arg("pictures"),
+               "Pictures from sorted hits.");
+    module.def("backward", &run_backward, nb::arg("frame"), nb::arg("counts"), nb::arg("queue"), nb::arg("rows"),
+               nb::arg("channels"), nb::arg("hits"), nb::arg("ranges"), nb::arg("pictures"),
+               nb::arg("picture_gradients"), nb::arg("moments"), nb::arg("channel_gradients"), nb::arg("gradients"),
+               nb::arg("dL_dworld_to_camera"), nb::arg("dL_dK"), "Gradients of everything from those of the pictures.");
+
+    module.def(
+        "photometric",
+        [](const Queue& queue, int n_images, int height, int width, Address rendered, Address target, Address mask,
+           float ssim_weight, float inverse_count, Address sums, Address terms, Address dL_drendered) {
+            nb::gil_scoped_release release;
+            const CurrentDevice current(queue.device);
+            photometric({n_images, height, width, at<const float>(rendered), at<const float>(target),
+                         at<const float>(mask), ssim_weight, inverse_count, at<double>(sums), at<float>(terms),
+                         at<float>(dL_drendered)},
+                        queue.get());
+        },
+        nb::arg("queue"), nb::arg("n_images"), nb::arg("height"), nb::arg("width"), nb::arg("rendered"),
+        nb::arg("target"), nb::arg("mask"), nb::arg("ssim_weight"), nb::arg("inverse_count"), nb::arg("sums"),
+        nb::arg("terms"), nb::arg("dL_drendered"), "L1 and SSIM sums, and the gradient of the loss.");
+
+    module.def(
+        "adam_step",
+        [](const Queue& queue, int64_t n_rows, int row_size, Address parameter, Address gradient, Address exp_avg,
+           Address exp_avg_sq, Address visible, double beta1, double beta2, double eps, double step_size,
+           double inverse_sqrt_second_correction) {
+            nb::gil_scoped_release release;
+            const CurrentDevice current(queue.device);
+            const AdamSettings<float> settings{float(beta1),     float(beta2), float(1 - beta1),
+                                               float(1 - beta2), float(eps),   float(step_size),
+                                               float(inverse_sqrt_second_correction)};
+            adam_step({n_rows, row_size, at<float>(parameter), at<const float>(gradient), at<float>(exp_avg),
+                       at<float>(exp_avg_sq), at<const bool>(visible)},
+                      settings, queue.get());
+        },
+        nb::arg("queue"), nb::arg("n_rows"), nb::arg("row_size"), nb::arg("parameter"), nb::arg("gradient"),
+        nb::arg("exp_avg"), nb::arg("exp_avg_sq"), nb::arg("visible"), nb::arg("beta1"), nb::arg("beta2"),
+        nb::arg("eps"), nb::arg("step_size"), nb::arg("inverse_sqrt_second_correction"), "One Adam update in place.");
+
+    module.attr("ROW_GRADIENT_FLOATS") = kRowGradientFloats;
+    module.attr("MAX_IMAGE_SIZE") = 4096 * kTileSize;
+}
+
+} // namespace kinosplat::gpu

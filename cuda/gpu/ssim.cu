@@ -1,0 +1,162 @@
+// L1 + SSIM of pictures and the gradient, in two kernels of one shape: a block takes a strip of columns and walks down it, each
+// thread with one number of the line and the last eleven lines' row-wise sums in registers. The three interleaved colours need
+// no special care: a neighbour is three numbers away. Outside of the picture everything is zero (the common protocol).
+#include "gpu/device.cuh"
+#include "gpu/photometric.h"
+#include "math/ssim.h"
+
+namespace kinosplat::gpu {
+namespace {
+
+constexpr int kThreads = 128; // numbers of a line
+constexpr int kLines = 32;    // of a strip, plus ten above and below that are computed twice
+constexpr int kColours = 3;
+constexpr int kPad = kSsimRadius * kColours;
+constexpr int kShared = kThreads + 2 * kPad;
+
+// Sum of the window along a line of shared memory, at this thread's number.
+__device__ inline float along(const float* line) {
+    const float* centre = line + kPad + threadIdx.x;
+    float sum = ssim_window<float>(0) * centre[0];
+#pragma unroll
+    for (int k = 1; k <= kSsimRadius; ++k)
+        sum = fmaf(ssim_window<float>(k), centre[-k * kColours] + centre[k * kColours], sum);
+    return sum;
+}
+
+// Sum of the window across the lines of a ring whose newest entry is `newest`; all indices known at compile time.
+__device__ inline float across(const float (&ring)[kSsimTaps], int newest) {
+    const int centre = newest + kSsimTaps - kSsimRadius;
+    float sum = ssim_window<float>(0) * ring[centre % kSsimTaps];
+#pragma unroll
+    for (int k = 1; k <= kSsimRadius; ++k)
+        sum = fmaf(ssim_window<float>(k), ring[(centre - k) % kSsimTaps] + ring[(centre + k) % kSsimTaps], sum);
+    return sum;
+}
+
+// Where a block is: `number` runs along a line.
+struct Strip {
+    int64_t image;
+    int first_line, number, line_length;
+    __device__ explicit Strip(const PhotometricArrays& p)
+        : image(blockIdx.z), first_line(blockIdx.y * kLines), number(blockIdx.x * kThreads + threadIdx.x),
+          line_length(p.width * kColours) {}
+    __device__ bool inside(const PhotometricArrays& p, int line) const {
+        return line >= 0 && line < p.height && number < line_length;
+    }
+    __device__ int64_t at(const PhotometricArrays& p, int line, int n) const {
+        return (image * p.height + line) * line_length + n;
+    }
+};
+
+// Calls per_line(line, phase) for the strip's lines with `kSsimRadius` more on both sides; `phase` = position in the rings.
+template <class Function>
+__device__ inline void walk(int first_line, Function&& per_line) {
+    for (int begin = 0; begin < kLines + 2 * kSsimRadius; begin += kSsimTaps)
+#pragma unroll
+        for (int phase = 0; phase < kSsimTaps; ++phase)
+            if (begin + phase < kLines + 2 * kSsimRadius)
+                per_line(first_line - kSsimRadius + begin + phase, phase, begin + phase >= 2 * kSsimRadius);
+}
+
+__device__ inline float mask_at(const PhotometricArrays& p, const Strip& strip, int line, int number) {
+    return p.mask ? p.mask[(strip.image * p.height + line) * p.width + number / kColours] : 1.0f;
+}
+
+// Sums of |a - b| and of SSIM, and the three terms of its gradient before their second window.
+__global__ __launch_bounds__(kThreads) void compare_kernel(const __grid_constant__ PhotometricArrays p) {
+    __shared__ float lines[2][4][kShared]; // a, b, a^2 + b^2, a b; two so that one barrier a line is enough
+    const Strip strip(p);
+    float ring[4][kSsimTaps];
+    float difference = 0.0f, similarity = 0.0f;
+    walk(strip.first_line, [&](int line, int phase, bool complete) {
+        float(&shared)[4][kShared] = lines[(line - strip.first_line + kSsimRadius) & 1];
+        for (int k = threadIdx.x; k < kShared; k += kThreads) {
+            const int number = int(blockIdx.x) * kThreads + k - kPad;
+            float a = 0.0f, b = 0.0f;
+            if (line >= 0 && line < p.height && number >= 0 && number < strip.line_length) {
+                const float mask = mask_at(p, strip, line, number);
+                a = mask * p.rendered[strip.at(p, line, number)];
+                b = mask * p.target[strip.at(p, line, number)];
+            }
+            shared[0][k] = a;
+            shared[1][k] = b;
+            shared[2][k] = fmaf(a, a, b * b);
+            shared[3][k] = a * b;
+        }
+        __syncthreads();
+#pragma unroll
+        for (int m = 0; m < 4; ++m)
+            ring[m][phase] = along(shared[m]);
+        const int since_first = line - strip.first_line;
+        if (since_first >= 0 && since_first < kLines && strip.inside(p, line))
+            difference += fabsf(shared[0][kPad + threadIdx.x] - shared[1][kPad + threadIdx.x]);
+        const int centre = line - kSsimRadius;
+        if (complete && strip.inside(p, centre)) {
+            const SsimPoint<float> point = ssim_point(WindowMoments<float>{across(ring[0], phase), across(ring[1], phase),
+                                                                           across(ring[2], phase), across(ring[3], phase)});
+            const float mask = mask_at(p, strip, centre, strip.number);
+            similarity += mask * point.value;
+            if (p.terms) {
+                const int64_t at = strip.at(p, centre, strip.number);
+                p.terms[at] = mask * point.d_mean_a;
+                p.terms[at + p.n_numbers()] = mask * point.d_squares;
+                p.terms[at + 2 * p.n_numbers()] = mask * point.d_ab;
+            }
+        }
+    });
+    difference = warp_sum(difference);
+    similarity = warp_sum(similarity);
+    if (lane_id() == 0) {
+        atomicAdd(p.sums + 2 * strip.image, double(difference));
+        atomicAdd(p.sums + 2 * strip.image + 1, double(similarity));
+    }
+}
+
+__global__ __launch_bounds__(kThreads) void gradient_kernel(const __grid_constant__ PhotometricArrays p) {
+    __shared__ float lines[2][3][kShared];
+    const Strip strip(p);
+    float ring[3][kSsimTaps];
+    const float l1_scale = (1.0f - p.ssim_weight) * p.inverse_count, ssim_scale = -p.ssim_weight * p.inverse_count;
+    walk(strip.first_line, [&](int line, int phase, bool complete) {
+        float(&shared)[3][kShared] = lines[(line - strip.first_line + kSsimRadius) & 1];
+        for (int k = threadIdx.x; k < kShared; k += kThreads) {
+            const int number = int(blockIdx.x) * kThreads + k - kPad;
+            const bool inside = line >= 0 && line < p.height && number >= 0 && number < strip.line_length;
+#pragma unroll
+            for (int m = 0; m < 3; ++m)
+                shared[m][k] = inside ? p.terms[strip.at(p, line, number) + m * p.n_numbers()] : 0.0f;
+        }
+        __syncthreads();
+#pragma unroll
+        for (int m = 0; m < 3; ++m)
+            ring[m][phase] = along(shared[m]);
+        const int centre = line - kSsimRadius;
+        if (complete && strip.inside(p, centre)) {
+            const int64_t at = strip.at(p, centre, strip.number);
+            const float mask = mask_at(p, strip, centre, strip.number);
+            const float a = mask * p.rendered[at], b = mask * p.target[at];
+            const float ssim_part =
+                across(ring[0], phase) + 2.0f * a * across(ring[1], phase) + b * across(ring[2], phase);
+            const float sign = a > b ? 1.0f : (a < b ? -1.0f : 0.0f);
+            p.dL_drendered[at] = mask * (l1_scale * sign + ssim_scale * ssim_part);
+        }
+    });
+}
+
+} // namespace
+
+void photometric(const PhotometricArrays& p, cudaStream_t stream) {
+    check(cudaMemsetAsync(p.sums, 0, p.n_images * 2 * sizeof(double), stream), "photometric loss");
+    if (p.n_numbers() == 0)
+        return;
+    const dim3 grid(divide_up(p.width * kColours, kThreads), divide_up(p.height, kLines), p.n_images);
+    compare_kernel<<<grid, kThreads, 0, stream>>>(p);
+    check_launch("photometric loss");
+    if (p.terms) {
+        gradient_kernel<<<grid, kThreads, 0, stream>>>(p);
+        check_launch("photometric gradient");
+    }
+}
+
+} // namespace kinosplat::gpu

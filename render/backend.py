@@ -1,0 +1,63 @@
+"""Which native backend there is, and the passes of the one that fits a device.
+
+A backend module (`native_cpu`, and its CUDA twin) owns the layout of all scratch memory and offers `render_forward`,
+`render_backward`, `photometric` and `adam_step`. Asking for a backend this build or machine lacks raises BackendError, which says
+what to install.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from types import ModuleType
+
+import torch
+
+from kinosplat.errors import BackendError
+
+MISSING_NATIVE = (
+    "The native module kinosplat._native is not built; run 'pip install .' in the checkout with a C++ compiler installed."
+)
+MISSING_CUDA = (
+    "This build of kinosplat has no CUDA backend; install the CUDA toolkit and reinstall kinosplat, or use the CPU."
+)
+MISSING_GPU = "PyTorch finds no usable CUDA device; install a driver and a CUDA build of PyTorch, or use the CPU."
+MISSING_GSPLAT = "The gsplat rasterizer is not installed; run 'pip install gsplat', or use the native rasterizer."
+
+
+def load_native() -> ModuleType:
+    """The compiled module; raises BackendError when it is missing."""
+    try:
+        from kinosplat import _native
+    except ImportError as error:
+        raise BackendError(MISSING_NATIVE) from error
+    return _native
+
+
+def passes_for(device: torch.device) -> ModuleType:
+    """The backend module for tensors on `device`; raises BackendError when there is none."""
+    native = load_native()
+    if device.type == "cpu":
+        from kinosplat.render import native_cpu
+
+        return native_cpu
+    if device.type == "cuda" and not native.has_cuda:
+        raise BackendError(MISSING_CUDA)
+    raise BackendError(f"Tensors on '{device.type}' cannot be rendered; move them to the CPU or a CUDA device.")
+
+
+def render_backends() -> dict[str, str | None]:
+    """Every rasterizer by name, with None where it can be used here, else one sentence on what is missing."""
+    try:
+        has_cuda, missing = load_native().has_cuda, None
+    except BackendError as error:
+        has_cuda, missing = False, str(error)
+    if missing is None and not has_cuda:
+        cuda: str | None = MISSING_CUDA
+    else:
+        cuda = missing or (None if torch.cuda.is_available() else MISSING_GPU)
+    return {
+        "native-cpu": missing,
+        "native-cuda": cuda,
+        "reference": None,
+        "gsplat": None if find_spec("gsplat") else MISSING_GSPLAT,
+    }

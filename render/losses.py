@@ -1,0 +1,76 @@
+"""Photometric loss and the picture metrics of the common protocol.
+
+SSIM has an 11 x 11 Gaussian window of sigma 1.5 over zero padding, as in the INRIA code. Pictures of different shapes are refused with
+ValueError.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from kinosplat.render.backend import passes_for
+
+
+def photometric_loss(
+    rendered: Tensor, target: Tensor, *, mask: Tensor | None = None, ssim_weight: float = 0.2
+) -> Tensor:
+    """`(1 - w) * mean |rendered - target| + w * (1 - mean SSIM)`, w = ssim_weight; scalar, differentiable in `rendered`.
+
+    rendered, target: (C, H, W, 3), values in [0, 1]. mask: (C, H, W) in [0, 1]; both pictures are multiplied by it and pixels
+    count as much as it says, so what it hides has no influence and no gradient; 0 when it hides everything.
+    """
+    check_pictures(rendered, target)
+    if mask is not None and mask.shape != rendered.shape[:3]:
+        raise ValueError(f"mask must have shape {tuple(rendered.shape[:3])}, got {tuple(mask.shape)}.")
+    return _PhotometricLoss.apply(rendered, target.detach(), mask, ssim_weight)
+
+
+class _PhotometricLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rendered: Tensor, target: Tensor, mask: Tensor | None, ssim_weight: float) -> Tensor:
+        rendered = rendered.detach()
+        count = 3.0 * (float(mask.sum()) if mask is not None else rendered[..., 0].numel())
+        inverse_count = 1.0 / count if count > 0 else 0.0
+        sums, ctx.dL_drendered = passes_for(rendered.device).photometric(
+            rendered, target, mask, ssim_weight, inverse_count, gradient=ctx.needs_input_grad[0]
+        )
+        difference, similarity = (sums.sum(dim=0) * inverse_count).to(rendered.dtype)
+        loss = (1 - ssim_weight) * difference + ssim_weight * (1 - similarity)
+        return loss if count > 0 else torch.zeros_like(loss)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dL_dloss: Tensor) -> Any:
+        return ctx.dL_drendered * dL_dloss, None, None, None
+
+
+def quantize8(picture: Tensor) -> Tensor:
+    """Values clamped to [0, 1] and rounded to the 256 steps of an 8-bit file."""
+    return (picture.clamp(0, 1) * 255).round() / 255
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """(C,) peak signal-to-noise ratio in dB of (C, H, W, 3) pictures rounded to 8 bits; inf where they are equal."""
+    check_pictures(a, b)
+    square = (quantize8(a) - quantize8(b)).double().square().mean(dim=(1, 2, 3))
+    return (-10 * torch.log10(square)).to(a.dtype)
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """(C,) mean structural similarity of (C, H, W, 3) pictures rounded to 8 bits; no gradient."""
+    check_pictures(a, b)
+    with torch.no_grad():
+        sums, _ = passes_for(a.device).photometric(quantize8(a), quantize8(b), None, 1.0, 1.0, gradient=False)
+        return (sums[:, 1] / a[0].numel()).to(a.dtype)
+
+
+def check_pictures(a: Tensor, b: Tensor) -> None:
+    """Refuse what is not two equal stacks of RGB pictures."""
+    if a.ndim != 4 or a.shape[3] != 3:
+        raise ValueError(f"pictures must have shape (C, H, W, 3), got {tuple(a.shape)}.")
+    if a.shape != b.shape:
+        raise ValueError(f"pictures must have equal shapes, got {tuple(a.shape)} and {tuple(b.shape)}.")

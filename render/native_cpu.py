@@ -1,0 +1,264 @@
+"""The order of the CPU backend's passes and the layout of their scratch memory (cuda/cpu/passes.h has the contract).
+
+Torch allocates everything here. Per camera, of N Gaussians V visible ones (rows) touch H tiles (hits): the forward pass takes
+4 (r + 6) + 4 bytes a Gaussian with r numbers a record, of which only the rows' share is ever written, then 16 bytes a row and 12
+a hit for sorting; the backward pass takes 4 (6 + channels) bytes a hit. Kept between the two: records, indices, offsets, 8
+bytes a hit and 8 a pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from kinosplat._native import cpu as native
+
+if TYPE_CHECKING:
+    from kinosplat.render.rasterize import Frame, FrameGradients, FrameInputs, InputGradients
+    from kinosplat.render.statistics import GaussianStatistics
+
+
+@dataclass(frozen=True)
+class FrameState:
+    """What the backward pass of one camera needs of the forward pass."""
+
+    n_rows: int
+    """Visible Gaussians."""
+    indices: Tensor
+    """(N,) int32, Gaussian of each row."""
+    records: Tensor
+    """(N, r) rows as the blend pass reads them."""
+    hit_offsets: Tensor
+    """(N + 1,) int32, first slot of each row."""
+    tile_offsets: Tensor
+    """(tiles + 1,) int32, first position of each tile."""
+    hit_rows: Tensor
+    """(H,) int32, row at each position."""
+    hit_slots: Tensor
+    """(H,) int32, slot of each position."""
+    transmittance: Tensor
+    """(height, width) left at the end."""
+    last_hit: Tensor
+    """(height, width) int32, how far into its tile's list a pixel came."""
+
+
+def render_forward(
+    inputs: FrameInputs, out: Frame, *, keep_state: bool, statistics: GaussianStatistics | None
+) -> tuple[FrameState | None, int, int]:
+    """Render one camera into `out`; returns the state (None unless asked for), and the numbers of rows and hits."""
+    means = inputs.gaussians["means"]
+    n, dtype = means.shape[0], means.dtype
+    width, height, n_threads = inputs.width, inputs.height, torch.get_num_threads()
+    n_channels = inputs.n_channels
+    n_tiles = native.n_tiles(width, height)
+
+    indices = torch.empty(n, dtype=torch.int32)
+    records = torch.empty(n, native.record_stride(n_channels), dtype=dtype)
+    ellipses = torch.empty(n, native.N_ELLIPSE_FIELDS, dtype=dtype)
+    hit_offsets = torch.empty(n + 1, dtype=torch.int32)
+    n_rows, n_hits = native.project_forward(
+        **_projection_arguments(inputs),
+        indices=indices,
+        records=records,
+        ellipses=ellipses,
+        hit_offsets=hit_offsets,
+        chunk_rows=torch.empty(native.n_project_chunks(n), dtype=torch.int32),
+        n_threads=n_threads,
+    )
+
+    tile_offsets = torch.empty(n_tiles + 1, dtype=torch.int32)
+    hit_rows = torch.empty(n_hits, dtype=torch.int32)
+    hit_slots = torch.empty(n_hits, dtype=torch.int32)
+    native.bin(
+        n_rows=n_rows,
+        n_hits=n_hits,
+        width=width,
+        height=height,
+        n_channels=n_channels,
+        records=records,
+        ellipses=ellipses,
+        hit_offsets=hit_offsets,
+        keys=torch.empty(2, n_rows, dtype=torch.int64),
+        tile_of_slot=torch.empty(n_hits, dtype=torch.int32),
+        histograms=torch.empty(n_threads, n_tiles, dtype=torch.int32),
+        tile_offsets=tile_offsets,
+        hit_rows=hit_rows,
+        hit_slots=hit_slots,
+        n_threads=n_threads,
+    )
+
+    state = FrameState(
+        n_rows=n_rows,
+        indices=indices,
+        records=records,
+        hit_offsets=hit_offsets,
+        tile_offsets=tile_offsets,
+        hit_rows=hit_rows,
+        hit_slots=hit_slots,
+        transmittance=torch.empty(height, width, dtype=dtype),
+        last_hit=torch.empty(height, width, dtype=torch.int32),
+    )
+    wants_hits = statistics is not None
+    hit_weights = torch.empty(n_hits, dtype=dtype) if wants_hits else None
+    hit_pixels = torch.empty(n_hits, dtype=dtype) if wants_hits else None
+    native.blend_forward(
+        **_blend_arguments(inputs, state),
+        out_rgb=out.rgb,
+        **({"out_depth": out.depth_sum} if inputs.depth else {}),
+        **({"out_normal": out.normal} if inputs.normal else {}),
+        **({"out_features": out.features} if inputs.n_features else {}),
+        median_depth=out.median_depth,
+        hit_weights=hit_weights,
+        hit_pixels=hit_pixels,
+        n_threads=n_threads,
+    )
+    torch.sub(1.0, state.transmittance, out=out.alpha)
+    if statistics is not None:
+        native.add_statistics(
+            n_rows=n_rows,
+            indices=indices,
+            hit_offsets=hit_offsets,
+            ellipses=ellipses,
+            hit_weights=hit_weights,
+            hit_pixels=hit_pixels,
+            blend_weight=statistics.blend_weight,
+            n_pixels=statistics.n_pixels,
+            n_seen=statistics.n_seen,
+            max_radius=statistics.max_radius,
+            visible=statistics.visible,
+            n_threads=n_threads,
+        )
+    return (state if keep_state else None), n_rows, n_hits
+
+
+def render_backward(
+    inputs: FrameInputs,
+    state: FrameState,
+    gradients: FrameGradients,
+    out: InputGradients,
+    *,
+    statistics: GaussianStatistics | None,
+) -> None:
+    """Add the gradients of one camera's pictures to those of everything that went in."""
+    n_threads = torch.get_num_threads()
+    dtype = state.records.dtype
+    n_hits, n_channels = state.hit_rows.shape[0], inputs.n_channels
+    hit_gradients = torch.empty(n_hits, native.N_MOMENTS + n_channels, dtype=dtype)
+    tile_backgrounds = torch.empty(native.n_tiles(inputs.width, inputs.height), n_channels, dtype=dtype)
+    native.blend_backward(
+        **_blend_arguments(inputs, state),
+        dL_drgb=gradients.rgb,
+        **({"dL_ddepth": gradients.depth_sum} if inputs.depth else {}),
+        **({"dL_dnormal": gradients.normal} if inputs.normal else {}),
+        **({"dL_dfeatures": gradients.features} if inputs.n_features else {}),
+        dL_dalpha=gradients.alpha,
+        hit_gradients=hit_gradients,
+        tile_backgrounds=tile_backgrounds,
+        n_threads=n_threads,
+    )
+    out.background.add_(tile_backgrounds[:, :3].sum(dim=0))
+    native.project_backward(
+        **_projection_arguments(inputs),
+        n_rows=state.n_rows,
+        indices=state.indices,
+        hit_offsets=state.hit_offsets,
+        records=state.records,
+        hit_gradients=hit_gradients,
+        **{f"dL_d{name}": tensor for name, tensor in out.gaussians.items()},
+        **({"dL_dfeatures": out.features} if inputs.n_features else {}),
+        dL_dworld_to_camera=out.world_to_camera,
+        dL_dK=out.K,
+        screen_gradient=None if statistics is None else statistics.screen_gradient,
+        n_threads=n_threads,
+    )
+
+
+def _projection_arguments(inputs: FrameInputs) -> dict[str, Any]:
+    still = dict.fromkeys(("displacements", "time_centres", "log_durations"))
+    return {
+        **still,
+        **inputs.gaussians,
+        "features": inputs.features,
+        "world_to_camera": inputs.world_to_camera,
+        "K": inputs.K,
+        "width": inputs.width,
+        "height": inputs.height,
+        "near": inputs.near,
+        "far": inputs.far,
+        "time": inputs.time,
+        "antialiased": inputs.antialiased,
+        "sh_degree": inputs.sh_degree,
+        "depth": inputs.depth,
+        "normal": inputs.normal,
+    }
+
+
+def _blend_arguments(inputs: FrameInputs, state: FrameState) -> dict[str, Any]:
+    return {
+        "width": inputs.width,
+        "height": inputs.height,
+        "depth": inputs.depth,
+        "normal": inputs.normal,
+        "n_features": inputs.n_features,
+        "background": inputs.background,
+        "records": state.records,
+        "tile_offsets": state.tile_offsets,
+        "hit_rows": state.hit_rows,
+        "hit_slots": state.hit_slots,
+        "transmittance": state.transmittance,
+        "last_hit": state.last_hit,
+    }
+
+
+def photometric(
+    rendered: Tensor, target: Tensor, mask: Tensor | None, ssim_weight: float, inverse_count: float, gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Sums (C, 2) float64 of the absolute differences and SSIM values, and dL_drendered where asked for."""
+    n, height, width, _ = rendered.shape
+    n_threads = torch.get_num_threads()
+    band_sums = torch.empty(n, native.photometric_bands(height), 2, dtype=torch.float64)
+    dL_drendered = torch.empty_like(rendered) if gradient else None
+    native.photometric(
+        rendered=rendered,
+        target=target,
+        mask=mask,
+        ssim_weight=ssim_weight,
+        inverse_count=inverse_count,
+        scratch=torch.empty(n_threads, native.photometric_scratch(width), dtype=rendered.dtype),
+        band_sums=band_sums,
+        dL_drendered=dL_drendered,
+        n_threads=n_threads,
+    )
+    return band_sums.sum(dim=1), dL_drendered
+
+
+def adam_step(
+    parameter: Tensor,
+    gradient: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    visible: Tensor | None,
+    *,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    step_size: float,
+    inverse_sqrt_second_correction: float,
+) -> None:
+    """One update in place of (N, D) tensors."""
+    native.adam_step(
+        parameter=parameter,
+        gradient=gradient,
+        exp_avg=exp_avg,
+        exp_avg_sq=exp_avg_sq,
+        visible=visible,
+        beta1=beta1,
+        beta2=beta2,
+        eps=eps,
+        step_size=step_size,
+        inverse_sqrt_second_correction=inverse_sqrt_second_correction,
+        n_threads=torch.get_num_threads(),
+    )

@@ -1,0 +1,357 @@
+"""`rasterize`: pictures of Gaussians from cameras, differentiable in everything that went in.
+
+The native backends do the work (`backend.py` finds the one for the device); the plain-torch reference and gsplat can be asked for by name.
+Arguments that do not fit raise ValueError in one sentence that names them. A Gaussian with a non-finite parameter is not drawn and
+gets a gradient of zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from typing_extensions import assert_never
+
+from kinosplat.errors import BackendError, InputError
+from kinosplat.render.backend import MISSING_GSPLAT, passes_for
+from kinosplat.render.camera import Camera
+from kinosplat.render.gaussians import Gaussians
+from kinosplat.render.output import RenderOutput
+from kinosplat.render.statistics import GaussianStatistics
+
+
+@dataclass(frozen=True)
+class RasterSettings:
+    """How Gaussians are rasterized, and which pictures are wanted beside rgb and alpha."""
+
+    rasterizer: Literal["auto", "native", "reference", "gsplat"] = "auto"
+    """Which code renders: auto is native; reference is slow plain torch; gsplat needs that package and a GPU."""
+    sh_degree: int | None = None
+    """Use spherical harmonics up to this degree at most; None uses all there are."""
+    antialiased: bool = False
+    """Scale opacities by the area the screen filter adds (Mip-Splatting, Yu et al. 2024)."""
+    near: float = 0.01
+    """Gaussians whose centre is nearer than this are not drawn, world units."""
+    far: float = 1e10
+    """Gaussians whose centre is farther than this are not drawn, world units."""
+    depth: bool = False
+    """Also render the expected depth."""
+    median_depth: bool = False
+    """Also render the median depth."""
+    normal: bool = False
+    """Also render normals."""
+
+
+@dataclass(frozen=True)
+class FrameInputs:
+    """Everything one camera's picture depends on, as the backends read it; tensors are detached."""
+
+    gaussians: dict[str, Tensor]
+    """Parameter name to tensor, without the time parameters of a static set."""
+    features: Tensor | None
+    """(N, F), None when there are none."""
+    world_to_camera: Tensor
+    """(4, 4)."""
+    K: Tensor
+    """(3, 3)."""
+    background: Tensor
+    """(3,)."""
+    width: int
+    """Pixels."""
+    height: int
+    """Pixels."""
+    time: float | None
+    """Seconds; None for a static set."""
+    sh_degree: int
+    """Used degree, at most what is stored."""
+    antialiased: bool
+    """Opacity compensation on or off."""
+    near: float
+    """World units."""
+    far: float
+    """World units."""
+    depth: bool
+    """Whether depth is a channel."""
+    normal: bool
+    """Whether the normal is three channels."""
+
+    @property
+    def n_features(self) -> int:
+        """Number of feature channels."""
+        return 0 if self.features is None else self.features.shape[1]
+
+    @property
+    def n_channels(self) -> int:
+        """All blended channels: rgb, depth, normal, features."""
+        return 3 + int(self.depth) + 3 * int(self.normal) + self.n_features
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Pictures of one camera (or all C of them, with one more dimension), written by a backend."""
+
+    rgb: Tensor
+    """(H, W, 3)."""
+    alpha: Tensor
+    """(H, W)."""
+    depth_sum: Tensor | None
+    """(H, W), blended depth, not yet divided by alpha."""
+    normal: Tensor | None
+    """(H, W, 3)."""
+    features: Tensor | None
+    """(H, W, F)."""
+    median_depth: Tensor | None
+    """(H, W)."""
+
+    def __getitem__(self, camera: int) -> Frame:
+        return Frame(**{name: None if t is None else t[camera] for name, t in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class FrameGradients:
+    """Gradients of the loss by the pictures of one camera; None where a picture was not used."""
+
+    rgb: Tensor | None
+    alpha: Tensor | None
+    depth_sum: Tensor | None
+    normal: Tensor | None
+    features: Tensor | None
+
+
+@dataclass(frozen=True)
+class InputGradients:
+    """Gradients that a backend adds to: of the Gaussians over all cameras, and of one camera's own tensors."""
+
+    gaussians: dict[str, Tensor]
+    features: Tensor | None
+    world_to_camera: Tensor
+    K: Tensor
+    background: Tensor
+
+
+def rasterize(
+    gaussians: Gaussians,
+    cameras: Sequence[Camera],
+    *,
+    background: Tensor | None = None,
+    features: Tensor | None = None,
+    settings: RasterSettings | None = None,
+    statistics: GaussianStatistics | None = None,
+) -> RenderOutput:
+    """Render `gaussians` from C `cameras` of one size, each at its own time.
+
+    gaussians: N Gaussians, float32 or float64, contiguous. background: (3,) or (C, 3), black when None. features: (N, F) channels
+    blended beside the colour, over zero. statistics: added to by the forward pass, and by the backward pass its screen gradient.
+    Differentiable with respect to every tensor of `gaussians`, the cameras' `world_to_camera` and `K` (focal lengths and
+    principal point), `background` and `features`. Without a tensor that requires gradients nothing is kept.
+    Raises InputError (a ValueError) for arguments that do not fit together, BackendError for a missing backend.
+    """
+    settings = RasterSettings() if settings is None else settings
+    _check(gaussians, cameras, background, features, statistics)
+    if statistics is not None:
+        statistics.visible.zero_()
+    match settings.rasterizer:
+        case "auto" | "native":
+            return _rasterize_native(gaussians, cameras, background, features, settings, statistics)
+        case "reference":
+            from kinosplat.render.reference import rasterize_reference as rasterize_other
+        case "gsplat":
+            try:
+                from kinosplat.render.gsplat_adapter import rasterize_gsplat as rasterize_other
+            except ImportError as error:
+                raise BackendError(MISSING_GSPLAT) from error
+        case _:
+            assert_never(settings.rasterizer)
+    return rasterize_other(
+        gaussians,
+        cameras,
+        background=background,
+        features=features,
+        sh_degree=settings.sh_degree,
+        antialiased=settings.antialiased,
+        near=settings.near,
+        far=settings.far,
+        depth=settings.depth,
+        median_depth=settings.median_depth,
+        normal=settings.normal,
+        statistics=statistics,
+    )
+
+
+def _check(
+    gaussians: Gaussians,
+    cameras: Sequence[Camera],
+    background: Tensor | None,
+    features: Tensor | None,
+    statistics: GaussianStatistics | None,
+) -> None:
+    n = len(gaussians)
+    if len({(camera.width, camera.height) for camera in cameras}) != 1:
+        raise InputError("cameras must be at least one camera, all of one width and height.")
+    if gaussians.is_moving and any(camera.time is None for camera in cameras):
+        raise InputError("cameras must have a time when the Gaussians move; give one with Camera.at(seconds).")
+    if gaussians.means.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"means must be float32 or float64, got {gaussians.means.dtype}; convert the Gaussians first.")
+    if background is not None and tuple(background.shape) not in ((3,), (len(cameras), 3)):
+        raise InputError(f"background must have shape (3,) or ({len(cameras)}, 3), got {tuple(background.shape)}.")
+    if features is not None and (features.ndim != 2 or features.shape[0] != n):
+        raise InputError(f"features must have shape ({n}, F), got {tuple(features.shape)}.")
+    if statistics is not None and len(statistics) != n:
+        raise InputError(f"statistics must be those of {n} Gaussians, got {len(statistics)}.")
+
+
+def _rasterize_native(
+    gaussians: Gaussians,
+    cameras: Sequence[Camera],
+    background: Tensor | None,
+    features: Tensor | None,
+    settings: RasterSettings,
+    statistics: GaussianStatistics | None,
+) -> RenderOutput:
+    means = gaussians.means
+    degree = gaussians.sh_degree if settings.sh_degree is None else min(settings.sh_degree, gaussians.sh_degree)
+    parameters = gaussians.parameters()
+    call = _Call(
+        passes=passes_for(means.device),
+        names=tuple(parameters),
+        width=cameras[0].width,
+        height=cameras[0].height,
+        times=tuple(camera.time if gaussians.is_moving else None for camera in cameras),
+        sh_degree=degree,
+        settings=settings,
+        statistics=statistics,
+    )
+    if background is None:
+        background = means.new_zeros(3)
+    tensors = (
+        *parameters.values(),
+        torch.stack([camera.world_to_camera.to(means) for camera in cameras]),
+        torch.stack([camera.K.to(means) for camera in cameras]),
+        background.to(means).expand(len(cameras), 3).contiguous(),
+        *(() if features is None or features.shape[1] == 0 else (features,)),
+    )
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        *pictures, n_visible, n_hits = _Rasterize.apply(call, *tensors)
+        frames = Frame(*pictures)
+    else:
+        frames, _, n_visible, n_hits = call.render([tensor.detach() for tensor in tensors], keep_state=False)
+    depth = None
+    if frames.depth_sum is not None:
+        depth = frames.depth_sum / torch.where(frames.alpha > 0, frames.alpha, 1.0)
+    return RenderOutput(
+        rgb=frames.rgb,
+        alpha=frames.alpha,
+        depth=depth,
+        median_depth=frames.median_depth,
+        normal=frames.normal,
+        features=frames.features,
+        n_visible=n_visible,
+        n_hits=n_hits,
+    )
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of `rasterize` without its tensors, which are always handed on in the order
+
+    Gaussians as in `names`, world_to_camera (C, 4, 4), K (C, 3, 3), background (C, 3), features if there are any.
+    """
+
+    passes: ModuleType
+    names: tuple[str, ...]
+    width: int
+    height: int
+    times: tuple[float | None, ...]
+    sh_degree: int
+    settings: RasterSettings
+    statistics: GaussianStatistics | None
+
+    def frame_inputs(self, tensors: Sequence[Tensor], camera: int) -> FrameInputs:
+        """What camera number `camera` sees."""
+        n = len(self.names)
+        return FrameInputs(
+            gaussians=dict(zip(self.names, tensors[:n], strict=True)),
+            features=tensors[n + 3] if len(tensors) > n + 3 else None,
+            world_to_camera=tensors[n][camera],
+            K=tensors[n + 1][camera],
+            background=tensors[n + 2][camera],
+            width=self.width,
+            height=self.height,
+            time=self.times[camera],
+            sh_degree=self.sh_degree,
+            antialiased=self.settings.antialiased,
+            near=self.settings.near,
+            far=self.settings.far,
+            depth=self.settings.depth,
+            normal=self.settings.normal,
+        )
+
+    def render(self, tensors: Sequence[Tensor], *, keep_state: bool) -> tuple[Frame, list[Any], int, int]:
+        """Pictures of all cameras, the backend's state of each, and the total numbers of rows and hits."""
+        n_cameras = len(self.times)
+        inputs = [self.frame_inputs(tensors, camera) for camera in range(n_cameras)]
+
+        def picture(wanted: bool, *channels: int) -> Tensor | None:
+            if not wanted:
+                return None
+            return tensors[0].new_empty(n_cameras, self.height, self.width, *channels)
+
+        n_features = inputs[0].n_features
+        frames = Frame(
+            rgb=tensors[0].new_empty(n_cameras, self.height, self.width, 3),
+            alpha=tensors[0].new_empty(n_cameras, self.height, self.width),
+            depth_sum=picture(self.settings.depth),
+            normal=picture(self.settings.normal, 3),
+            features=picture(n_features > 0, n_features),
+            median_depth=picture(self.settings.median_depth),
+        )
+        states, n_visible, n_hits = [], 0, 0
+        for camera in range(n_cameras):
+            state, n_rows, n_frame_hits = self.passes.render_forward(
+                inputs[camera], frames[camera], keep_state=keep_state, statistics=self.statistics
+            )
+            states.append(state)
+            n_visible += n_rows
+            n_hits += n_frame_hits
+        return frames, states, n_visible, n_hits
+
+
+class _Rasterize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, call: _Call, *tensors: Tensor) -> Any:
+        frames, states, n_visible, n_hits = call.render([tensor.detach() for tensor in tensors], keep_state=True)
+        ctx.call, ctx.states = call, states
+        ctx.save_for_backward(*tensors)
+        ctx.set_materialize_grads(False)
+        if frames.median_depth is not None:
+            ctx.mark_non_differentiable(frames.median_depth)
+        return (*vars(frames).values(), n_visible, n_hits)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *dL_dpictures: Tensor | None) -> Any:
+        call: _Call = ctx.call
+        tensors = [tensor.detach() for tensor in ctx.saved_tensors]
+        pictures = [None if g is None else g.contiguous() for g in dL_dpictures[:5]]
+        gradients = [torch.zeros_like(tensor) for tensor in tensors]
+        n = len(call.names)
+        for camera, state in enumerate(ctx.states):
+            call.passes.render_backward(
+                call.frame_inputs(tensors, camera),
+                state,
+                FrameGradients(*(None if g is None else g[camera] for g in pictures)),
+                InputGradients(
+                    gaussians=dict(zip(call.names, gradients[:n], strict=True)),
+                    features=gradients[n + 3] if len(gradients) > n + 3 else None,
+                    world_to_camera=gradients[n][camera],
+                    K=gradients[n + 1][camera],
+                    background=gradients[n + 2][camera],
+                ),
+                statistics=call.statistics,
+            )
+        return None, *(g if needed else None for g, needed in zip(gradients, ctx.needs_input_grad[1:], strict=True))
