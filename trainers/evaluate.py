@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from kinosplat.render.camera import Camera
-from kinosplat.render.losses import psnr, quantize8, ssim
+from kinosplat.render.losses import photometric_loss, psnr, quantize8, ssim
 from kinosplat.render.media import to_uint8, write_image
 from kinosplat.scenes import FrameLoader, View
 from kinosplat.trainers.batch import MaskUse, target_of
@@ -34,6 +34,8 @@ TIMED_SECONDS = 1.0
 """And for about so long."""
 LEAST_REPEATS = 3
 """But each camera at least so often, after one run that does not count."""
+HIGHEST_PSNR = 100.0
+"""What equal pictures get, in dB, where the formula says infinity."""
 
 
 @dataclass(frozen=True)
@@ -127,11 +129,11 @@ def evaluate(
 def _measure(name: str, rendered: Tensor, target: Tensor, weight: Tensor | None, mask: Tensor | None) -> ViewMetrics:
     """Metrics of one picture (1, H, W, 3); `weight` says which pixels count, `mask` which are inside the mask."""
     a, b = quantize8(rendered), quantize8(target)
-    whole = psnr(a, b).item()
+    whole = min(psnr(a, b).item(), HIGHEST_PSNR)
     return ViewMetrics(
         name=name,
         psnr=whole if weight is None else masked_psnr(a, b, weight),
-        ssim=ssim(a, b, mask=weight).item(),
+        ssim=(ssim(a, b) if weight is None else masked_ssim(a, b, weight)).item(),
         psnr_masked=None if mask is None else masked_psnr(a, b, mask),
         psnr_whole=whole,
     )
@@ -140,7 +142,12 @@ def _measure(name: str, rendered: Tensor, target: Tensor, weight: Tensor | None,
 def masked_psnr(a: Tensor, b: Tensor, mask: Tensor) -> float:
     """Decibels between pictures (C, H, W, 3) over the pixels weighted by `mask` (C, H, W)."""
     squared = ((a - b) ** 2 * mask[..., None]).sum() / (3.0 * mask.sum()).clamp_min(1e-8)
-    return -10.0 * torch.log10(squared.clamp_min(1e-10)).item()
+    return min(-10.0 * torch.log10(squared).item(), HIGHEST_PSNR)
+
+
+def masked_ssim(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
+    """Mean SSIM of pictures (C, H, W, 3) over the pixels weighted by `mask` (C, H, W), outside of which both are black."""
+    return 1.0 - photometric_loss(a, b, mask=mask, ssim_weight=1.0)
 
 
 def _save(folder: Path, name: str, rendered: Tensor, target: Tensor) -> None:

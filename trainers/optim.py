@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from kinosplat.render.optim_step import adam_step
+from kinosplat.render.adam import adam_step
 from kinosplat.trainers.clock import Moment
 
 LearningRate = Callable[[float], float]

@@ -101,14 +101,15 @@ def resume(run_dir: Path, overrides: Overrides | None = None, callbacks: Callbac
     """
     config = read_config(run_dir)
     overrides = overrides or Overrides()
-    changed = {
-        "steps": overrides.steps or config.schedule.steps,
-        "time_limit": overrides.time_limit or config.schedule.time_limit,
-    }
+    schedule = dataclasses.replace(
+        config.schedule,
+        steps=overrides.steps or config.schedule.steps,
+        time_limit=overrides.time_limit or config.schedule.time_limit,
+    )
     config = resolve(
         dataclasses.replace(
             config,
-            schedule=dataclasses.replace(config.schedule, **changed),
+            schedule=schedule,
             device=overrides.device or config.device,
             cache_memory=overrides.cache_memory or config.cache_memory,
         )

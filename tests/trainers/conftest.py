@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from kinosplat.trainers import evaluate
+
 from .toys import Toy, write_toy
 
 
@@ -24,3 +26,9 @@ def moving_toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
 def one_thread() -> None:
     """Pictures are tiny: threads would only get in each other's way."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames a second are measured for a moment only."""
+    monkeypatch.setattr(evaluate, "TIMED_SECONDS", 0.02)

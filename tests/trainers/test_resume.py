@@ -52,7 +52,9 @@ def every_option(config: TrainConfig) -> TrainConfig:
     )
 
 
-@pytest.mark.parametrize("method", [ThreeDGS(densify="classic"), ThreeDGS(), FourDGS()], ids=["classic", "3dgs", "4dgs"])
+@pytest.mark.parametrize(
+    "method", [ThreeDGS(densify="classic"), ThreeDGS(), FourDGS()], ids=["classic", "3dgs", "4dgs"]
+)
 def test_an_interrupted_run_resumes_bitwise_to_the_same_curve_and_parameters(
     method: ThreeDGS | FourDGS, still_toy: Toy, moving_toy: Toy, tmp_path: Path
 ) -> None:
