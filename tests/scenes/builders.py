@@ -28,7 +28,7 @@ TARGET = np.array([0.5, -0.25, 1.0])
 RADIUS = 4.0
 UP = (0.0, 0.0, 1.0)
 OPENCV_TO_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
-POINTS = np.array([[0.5, -0.25, 1.0], [0.7, 0.0, 1.2], [0.25, -0.5, 0.75]])
+POINTS = np.array([[0.5, -0.25, 1.0], [0.75, 0.0, 1.25], [0.25, -0.5, 0.75]])
 COLORS = np.array([[255, 0, 0], [0, 200, 0], [10, 20, 30]], np.uint8)
 
 
@@ -43,7 +43,7 @@ class Rig:
         """world_to_camera (4, 4), OpenCV axes."""
         poses = []
         for i in range(self.n):
-            angle = 2 * np.pi * i / max(self.n, 1)
+            angle = 0.4 + 2 * np.pi * i / max(self.n, 1)
             position = TARGET + RADIUS * np.array([np.cos(angle) * 0.8, np.sin(angle) * 0.8, 0.6])
             camera = look_at(
                 *(torch.tensor(v, dtype=torch.float64) for v in (position, TARGET, UP)),
