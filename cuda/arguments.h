@@ -141,6 +141,8 @@ class Arguments {
                 got += (i ? ", " : "") + std::to_string(array.shape(i));
             fail(subject + "have shape " + shape_text(shape) + ", got " + got + (array.ndim() == 1 ? ",)." : ")."));
         }
+        if (array.size() == 0)
+            return; // nothing to stride over
         int64_t expected = 1;
         for (size_t i = array.ndim(); i-- > 0;) {
             if (array.shape(i) > 1 && array.stride(i) != expected)
