@@ -134,7 +134,7 @@ def test_another_table_is_refused(tmp_path: Path) -> None:
 
 
 def test_real_points_project_onto_their_colours(real_data: Path, tmp_path: Path) -> None:
-    """DTU's poses_bounds.npy and points3D.bin are of one COLMAP model: a wrong axis or sign would scatter the points."""
+    """DTU's poses_bounds.npy and points3D.bin are of one COLMAP model; a wrong axis would scatter the points."""
     dtu = real_data / "dtu_scan24"
     (tmp_path / "images").symlink_to(dtu / "image", target_is_directory=True)
     (tmp_path / "poses_bounds.npy").symlink_to(dtu / "poses_bounds.npy")
