@@ -6,6 +6,10 @@
 #include "cpu/tiles.h"
 #include "math/blending.h"
 
+#if KINOSPLAT_HAS_CUDA
+#include "gpu/bindings.h"
+#endif
+
 namespace kinosplat::cpu {
 namespace {
 
@@ -67,7 +71,7 @@ nb::tuple run_project_forward(Arguments& a) {
     const int64_t n = gaussians.n;
     const ProjectOutputs<T> out{a.array<int32_t>("indices", {n}),
                                 a.array<T>("records", {n, record_stride(channels.count())}),
-                                a.array<T>("ellipses", {n, kEllipseFields}), a.array<int32_t>("hit_offsets", {n + 1}),
+                                a.array<T>("depths", {n}), a.array<T>("ellipses", {n, kEllipseFields}), a.array<int32_t>("hit_offsets", {n + 1}),
                                 a.array<int32_t>("chunk_rows", {chunks_of(n, kProjectChunk)})};
     const int n_threads = threads(a);
     a.finish();
@@ -90,6 +94,7 @@ void run_bin(Arguments& a) {
     const int n_threads = threads(a);
     const int64_t n_tiles = int64_t(tiles_across(b.width)) * tiles_across(b.height);
     b.records = a.array<const T>("records", {-1, record_stride(b.n_channels)});
+    b.depths = a.array<const T>("depths", {-1});
     b.ellipses = a.array<const T>("ellipses", {-1, kEllipseFields});
     b.hit_offsets = a.array<const int32_t>("hit_offsets", {-1});
     uint64_t* keys = reinterpret_cast<uint64_t*>(a.array<int64_t>("keys", {2, b.n_rows}));
@@ -112,6 +117,7 @@ BlendArrays<T> blend_arrays(Arguments& a, int n_channels) {
     b.height = int(a.integer("height"));
     b.n_channels = n_channels;
     b.records = a.array<const T>("records", {-1, record_stride(n_channels)});
+    b.depths = a.array<const T>("depths", {-1});
     b.tile_offsets =
         a.array<const int32_t>("tile_offsets", {int64_t(tiles_across(b.width)) * tiles_across(b.height) + 1});
     b.hit_rows = a.array<const int32_t>("hit_rows", {-1});
@@ -207,7 +213,7 @@ void run_project_backward(Arguments& a) {
         g.time_centres = a.array<T>("dL_dtime_centres", {n});
         g.log_durations = a.array<T>("dL_dlog_durations", {n});
     }
-    if (gaussians.features)
+    if (gaussians.n_features) // not the pointer, which is null for an empty set
         g.features = a.array<T>("dL_dfeatures", {n, gaussians.n_features});
     g.world_to_camera = a.array<T>("dL_dworld_to_camera", {4, 4});
     g.K = a.array<T>("dL_dK", {3, 3});

@@ -14,9 +14,7 @@ import torch
 
 from kinosplat.errors import BackendError
 
-MISSING_NATIVE = (
-    "The native module kinosplat._native is not built; run 'pip install .' in the checkout with a C++ compiler installed."
-)
+MISSING_NATIVE = "The native module kinosplat._native is not built; run 'pip install .' in the checkout with a C++ compiler installed."
 MISSING_CUDA = (
     "This build of kinosplat has no CUDA backend; install the CUDA toolkit and reinstall kinosplat, or use the CPU."
 )
@@ -40,8 +38,12 @@ def passes_for(device: torch.device) -> ModuleType:
         from kinosplat.render import native_cpu
 
         return native_cpu
-    if device.type == "cuda" and not native.has_cuda:
-        raise BackendError(MISSING_CUDA)
+    if device.type == "cuda":
+        if not native.has_cuda:
+            raise BackendError(MISSING_CUDA)
+        from kinosplat.render import native_cuda
+
+        return native_cuda
     raise BackendError(f"Tensors on '{device.type}' cannot be rendered; move them to the CPU or a CUDA device.")
 
 

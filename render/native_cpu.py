@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class FrameState:
+class CameraState:
     """What the backward pass of one camera needs of the forward pass."""
 
     n_rows: int
@@ -31,6 +31,8 @@ class FrameState:
     """(N,) int32, Gaussian of each row."""
     records: Tensor
     """(N, r) rows as the blend pass reads them."""
+    depths: Tensor
+    """(N,) z of each row."""
     hit_offsets: Tensor
     """(N + 1,) int32, first slot of each row."""
     tile_offsets: Tensor
@@ -46,9 +48,36 @@ class FrameState:
 
 
 def render_forward(
-    inputs: FrameInputs, out: Frame, *, keep_state: bool, statistics: GaussianStatistics | None
-) -> tuple[FrameState | None, int, int]:
-    """Render one camera into `out`; returns the state (None unless asked for), and the numbers of rows and hits."""
+    inputs: FrameInputs, *, keep_state: bool, statistics: GaussianStatistics | None
+) -> tuple[Frame, list[CameraState], int, int]:
+    """Render all cameras; returns pictures, the state of each (none unless asked for), and the numbers of rows and hits."""
+    from kinosplat.render.rasterize import Frame
+
+    def picture(wanted: bool, *channels: int) -> Tensor | None:
+        return inputs.background.new_empty(shape + channels) if wanted else None
+
+    shape = (inputs.n_cameras, inputs.height, inputs.width)
+    out = Frame(
+        rgb=inputs.background.new_empty(*shape, 3),
+        alpha=inputs.background.new_empty(shape),
+        depth_sum=picture(inputs.depth),
+        normal=picture(inputs.normal, 3),
+        features=picture(inputs.n_features > 0, inputs.n_features),
+        median_depth=picture(inputs.median_depth),
+    )
+    states, n_rows, n_hits = [], 0, 0
+    for camera in range(inputs.n_cameras):
+        state, n_hits_of_camera = _camera_forward(inputs, camera, out, statistics)
+        n_rows, n_hits = n_rows + state.n_rows, n_hits + n_hits_of_camera
+        if keep_state:
+            states.append(state)
+    return out, states, n_rows, n_hits
+
+
+def _camera_forward(
+    inputs: FrameInputs, camera: int, out: Frame, statistics: GaussianStatistics | None
+) -> tuple[CameraState, int]:
+    """Render one camera into `out`; returns its state and the number of hits."""
     means = inputs.gaussians["means"]
     n, dtype = means.shape[0], means.dtype
     width, height, n_threads = inputs.width, inputs.height, torch.get_num_threads()
@@ -57,12 +86,14 @@ def render_forward(
 
     indices = torch.empty(n, dtype=torch.int32)
     records = torch.empty(n, native.record_stride(n_channels), dtype=dtype)
+    depths = torch.empty(n, dtype=dtype)
     ellipses = torch.empty(n, native.N_ELLIPSE_FIELDS, dtype=dtype)
     hit_offsets = torch.empty(n + 1, dtype=torch.int32)
     n_rows, n_hits = native.project_forward(
-        **_projection_arguments(inputs),
+        **_projection_arguments(inputs, camera),
         indices=indices,
         records=records,
+        depths=depths,
         ellipses=ellipses,
         hit_offsets=hit_offsets,
         chunk_rows=torch.empty(native.n_project_chunks(n), dtype=torch.int32),
@@ -79,6 +110,7 @@ def render_forward(
         height=height,
         n_channels=n_channels,
         records=records,
+        depths=depths,
         ellipses=ellipses,
         hit_offsets=hit_offsets,
         keys=torch.empty(2, n_rows, dtype=torch.int64),
@@ -90,10 +122,11 @@ def render_forward(
         n_threads=n_threads,
     )
 
-    state = FrameState(
+    state = CameraState(
         n_rows=n_rows,
         indices=indices,
         records=records,
+        depths=depths,
         hit_offsets=hit_offsets,
         tile_offsets=tile_offsets,
         hit_rows=hit_rows,
@@ -105,17 +138,14 @@ def render_forward(
     hit_weights = torch.empty(n_hits, dtype=dtype) if wants_hits else None
     hit_pixels = torch.empty(n_hits, dtype=dtype) if wants_hits else None
     native.blend_forward(
-        **_blend_arguments(inputs, state),
-        out_rgb=out.rgb,
-        **({"out_depth": out.depth_sum} if inputs.depth else {}),
-        **({"out_normal": out.normal} if inputs.normal else {}),
-        **({"out_features": out.features} if inputs.n_features else {}),
-        median_depth=out.median_depth,
+        **_blend_arguments(inputs, camera, state),
+        **{f"out_{name}": tensor for name, tensor in _channels_of(inputs, out, camera).items()},
+        median_depth=_of_camera(out.median_depth, camera),
         hit_weights=hit_weights,
         hit_pixels=hit_pixels,
         n_threads=n_threads,
     )
-    torch.sub(1.0, state.transmittance, out=out.alpha)
+    torch.sub(1.0, state.transmittance, out=out.alpha[camera])
     if statistics is not None:
         native.add_statistics(
             n_rows=n_rows,
@@ -131,37 +161,57 @@ def render_forward(
             visible=statistics.visible,
             n_threads=n_threads,
         )
-    return (state if keep_state else None), n_rows, n_hits
+    return state, n_hits
 
 
 def render_backward(
     inputs: FrameInputs,
-    state: FrameState,
+    state: list[CameraState],
+    pictures: Frame,
     gradients: FrameGradients,
-    out: InputGradients,
     *,
     statistics: GaussianStatistics | None,
+) -> InputGradients:
+    """Gradients of everything that went in, from those of the pictures."""
+    from kinosplat.render.rasterize import InputGradients
+
+    out = InputGradients(
+        gaussians={name: torch.zeros_like(tensor) for name, tensor in inputs.gaussians.items()},
+        features=None if inputs.features is None else torch.zeros_like(inputs.features),
+        world_to_camera=torch.zeros_like(inputs.world_to_camera),
+        K=torch.zeros_like(inputs.K),
+        background=torch.zeros_like(inputs.background),
+    )
+    for camera, camera_state in enumerate(state):
+        _camera_backward(inputs, camera, camera_state, gradients, out, statistics)
+    return out
+
+
+def _camera_backward(
+    inputs: FrameInputs,
+    camera: int,
+    state: CameraState,
+    gradients: FrameGradients,
+    out: InputGradients,
+    statistics: GaussianStatistics | None,
 ) -> None:
-    """Add the gradients of one camera's pictures to those of everything that went in."""
+    """Add the gradients of one camera's pictures to `out`."""
     n_threads = torch.get_num_threads()
     dtype = state.records.dtype
     n_hits, n_channels = state.hit_rows.shape[0], inputs.n_channels
     hit_gradients = torch.empty(n_hits, native.N_MOMENTS + n_channels, dtype=dtype)
     tile_backgrounds = torch.empty(native.n_tiles(inputs.width, inputs.height), n_channels, dtype=dtype)
     native.blend_backward(
-        **_blend_arguments(inputs, state),
-        dL_drgb=gradients.rgb,
-        **({"dL_ddepth": gradients.depth_sum} if inputs.depth else {}),
-        **({"dL_dnormal": gradients.normal} if inputs.normal else {}),
-        **({"dL_dfeatures": gradients.features} if inputs.n_features else {}),
-        dL_dalpha=gradients.alpha,
+        **_blend_arguments(inputs, camera, state),
+        **{f"dL_d{name}": tensor for name, tensor in _channels_of(inputs, gradients, camera).items()},
+        dL_dalpha=_of_camera(gradients.alpha, camera),
         hit_gradients=hit_gradients,
         tile_backgrounds=tile_backgrounds,
         n_threads=n_threads,
     )
-    out.background.add_(tile_backgrounds[:, :3].sum(dim=0))
+    out.background[camera].add_(tile_backgrounds[:, :3].sum(dim=0))
     native.project_backward(
-        **_projection_arguments(inputs),
+        **_projection_arguments(inputs, camera),
         n_rows=state.n_rows,
         indices=state.indices,
         hit_offsets=state.hit_offsets,
@@ -169,26 +219,42 @@ def render_backward(
         hit_gradients=hit_gradients,
         **{f"dL_d{name}": tensor for name, tensor in out.gaussians.items()},
         **({"dL_dfeatures": out.features} if inputs.n_features else {}),
-        dL_dworld_to_camera=out.world_to_camera,
-        dL_dK=out.K,
+        dL_dworld_to_camera=out.world_to_camera[camera],
+        dL_dK=out.K[camera],
         screen_gradient=None if statistics is None else statistics.screen_gradient,
         n_threads=n_threads,
     )
 
 
-def _projection_arguments(inputs: FrameInputs) -> dict[str, Any]:
+def _of_camera(tensor: Tensor | None, camera: int) -> Tensor | None:
+    return None if tensor is None else tensor[camera]
+
+
+def _channels_of(inputs: FrameInputs, pictures: Frame | FrameGradients, camera: int) -> dict[str, Tensor | None]:
+    """The blended channels of one camera by the name the native module gives them, without those nobody asked for."""
+    channels = {"rgb": pictures.rgb}
+    if inputs.depth:
+        channels["depth"] = pictures.depth_sum
+    if inputs.normal:
+        channels["normal"] = pictures.normal
+    if inputs.n_features:
+        channels["features"] = pictures.features
+    return {name: _of_camera(tensor, camera) for name, tensor in channels.items()}
+
+
+def _projection_arguments(inputs: FrameInputs, camera: int) -> dict[str, Any]:
     still = dict.fromkeys(("displacements", "time_centres", "log_durations"))
     return {
         **still,
         **inputs.gaussians,
         "features": inputs.features,
-        "world_to_camera": inputs.world_to_camera,
-        "K": inputs.K,
+        "world_to_camera": inputs.world_to_camera[camera],
+        "K": inputs.K[camera],
         "width": inputs.width,
         "height": inputs.height,
         "near": inputs.near,
         "far": inputs.far,
-        "time": inputs.time,
+        "time": inputs.times[camera],
         "antialiased": inputs.antialiased,
         "sh_degree": inputs.sh_degree,
         "depth": inputs.depth,
@@ -196,15 +262,16 @@ def _projection_arguments(inputs: FrameInputs) -> dict[str, Any]:
     }
 
 
-def _blend_arguments(inputs: FrameInputs, state: FrameState) -> dict[str, Any]:
+def _blend_arguments(inputs: FrameInputs, camera: int, state: CameraState) -> dict[str, Any]:
     return {
         "width": inputs.width,
         "height": inputs.height,
         "depth": inputs.depth,
         "normal": inputs.normal,
         "n_features": inputs.n_features,
-        "background": inputs.background,
+        "background": inputs.background[camera],
         "records": state.records,
+        "depths": state.depths,
         "tile_offsets": state.tile_offsets,
         "hit_rows": state.hit_rows,
         "hit_slots": state.hit_slots,

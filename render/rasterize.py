@@ -49,24 +49,24 @@ class RasterSettings:
 
 @dataclass(frozen=True)
 class FrameInputs:
-    """Everything one camera's picture depends on, as the backends read it; tensors are detached."""
+    """Everything the pictures of C cameras depend on, as the backends read it; tensors are detached."""
 
     gaussians: dict[str, Tensor]
     """Parameter name to tensor, without the time parameters of a static set."""
     features: Tensor | None
     """(N, F), None when there are none."""
     world_to_camera: Tensor
-    """(4, 4)."""
+    """(C, 4, 4)."""
     K: Tensor
-    """(3, 3)."""
+    """(C, 3, 3)."""
     background: Tensor
-    """(3,)."""
+    """(C, 3)."""
     width: int
     """Pixels."""
     height: int
     """Pixels."""
-    time: float | None
-    """Seconds; None for a static set."""
+    times: tuple[float | None, ...]
+    """Seconds, one a camera; None in a static set."""
     sh_degree: int
     """Used degree, at most what is stored."""
     antialiased: bool
@@ -79,6 +79,17 @@ class FrameInputs:
     """Whether depth is a channel."""
     normal: bool
     """Whether the normal is three channels."""
+    median_depth: bool
+    """Whether the median depth is wanted."""
+    camera_gradient: bool
+    """Whether the backward pass has to give gradients of world_to_camera and K."""
+    background_gradient: bool
+    """Whether the backward pass has to give the gradient of the background."""
+
+    @property
+    def n_cameras(self) -> int:
+        """C."""
+        return len(self.times)
 
     @property
     def n_features(self) -> int:
@@ -93,28 +104,25 @@ class FrameInputs:
 
 @dataclass(frozen=True)
 class Frame:
-    """Pictures of one camera (or all C of them, with one more dimension), written by a backend."""
+    """Pictures of C cameras, written by a backend."""
 
     rgb: Tensor
-    """(H, W, 3)."""
+    """(C, H, W, 3)."""
     alpha: Tensor
-    """(H, W)."""
+    """(C, H, W)."""
     depth_sum: Tensor | None
-    """(H, W), blended depth, not yet divided by alpha."""
+    """(C, H, W), blended depth, not yet divided by alpha."""
     normal: Tensor | None
-    """(H, W, 3)."""
+    """(C, H, W, 3)."""
     features: Tensor | None
-    """(H, W, F)."""
+    """(C, H, W, F)."""
     median_depth: Tensor | None
-    """(H, W)."""
-
-    def __getitem__(self, camera: int) -> Frame:
-        return Frame(**{name: None if t is None else t[camera] for name, t in vars(self).items()})
+    """(C, H, W)."""
 
 
 @dataclass(frozen=True)
 class FrameGradients:
-    """Gradients of the loss by the pictures of one camera; None where a picture was not used."""
+    """Gradients of the loss by the pictures of C cameras, shaped like them; None where a picture was not used."""
 
     rgb: Tensor | None
     alpha: Tensor | None
@@ -125,13 +133,13 @@ class FrameGradients:
 
 @dataclass(frozen=True)
 class InputGradients:
-    """Gradients that a backend adds to: of the Gaussians over all cameras, and of one camera's own tensors."""
+    """Gradients by what went in, shaped like it; those of cameras and background may be None where they are not wanted."""
 
     gaussians: dict[str, Tensor]
     features: Tensor | None
-    world_to_camera: Tensor
-    K: Tensor
-    background: Tensor
+    world_to_camera: Tensor | None
+    K: Tensor | None
+    background: Tensor | None
 
 
 def rasterize(
@@ -239,7 +247,8 @@ def _rasterize_native(
         *pictures, n_visible, n_hits = _Rasterize.apply(call, *tensors)
         frames = Frame(*pictures)
     else:
-        frames, _, n_visible, n_hits = call.render([tensor.detach() for tensor in tensors], keep_state=False)
+        inputs = call.inputs([tensor.detach() for tensor in tensors])
+        frames, _, n_visible, n_hits = call.passes.render_forward(inputs, keep_state=False, statistics=statistics)
     depth = None
     if frames.depth_sum is not None:
         depth = frames.depth_sum / torch.where(frames.alpha > 0, frames.alpha, 1.0)
@@ -271,87 +280,64 @@ class _Call:
     settings: RasterSettings
     statistics: GaussianStatistics | None
 
-    def frame_inputs(self, tensors: Sequence[Tensor], camera: int) -> FrameInputs:
-        """What camera number `camera` sees."""
+    def inputs(self, tensors: Sequence[Tensor], needs_gradient: Sequence[bool] | None = None) -> FrameInputs:
+        """What the backends read; `needs_gradient` says so of each tensor, in their order."""
         n = len(self.names)
+        world_to_camera, K, background = tensors[n : n + 3]
         return FrameInputs(
             gaussians=dict(zip(self.names, tensors[:n], strict=True)),
             features=tensors[n + 3] if len(tensors) > n + 3 else None,
-            world_to_camera=tensors[n][camera],
-            K=tensors[n + 1][camera],
-            background=tensors[n + 2][camera],
+            world_to_camera=world_to_camera,
+            K=K,
+            background=background,
             width=self.width,
             height=self.height,
-            time=self.times[camera],
+            times=self.times,
             sh_degree=self.sh_degree,
             antialiased=self.settings.antialiased,
             near=self.settings.near,
             far=self.settings.far,
             depth=self.settings.depth,
             normal=self.settings.normal,
+            median_depth=self.settings.median_depth,
+            camera_gradient=needs_gradient is not None and (needs_gradient[n] or needs_gradient[n + 1]),
+            background_gradient=needs_gradient is not None and needs_gradient[n + 2],
         )
-
-    def render(self, tensors: Sequence[Tensor], *, keep_state: bool) -> tuple[Frame, list[Any], int, int]:
-        """Pictures of all cameras, the backend's state of each, and the total numbers of rows and hits."""
-        n_cameras = len(self.times)
-        inputs = [self.frame_inputs(tensors, camera) for camera in range(n_cameras)]
-
-        def picture(wanted: bool, *channels: int) -> Tensor | None:
-            if not wanted:
-                return None
-            return tensors[0].new_empty(n_cameras, self.height, self.width, *channels)
-
-        n_features = inputs[0].n_features
-        frames = Frame(
-            rgb=tensors[0].new_empty(n_cameras, self.height, self.width, 3),
-            alpha=tensors[0].new_empty(n_cameras, self.height, self.width),
-            depth_sum=picture(self.settings.depth),
-            normal=picture(self.settings.normal, 3),
-            features=picture(n_features > 0, n_features),
-            median_depth=picture(self.settings.median_depth),
-        )
-        states, n_visible, n_hits = [], 0, 0
-        for camera in range(n_cameras):
-            state, n_rows, n_frame_hits = self.passes.render_forward(
-                inputs[camera], frames[camera], keep_state=keep_state, statistics=self.statistics
-            )
-            states.append(state)
-            n_visible += n_rows
-            n_hits += n_frame_hits
-        return frames, states, n_visible, n_hits
 
 
 class _Rasterize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: _Call, *tensors: Tensor) -> Any:
-        frames, states, n_visible, n_hits = call.render([tensor.detach() for tensor in tensors], keep_state=True)
-        ctx.call, ctx.states = call, states
-        ctx.save_for_backward(*tensors)
+        inputs = call.inputs([tensor.detach() for tensor in tensors])
+        frames, state, n_visible, n_hits = call.passes.render_forward(
+            inputs, keep_state=True, statistics=call.statistics
+        )
+        ctx.call, ctx.state, ctx.n_inputs = call, state, len(tensors)
+        pictures = tuple(vars(frames).values())
+        ctx.save_for_backward(*tensors, *pictures)
         ctx.set_materialize_grads(False)
         if frames.median_depth is not None:
             ctx.mark_non_differentiable(frames.median_depth)
-        return (*vars(frames).values(), n_visible, n_hits)
+        return (*pictures, n_visible, n_hits)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *dL_dpictures: Tensor | None) -> Any:
         call: _Call = ctx.call
-        tensors = [tensor.detach() for tensor in ctx.saved_tensors]
-        pictures = [None if g is None else g.contiguous() for g in dL_dpictures[:5]]
-        gradients = [torch.zeros_like(tensor) for tensor in tensors]
-        n = len(call.names)
-        for camera, state in enumerate(ctx.states):
-            call.passes.render_backward(
-                call.frame_inputs(tensors, camera),
-                state,
-                FrameGradients(*(None if g is None else g[camera] for g in pictures)),
-                InputGradients(
-                    gaussians=dict(zip(call.names, gradients[:n], strict=True)),
-                    features=gradients[n + 3] if len(gradients) > n + 3 else None,
-                    world_to_camera=gradients[n][camera],
-                    K=gradients[n + 1][camera],
-                    background=gradients[n + 2][camera],
-                ),
-                statistics=call.statistics,
-            )
-        return None, *(g if needed else None for g, needed in zip(gradients, ctx.needs_input_grad[1:], strict=True))
+        saved = [None if tensor is None else tensor.detach() for tensor in ctx.saved_tensors]
+        needed = ctx.needs_input_grad[1:]
+        gradients: InputGradients = call.passes.render_backward(
+            call.inputs(saved[: ctx.n_inputs], needed),
+            ctx.state,
+            Frame(*saved[ctx.n_inputs :]),
+            FrameGradients(*(None if g is None else g.contiguous() for g in dL_dpictures[:5])),
+            statistics=call.statistics,
+        )
+        ordered = [
+            *(gradients.gaussians[name] for name in call.names),
+            gradients.world_to_camera,
+            gradients.K,
+            gradients.background,
+            *([] if gradients.features is None else [gradients.features]),
+        ]
+        return None, *(g if wanted else None for g, wanted in zip(ordered, needed, strict=True))

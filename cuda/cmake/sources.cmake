@@ -13,7 +13,17 @@ set(KINOSPLAT_CPU_SOURCES
 )
 
 # One pair of .cu files a pass, under gpu/, like the CPU's.
-set(KINOSPLAT_GPU_SOURCES)
+set(KINOSPLAT_GPU_SOURCES
+  gpu/adam.cu
+  gpu/bin.cu
+  gpu/bindings.cpp
+  gpu/blend_backward.cu
+  gpu/blend_forward.cu
+  gpu/channels.cu
+  gpu/project_backward.cu
+  gpu/project_forward.cu
+  gpu/ssim.cu
+)
 
 find_package(Threads REQUIRED)
 nanobind_add_module(_native NB_STATIC bindings.cpp ${KINOSPLAT_CPU_SOURCES})
@@ -42,9 +52,7 @@ if(KINOSPLAT_CUDA AND KINOSPLAT_GPU_SOURCES)
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
     set(KINOSPLAT_HAS_CUDA 1)
-    if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-      set(CMAKE_CUDA_ARCHITECTURES native)
-    endif()
+    include(cmake/cuda_architectures.cmake)
     enable_language(CUDA)
     find_package(CUDAToolkit REQUIRED)
     target_sources(_native PRIVATE ${KINOSPLAT_GPU_SOURCES})

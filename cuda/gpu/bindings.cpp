@@ -2,11 +2,13 @@
 // arrays come as plain addresses in named arguments; render/native_cuda.py checks device, dtype, shape and contiguity before.
 #include "gpu/bindings.h"
 
-#include <nanobind/stl/tuple.h>
-#include <tuple>
+#include <algorithm>
+#include <nanobind/stl/vector.h>
+#include <type_traits>
+#include <vector>
 
 #include "gpu/adam.h"
-#include "gpu/device.cuh"
+#include "gpu/check.h"
 #include "gpu/photometric.h"
 #include "gpu/scratch.h"
 
@@ -15,6 +17,11 @@ namespace {
 
 namespace nb = nanobind;
 using Address = uintptr_t;
+
+template <class T>
+struct TypeOf {
+    using type = T;
+};
 
 template <class T>
 T* at(Address address) {
@@ -156,8 +163,8 @@ void bind_frame(nb::module_& module) {
                 nb::arg("sh_rest"), nb::arg("displacements") = 0, nb::arg("time_centres") = 0,
                 nb::arg("log_durations") = 0, nb::arg("features") = 0);
     };
-    gaussians(std::common_type<const float>{}, "GaussianArrays", "Addresses of the parameters; 0 where there is none.");
-    gaussians(std::common_type<float>{}, "GaussianGradients", "Addresses of the gradients; 0 where none is wanted.");
+    gaussians(TypeOf<const float>{}, "GaussianArrays", "Addresses of the parameters; 0 where there is none.");
+    gaussians(TypeOf<float>{}, "GaussianGradients", "Addresses of the gradients; 0 where none is wanted.");
 
     nb::class_<StatisticsArrays>(module, "StatisticsArrays", "Addresses of the accumulators.")
         .def(
@@ -174,19 +181,29 @@ void bind_frame(nb::module_& module) {
         .def(
             "__init__",
             [](Frame* self, const GaussianArrays<const float>& gaussians, const StatisticsArrays& statistics,
-               Address world_to_camera, Address K, Address times, Address background, int n_gaussians, int n_cameras,
-               int width, int height, int n_sh_rest, int sh_degree, int n_features, float near, float far,
+               Address world_to_camera, Address K, const std::vector<float>& times, Address background, int n_gaussians,
+               int n_cameras, int width, int height, int n_sh_rest, int sh_degree, int n_features, float near, float far,
                bool antialiased, bool depth_channel, bool normal_channel, bool packed) {
-                new (self) Frame{gaussians,         at<const float>(world_to_camera),
-                                 at<const float>(K), at<const float>(times),
-                                 at<const float>(background), statistics,
-                                 n_gaussians,       n_cameras,
-                                 width,             height,
-                                 n_sh_rest,         sh_degree,
-                                 n_features,        near,
-                                 far,               antialiased,
-                                 depth_channel,     normal_channel,
-                                 packed};
+                Frame* frame = new (self) Frame{};
+                frame->gaussians = gaussians;
+                frame->statistics = statistics;
+                frame->world_to_camera = at<const float>(world_to_camera);
+                frame->K = at<const float>(K);
+                frame->background = at<const float>(background);
+                std::copy_n(times.begin(), std::min(times.size(), size_t(kMaxCameras)), frame->times);
+                frame->n_gaussians = n_gaussians;
+                frame->n_cameras = n_cameras;
+                frame->width = width;
+                frame->height = height;
+                frame->n_sh_rest = n_sh_rest;
+                frame->sh_degree = sh_degree;
+                frame->n_features = n_features;
+                frame->near = near;
+                frame->far = far;
+                frame->antialiased = antialiased;
+                frame->depth_channel = depth_channel;
+                frame->normal_channel = normal_channel;
+                frame->packed = packed;
             },
             nb::arg("gaussians"), nb::arg("statistics"), nb::arg("world_to_camera"), nb::arg("K"), nb::arg("times"),
             nb::arg("background"), nb::arg("n_gaussians"), nb::arg("n_cameras"), nb::arg("width"), nb::arg("height"),
@@ -282,7 +299,8 @@ void bind(nb::module_& module) {
         nb::arg("eps"), nb::arg("step_size"), nb::arg("inverse_sqrt_second_correction"), "One Adam update in place.");
 
     module.attr("ROW_GRADIENT_FLOATS") = kRowGradientFloats;
-    module.attr("MAX_IMAGE_SIZE") = 4096 * kTileSize;
+    module.attr("MAX_CAMERAS") = kMaxCameras;
+    module.attr("MAX_IMAGE_SIZE") = kMaxImageSize;
 }
 
 } // namespace kinosplat::gpu

@@ -1,23 +1,14 @@
-// What every kernel needs: launch checks, warp sums, copies of rows to shared memory, and a scan chained through blocks.
+// What every kernel needs: warp sums, copies of rows to shared memory, and a scan chained through blocks.
 #pragma once
 
 #include <cstdint>
-#include <cuda_runtime.h>
-#include <stdexcept>
-#include <string>
+
+#include "gpu/check.h"
 
 namespace kinosplat::gpu {
 
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
-
-inline void check(cudaError_t status, const char* what) {
-    if (status != cudaSuccess)
-        throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
-}
-
-// After every launch: a bad configuration or an architecture missing from the build shows up here.
-inline void check_launch(const char* pass) { check(cudaGetLastError(), pass); }
 
 template <class Integer>
 __host__ __device__ constexpr Integer divide_up(Integer a, Integer b) {

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cuda_runtime.h>
 
+#include "constants.h"
+
 namespace kinosplat::gpu {
 
 // Parameters (const float) or their gradients (float), laid out as render/gaussians.py says; null where there is none.
@@ -32,13 +34,19 @@ struct StatisticsArrays {
     bool* visible;
 };
 
+// A span of tiles has 12 bits for a column: no picture may be wider or higher.
+constexpr int kMaxImageSize = 4096 * kTileSize;
+
+// Their times travel with the kernels' arguments, which are limited to 4 KiB.
+constexpr int kMaxCameras = 64;
+
 struct Frame {
     GaussianArrays<const float> gaussians;
     const float* world_to_camera; // (C, 4, 4)
     const float* K;               // (C, 3, 3)
-    const float* times;           // (C,) seconds, null in a static set
     const float* background;      // (C, 3)
     StatisticsArrays statistics;
+    float times[kMaxCameras]; // seconds, read in a moving set only
     int n_gaussians, n_cameras, width, height;
     int n_sh_rest; // stored coefficients a colour beyond the first
     int sh_degree; // used

@@ -77,9 +77,6 @@ struct TileSpan {
     }
 };
 
-// The whole span has 12 bits for a column: no image may be wider or higher.
-constexpr int kMaxImageSize = 4096 * kTileSize;
-
 __device__ inline TileSpan tile_span(const ScreenGaussian<float>& s, const Falloff& falloff, int width, int height) {
     const TileOverlap<float> overlap = tile_overlap(s, width, height);
     const unsigned n_rows = overlap.rows.end - overlap.rows.begin;

@@ -1,0 +1,22 @@
+# For which GPUs code is built. By default for those of this machine; where it has none, intermediate code for compute capability
+# 8.0 that the driver of any later GPU compiles when it first loads the module, so that a build without a GPU stays quick.
+# Wheels name theirs: -C cmake.define.KINOSPLAT_CUDA_ARCHITECTURES="75;80;86;89;90;100;120"
+set(KINOSPLAT_CUDA_ARCHITECTURES "auto" CACHE STRING "List of compute capabilities, or auto")
+if(DEFINED CMAKE_CUDA_ARCHITECTURES)
+  # Asked for by the builder, also through the environment variable CUDAARCHS.
+elseif(NOT KINOSPLAT_CUDA_ARCHITECTURES STREQUAL "auto")
+  set(CMAKE_CUDA_ARCHITECTURES "${KINOSPLAT_CUDA_ARCHITECTURES}")
+else()
+  find_program(KINOSPLAT_NVIDIA_SMI nvidia-smi)
+  set(gpus "")
+  if(KINOSPLAT_NVIDIA_SMI)
+    execute_process(COMMAND "${KINOSPLAT_NVIDIA_SMI}" --query-gpu=compute_cap --format=csv,noheader
+                    OUTPUT_VARIABLE gpus OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+  endif()
+  if(gpus)
+    set(CMAKE_CUDA_ARCHITECTURES native)
+  else()
+    set(CMAKE_CUDA_ARCHITECTURES 80-virtual)
+  endif()
+endif()
+message(STATUS "kinosplat: building the CUDA backend for ${CMAKE_CUDA_ARCHITECTURES}")

@@ -1,0 +1,396 @@
+"""The order of the CUDA backend's passes and who allocates what (cuda/gpu/frame.h has the contract of each pass).
+
+Torch allocates everything, on the current stream of the tensors' device. All cameras of a call go through the passes together. The
+only wait is for the numbers of visible rows and hits, after which exactly as much memory is taken as is needed. Arrays are handed
+over as addresses, checked here: a tensor of the wrong device, dtype, shape or layout raises ValueError naming it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from kinosplat._native import gpu as native
+from kinosplat.errors import BackendError, InputError
+
+if TYPE_CHECKING:
+    from kinosplat.render.rasterize import Frame, FrameGradients, FrameInputs, InputGradients
+    from kinosplat.render.statistics import GaussianStatistics
+
+GAUSSIAN_SHAPES: dict[str, tuple[int, ...]] = {
+    "means": (3,),
+    "quats": (4,),
+    "log_scales": (3,),
+    "opacity_logits": (),
+    "sh_dc": (3,),
+    "displacements": (3,),
+    "time_centres": (),
+    "log_durations": (),
+}
+READ_BY_16_BYTES = ("quats", "sh_rest")
+STATISTICS_DTYPES = {
+    "blend_weight": torch.float32,
+    "n_pixels": torch.int32,
+    "screen_gradient": torch.float32,
+    "n_seen": torch.int32,
+    "max_radius": torch.float32,
+    "visible": torch.bool,
+}
+MAX_PAIRS = 2**28 - 1
+MAX_HITS = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class FrameState:
+    """What the backward pass needs of the forward pass: 64 bytes a pair of a Gaussian and a camera, 4 a hit, 4 a pixel."""
+
+    frame: Any
+    """Inputs and settings, as the native module holds them."""
+    counts: Any
+    """Numbers of rows and hits."""
+    rows: Tensor
+    """Records of the visible rows, which Gaussian each is, and the way back."""
+    channels: Tensor | None
+    """(rows, channels beside the colour)."""
+    hits: Tensor
+    """(hits,) int32, rows grouped by tile in order of depth."""
+    ranges: Tensor
+    """(tiles, 2) int32, begin and end of each tile in `hits`."""
+    n_blended: Tensor
+    """(C, H, W) int32, how far into its tile's list a pixel came."""
+    picture_channels: Tensor | None
+    """(C, H, W, channels) as blended."""
+
+
+class _Checked:
+    """Addresses of tensors on one device, each checked first."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def __call__(
+        self,
+        name: str,
+        tensor: Tensor | None,
+        shape: tuple[int, ...],
+        dtype: torch.dtype = torch.float32,
+        alignment: int = 4,
+    ) -> int:
+        """Address of `tensor`, 0 for None; a multiple of `alignment` bytes."""
+        if tensor is None:
+            return 0
+        if tensor.device != self.device:
+            raise InputError(f"{name} must be on {self.device}, got {tensor.device}; move it there first.")
+        if tensor.dtype != dtype:
+            raise InputError(f"{name} must be {_name(dtype)}, got {_name(tensor.dtype)}; convert it first.")
+        if tensor.shape != shape:
+            raise InputError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}.")
+        if not tensor.is_contiguous():
+            raise InputError(f"{name} must be contiguous; call .contiguous() on it first.")
+        address = tensor.data_ptr()
+        if address % alignment:
+            raise InputError(f"{name} must start at a multiple of {alignment} bytes; call .clone() on it first.")
+        return address
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _queue(device: torch.device) -> Any:
+    return native.Queue(device.index, torch.cuda.current_stream(device).cuda_stream)
+
+
+def _run(function: Any, *arguments: Any) -> Any:
+    """Call a native pass; what CUDA reports comes out as BackendError in one sentence."""
+    try:
+        return function(*arguments)
+    except RuntimeError as error:
+        if "no kernel image" in str(error) or "unsupported toolchain" in str(error):
+            capability = ".".join(map(str, torch.cuda.get_device_capability()))
+            raise BackendError(
+                f"This build of kinosplat has no code for this GPU (compute capability {capability}); reinstall it from "
+                "source on this machine."
+            ) from error
+        raise BackendError(f"The CUDA backend failed: {error}.") from error
+
+
+def render_forward(
+    inputs: FrameInputs, *, keep_state: bool, statistics: GaussianStatistics | None
+) -> tuple[Frame, FrameState | None, int, int]:
+    """Render all cameras; returns pictures, the state (None unless asked for), and the numbers of rows and hits."""
+    from kinosplat.render.rasterize import Frame
+
+    n_cameras, height, width = inputs.n_cameras, inputs.height, inputs.width
+    n_features = inputs.n_features
+    device = inputs.gaussians["means"].device
+    n_channels = inputs.n_channels - 3
+    packed = not keep_state and n_channels == 0 and not inputs.median_depth and statistics is None
+    frame = _native_frame(inputs, statistics, packed=packed)
+
+    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=device)
+
+    def memory(n_bytes: int) -> Tensor:
+        return empty(n_bytes, dtype=torch.uint8)
+
+    queue = _queue(device)
+    rows = memory(frame.row_bytes(keep_state))
+    project_scratch = memory(frame.project_bytes())
+    counts = _run(native.project, frame, queue, project_scratch.data_ptr(), rows.data_ptr(), keep_state)
+    if counts.n_hits > MAX_HITS:
+        raise InputError(
+            "the picture has more than 2^31 - 1 pairs of a Gaussian and a tile; render it smaller, or fewer cameras at once."
+        )
+
+    bin_scratch = memory(frame.bin_bytes(counts))
+    hits = [empty(counts.n_hits, dtype=torch.int32) for _ in range(2)]
+    ranges = empty(frame.n_tiles, 2, dtype=torch.int32)
+    kept = _run(
+        native.bin,
+        frame,
+        counts,
+        queue,
+        project_scratch.data_ptr(),
+        rows.data_ptr(),
+        keep_state,
+        bin_scratch.data_ptr(),
+        hits[0].data_ptr(),
+        hits[1].data_ptr(),
+        ranges.data_ptr(),
+    )
+    del project_scratch, bin_scratch
+
+    rgb, alpha = empty(n_cameras, height, width, 3), empty(n_cameras, height, width)
+    channels = empty(counts.n_rows, n_channels) if n_channels else None
+    picture_channels = empty(n_cameras, height, width, n_channels) if n_channels else None
+    median_depth = empty(n_cameras, height, width) if inputs.median_depth else None
+    n_blended = empty(n_cameras, height, width, dtype=torch.int32) if keep_state else None
+    _run(
+        native.blend,
+        frame,
+        counts,
+        queue,
+        rows.data_ptr(),
+        keep_state,
+        _address(channels),
+        hits[kept].data_ptr(),
+        ranges.data_ptr(),
+        native.Pictures(
+            rgb=rgb.data_ptr(),
+            alpha=alpha.data_ptr(),
+            channels=_address(picture_channels),
+            median_depth=_address(median_depth),
+            n_blended=_address(n_blended),
+        ),
+    )
+    depth_sum = normal = features = None
+    if picture_channels is not None:
+        n_depth, n_normal = int(inputs.depth), 3 * int(inputs.normal)
+        depth, normals, feature_maps = picture_channels.split([n_depth, n_normal, n_features], dim=3)
+        depth_sum = depth[..., 0].contiguous() if n_depth else None
+        normal = normals.contiguous() if n_normal else None
+        features = feature_maps.contiguous() if n_features else None
+    pictures = Frame(
+        rgb=rgb, alpha=alpha, depth_sum=depth_sum, normal=normal, features=features, median_depth=median_depth
+    )
+    state = None
+    if n_blended is not None:
+        state = FrameState(
+            frame=frame,
+            counts=counts,
+            rows=rows,
+            channels=channels,
+            hits=hits[kept],
+            ranges=ranges,
+            n_blended=n_blended,
+            picture_channels=picture_channels,
+        )
+    return pictures, state, counts.n_rows, counts.n_hits
+
+
+def render_backward(
+    inputs: FrameInputs,
+    state: FrameState,
+    pictures: Frame,
+    gradients: FrameGradients,
+    *,
+    statistics: GaussianStatistics | None,
+) -> InputGradients:
+    """Gradients of everything that went in, from those of the pictures."""
+    from kinosplat.render.rasterize import InputGradients
+
+    device = state.rows.device
+    n_cameras, n_rows = inputs.n_cameras, state.counts.n_rows
+    n_channels = inputs.n_channels - 3
+    checked = _Checked(device)
+    dL_drgb = torch.zeros_like(pictures.rgb) if gradients.rgb is None else gradients.rgb
+    dL_dchannels = None
+    channel_gradients = None
+    if state.picture_channels is not None:
+        dL_dchannels = _join_channels(inputs, gradients, state.picture_channels)
+        channel_gradients = torch.empty(n_rows, n_channels, device=device)
+    moments = torch.empty(n_rows, native.ROW_GRADIENT_FLOATS, device=device)
+    out = InputGradients(
+        gaussians={name: torch.empty_like(tensor) for name, tensor in inputs.gaussians.items()},
+        features=None if inputs.features is None else torch.empty_like(inputs.features),
+        world_to_camera=torch.zeros(n_cameras, 4, 4, device=device) if inputs.camera_gradient else None,
+        K=torch.zeros(n_cameras, 3, 3, device=device) if inputs.camera_gradient else None,
+        background=torch.einsum("chw,chwk->ck", 1 - pictures.alpha, dL_drgb) if inputs.background_gradient else None,
+    )
+    picture_shape = (n_cameras, inputs.height, inputs.width)
+    frame = state.frame if statistics is None else _native_frame(inputs, statistics, packed=False)
+    _run(
+        native.backward,
+        frame,
+        state.counts,
+        _queue(device),
+        state.rows.data_ptr(),
+        _address(state.channels),
+        state.hits.data_ptr(),
+        state.ranges.data_ptr(),
+        native.Pictures(
+            rgb=pictures.rgb.data_ptr(),
+            alpha=pictures.alpha.data_ptr(),
+            channels=_address(state.picture_channels),
+            n_blended=state.n_blended.data_ptr(),
+        ),
+        native.PictureGradients(
+            rgb=checked("the gradient of rgb", dL_drgb, (*picture_shape, 3)),
+            alpha=checked("the gradient of alpha", gradients.alpha, picture_shape),
+            channels=_address(dL_dchannels),
+        ),
+        moments.data_ptr(),
+        _address(channel_gradients),
+        native.GaussianGradients(
+            **{name: tensor.data_ptr() for name, tensor in out.gaussians.items()}, features=_address(out.features)
+        ),
+        _address(out.world_to_camera),
+        _address(out.K),
+    )
+    return out
+
+
+def _native_frame(inputs: FrameInputs, statistics: GaussianStatistics | None, *, packed: bool) -> Any:
+    gaussians = inputs.gaussians
+    means = gaussians["means"]
+    n, n_cameras, n_sh_rest = means.shape[0], inputs.n_cameras, gaussians["sh_rest"].shape[1]
+    if n_cameras > native.MAX_CAMERAS:
+        raise InputError(f"cameras must be at most {native.MAX_CAMERAS} in one call, got {n_cameras}.")
+    if n * n_cameras > MAX_PAIRS:
+        raise InputError(f"Gaussians times cameras must be at most {MAX_PAIRS} in one call, got {n * n_cameras}.")
+    if max(inputs.width, inputs.height) > native.MAX_IMAGE_SIZE:
+        raise InputError(f"cameras must be at most {native.MAX_IMAGE_SIZE} pixels wide and high.")
+    checked = _Checked(means.device)
+    addresses = {
+        name: checked(name, gaussians.get(name), (n, *shape), alignment=16 if name in READ_BY_16_BYTES else 4)
+        for name, shape in {**GAUSSIAN_SHAPES, "sh_rest": (n_sh_rest, 3)}.items()
+    }
+    addresses["features"] = checked("features", inputs.features, (n, inputs.n_features))
+    accumulators = {}
+    if statistics is not None:
+        for name, dtype in STATISTICS_DTYPES.items():
+            accumulators[name] = checked(f"statistics.{name}", getattr(statistics, name), (n,), dtype, 1)
+    return native.Frame(
+        gaussians=native.GaussianArrays(**addresses),
+        statistics=native.StatisticsArrays(**accumulators),
+        world_to_camera=checked("world_to_camera", inputs.world_to_camera, (n_cameras, 4, 4)),
+        K=checked("K", inputs.K, (n_cameras, 3, 3)),
+        times=[0.0 if time is None else time for time in inputs.times],
+        background=checked("background", inputs.background, (n_cameras, 3)),
+        n_gaussians=n,
+        n_cameras=n_cameras,
+        width=inputs.width,
+        height=inputs.height,
+        n_sh_rest=n_sh_rest,
+        sh_degree=inputs.sh_degree,
+        n_features=inputs.n_features,
+        near=inputs.near,
+        far=inputs.far,
+        antialiased=inputs.antialiased,
+        depth_channel=inputs.depth,
+        normal_channel=inputs.normal,
+        packed=packed,
+    )
+
+
+def _join_channels(inputs: FrameInputs, gradients: FrameGradients, like: Tensor) -> Tensor:
+    """(C, H, W, channels) gradients side by side, zero where a picture was not used."""
+    joined = torch.zeros_like(like)
+    depth, normal, features = joined.split([int(inputs.depth), 3 * int(inputs.normal), inputs.n_features], dim=3)
+    if gradients.depth_sum is not None:
+        depth[..., 0] = gradients.depth_sum
+    if gradients.normal is not None:
+        normal.copy_(gradients.normal)
+    if gradients.features is not None:
+        features.copy_(gradients.features)
+    return joined
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def photometric(
+    rendered: Tensor, target: Tensor, mask: Tensor | None, ssim_weight: float, inverse_count: float, gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Sums (C, 2) float64 of the absolute differences and SSIM values, and dL_drendered where asked for."""
+    n, height, width, _ = rendered.shape
+    device = rendered.device
+    checked = _Checked(device)
+    sums = torch.empty(n, 2, dtype=torch.float64, device=device)
+    terms = torch.empty(3, *rendered.shape, device=device) if gradient else None
+    dL_drendered = torch.empty_like(rendered) if gradient else None
+    _run(
+        native.photometric,
+        _queue(device),
+        n,
+        height,
+        width,
+        checked("rendered", rendered, (n, height, width, 3)),
+        checked("target", target, (n, height, width, 3)),
+        checked("mask", mask, (n, height, width)),
+        ssim_weight,
+        inverse_count,
+        sums.data_ptr(),
+        _address(terms),
+        _address(dL_drendered),
+    )
+    return sums, dL_drendered
+
+
+def adam_step(
+    parameter: Tensor,
+    gradient: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    visible: Tensor | None,
+    *,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    step_size: float,
+    inverse_sqrt_second_correction: float,
+) -> None:
+    """One update in place of (N, D) tensors."""
+    n, row_size = parameter.shape
+    checked = _Checked(parameter.device)
+    _run(
+        native.adam_step,
+        _queue(parameter.device),
+        n,
+        row_size,
+        checked("parameter", parameter, (n, row_size), alignment=16),
+        checked("gradient", gradient, (n, row_size), alignment=16),
+        checked("exp_avg", exp_avg, (n, row_size), alignment=16),
+        checked("exp_avg_sq", exp_avg_sq, (n, row_size), alignment=16),
+        checked("visible", visible, (n,), torch.bool, alignment=1),
+        beta1,
+        beta2,
+        eps,
+        step_size,
+        inverse_sqrt_second_correction,
+    )
