@@ -72,23 +72,25 @@ class GroundTruth:
 
 def load_ground_truth(folder: str | Path) -> GroundTruth:
     """Reads `points.npz` of an `evaluation/` folder."""
-    with _open(Path(folder) / "points.npz") as archive:
-        try:
-            return GroundTruth(
-                object_names=tuple(str(name) for name in archive["object_names"]),
-                object_index=archive["object_index"],
-                colours=archive["colours"],
-                present=archive["present"],
-                _rest_points=archive["rest_points"],
-                _transforms=archive["transforms"],
-                _deformed_object=int(archive["deformed_object"]),
-                _deformed_points=archive["deformed_points"] * float(archive["deformed_unit"]),
-                _visible=archive["visible"],
-            )
-        except KeyError as error:
-            raise InputError(
-                f"{Path(folder) / 'points.npz'}: {error.args[0]}; is this an evaluation/ folder?"
-            ) from error
+    path = Path(folder) / "points.npz"
+    with _open(path) as archive:
+
+        def field(name: str) -> np.ndarray:
+            if name not in archive:
+                raise InputError(f"{path}: has no array '{name}'; restore it from the repository.")
+            return archive[name]
+
+        return GroundTruth(
+            object_names=tuple(str(name) for name in field("object_names")),
+            object_index=field("object_index"),
+            colours=field("colours"),
+            present=field("present"),
+            _rest_points=field("rest_points"),
+            _transforms=field("transforms"),
+            _deformed_object=int(field("deformed_object")),
+            _deformed_points=field("deformed_points") * float(field("deformed_unit")),
+            _visible=field("visible"),
+        )
 
 
 def load_depth(folder: str | Path, camera: str) -> np.ndarray:

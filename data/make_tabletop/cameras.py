@@ -58,6 +58,7 @@ def make_rig(scale: float = 1.0) -> list[RigCamera]:
     """
     generator = np.random.default_rng(SEED)
     rings = [(11, 33.0, 0.0), (7, 50.0, 14.0), (2, 70.0, 60.0)]
+    angles: list[tuple[float, float, Literal["train", "test"]]]
     angles = [(first + 360.0 * i / n, height, "train") for n, height, first in rings for i in range(n)]
     angles += [(17.0, 38.0, "test"), (112.0, 44.0, "test"), (200.0, 36.0, "test"), (295.0, 48.0, "test")]
     target = np.array([0.0, 0.0, 0.08])

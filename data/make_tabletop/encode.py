@@ -13,7 +13,7 @@ from make_tabletop.render import picture_path
 from make_tabletop.stage import FPS, N_FRAMES
 from PIL import Image
 
-QUALITY = "12"
+QUALITY = "10"
 """x264's constant rate factor; see README.md for the PSNR that it gives."""
 KEY_FRAMES = 10
 """Frames from one key frame to the next at most, so that seeking is cheap."""

@@ -6,6 +6,7 @@ Writes `points.npz` and `depth.npz` in the form that `kinosplat.data.ground_trut
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from make_tabletop.cameras import RigCamera
@@ -78,7 +79,8 @@ def write_evaluation(folder: Path, things: Sequence[Thing], rig: Sequence[RigCam
     testing = [camera for camera in rig if camera.split == "test"]
     times = np.arange(N_FRAMES) / FPS
 
-    visible, depth = [], {camera.name: [] for camera in testing}
+    visible: list[np.ndarray] = []
+    depth: dict[str, list[np.ndarray]] = {camera.name: [] for camera in testing}
     for frame, time in enumerate(times):
         rays = StageRays(things, time)
         world = np.concatenate([surface.on(surface.thing.vertices(time)) for surface in surfaces])
@@ -107,5 +109,7 @@ def write_evaluation(folder: Path, things: Sequence[Thing], rig: Sequence[RigCam
         visible=np.packbits(np.stack(visible), axis=1),
     )
     # Most pixels show something still, so differences from frame to frame are mostly 0 and pack well.
-    changes = {name: np.diff(np.stack(maps), axis=0, prepend=np.uint16(0)) for name, maps in depth.items()}
+    changes: dict[str, Any] = {
+        name: np.diff(np.stack(maps), axis=0, prepend=np.uint16(0)) for name, maps in depth.items()
+    }
     np.savez_compressed(folder / "depth.npz", **changes)
