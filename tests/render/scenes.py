@@ -35,6 +35,16 @@ class HandMadeScene:
     """(N, 2)"""
     antialiased: bool = False
 
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> HandMadeScene:
+        """The same scene with its tensors on `device` and in `dtype`."""
+        return replace(
+            self,
+            gaussians=self.gaussians.to(device, dtype),
+            cameras=tuple(camera.to(device, dtype) for camera in self.cameras),
+            background=self.background.to(device, dtype),
+            features=self.features.to(device, dtype),
+        )
+
 
 def identity_camera(
     width: int, height: int, dtype: torch.dtype, focal: float = 10.0, time: float | None = None
@@ -214,6 +224,12 @@ def odd_image_sizes(dtype: torch.dtype) -> HandMadeScene:
     return _scene(random_gaussians(25, dtype, seed=5), ring_cameras(2, 67, 35, dtype))
 
 
+def crowded(dtype: torch.dtype) -> HandMadeScene:
+    """400 Gaussians of high opacity: every pixel is finished early, many tiles share every Gaussian."""
+    gaussians = random_gaussians(400, dtype, seed=6, scale=0.25)
+    return _scene(replace(gaussians, opacity_logits=gaussians.opacity_logits + 2), ring_cameras(1, 100, 70, dtype))
+
+
 def equal_depths(dtype: torch.dtype) -> HandMadeScene:
     """Overlapping Gaussians at exactly the same depth: the order of the set decides."""
     means = [[0.02 * i, 0.01 * i, 2.0] for i in range(6)]
@@ -263,6 +279,7 @@ SCENES: dict[str, Callable[[torch.dtype], HandMadeScene]] = {
         no_gaussians,
         one_pixel_image,
         odd_image_sizes,
+        crowded,
         equal_depths,
         outside_the_margin,
         not_finite,
