@@ -79,21 +79,25 @@ def canonical_axes(gaussians: Gaussians) -> Gaussians:
     )
 
 
-def canonical_still(gaussians: Gaussians, duration: float, *, tolerance: float = 4.0) -> Gaussians:
-    """Moving Gaussians whose standard deviation in time exceeds `tolerance` clips of `duration` seconds become still.
+def canonical_still(gaussians: Gaussians, duration: float, *, largest_fade: float = 0.03) -> Gaussians:
+    """Moving Gaussians that hardly change over a clip of `duration` seconds become still, where they are at its middle.
 
-    Such a Gaussian fades by less than exp(-1 / (2 tolerance^2)), 3% at 4, over the clip; its motion within the clip is
-    kept only if it is larger than a hundredth of its smallest standard deviation. A still one gets displacement 0 and
-    time centre 0.
+    Hardly means: the fade in time takes at most `largest_fade` of the opacity anywhere in the clip, and half of the
+    clip moves the mean by less than a tenth of the smallest standard deviation. Still ones get displacement 0, time
+    centre 0, log-duration +inf.
     """
     if gaussians.displacements is None or gaussians.log_durations is None or gaussians.time_centres is None:
         return gaussians
-    long = gaussians.log_durations > torch.log(torch.tensor(max(tolerance * duration, 1e-12)))
-    moved = gaussians.velocities.norm(dim=1) * duration
-    still = (long & (moved < 0.01 * gaussians.log_scales.exp().amin(dim=1))) | torch.isposinf(gaussians.log_durations)
+    centres = gaussians.time_centres
+    phase = torch.maximum(centres.abs(), (duration - centres).abs()) * torch.exp(-gaussians.log_durations)
+    moved = gaussians.velocities.norm(dim=1) * 0.5 * duration
+    hardly = (0.5 * phase**2 < largest_fade) & (moved < 0.1 * gaussians.log_scales.exp().amin(dim=1))
+    still = hardly | torch.isposinf(gaussians.log_durations)
+    at_middle = gaussians.means + gaussians.velocities * (0.5 * duration - centres)[:, None]
     return replace(
         gaussians,
+        means=torch.where(still[:, None], at_middle, gaussians.means),
         displacements=torch.where(still[:, None], 0.0, gaussians.displacements),
-        time_centres=torch.where(still, 0.0, gaussians.time_centres),
+        time_centres=torch.where(still, 0.0, centres),
         log_durations=torch.where(still, torch.inf, gaussians.log_durations),
     )

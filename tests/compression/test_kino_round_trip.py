@@ -226,9 +226,11 @@ def test_long_lived_gaussians_become_still() -> None:
         "log_durations": torch.tensor([5.0, 5.0, -1.0, math.inf]),
         "displacements": torch.tensor([[0.0, 0, 0], [100.0, 0, 0], [0, 0, 0], [0, 0, 0]]),
     }
-    still = canonical_still(Gaussians(**changed), duration=2.0)
+    before = Gaussians(**changed)
+    still = canonical_still(before, duration=2.0)
     assert still.log_durations is not None
     assert torch.isposinf(still.log_durations).tolist() == [True, False, False, True]
+    assert torch.allclose(still.at(1.0).means, before.at(1.0).means)
 
 
 def test_morton_codes_invert() -> None:
