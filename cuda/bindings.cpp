@@ -71,7 +71,9 @@ nb::tuple run_project_forward(Arguments& a) {
     const int64_t n = gaussians.n;
     const ProjectOutputs<T> out{a.array<int32_t>("indices", {n}),
                                 a.array<T>("records", {n, record_stride(channels.count())}),
-                                a.array<T>("depths", {n}), a.array<T>("ellipses", {n, kEllipseFields}), a.array<int32_t>("hit_offsets", {n + 1}),
+                                a.array<T>("depths", {n}),
+                                a.array<T>("ellipses", {n, kEllipseFields}),
+                                a.array<int32_t>("hit_offsets", {n + 1}),
                                 a.array<int32_t>("chunk_rows", {chunks_of(n, kProjectChunk)})};
     const int n_threads = threads(a);
     a.finish();

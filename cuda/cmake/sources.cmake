@@ -57,7 +57,9 @@ if(KINOSPLAT_CUDA AND KINOSPLAT_GPU_SOURCES)
     find_package(CUDAToolkit REQUIRED)
     target_sources(_native PRIVATE ${KINOSPLAT_GPU_SOURCES})
     target_link_libraries(_native PRIVATE CUDA::cudart_static)
-    set_target_properties(_native PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON)
+    # The target is older than the language, so it has not picked the architectures up by itself.
+    set_target_properties(_native PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON
+                          CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")
   else()
     message(STATUS "kinosplat: no CUDA compiler found, building the CPU backend only")
   endif()

@@ -24,7 +24,7 @@ uint64_t* sort_by_depth(const BinArrays<float>& arrays) {
     uint64_t *from = arrays.keys, *to = arrays.keys_other;
     uint32_t counts[kPasses][kBuckets] = {};
     for (int64_t row = 0; row < arrays.n_rows; ++row) {
-        const uint32_t key = depth_key(arrays.records[row * record_stride(arrays.n_channels) + kDepth]);
+        const uint32_t key = depth_key(arrays.depths[row]);
         from[row] = uint64_t(key) << 32 | uint64_t(row);
         for (int pass = 0; pass < kPasses; ++pass)
             ++counts[pass][key >> (pass * kBits) & (kBuckets - 1)];
@@ -47,10 +47,8 @@ uint64_t* sort_by_depth(const BinArrays<float>& arrays) {
 uint64_t* sort_by_depth(const BinArrays<double>& arrays) {
     for (int64_t row = 0; row < arrays.n_rows; ++row)
         arrays.keys[row] = uint64_t(row);
-    std::stable_sort(arrays.keys, arrays.keys + arrays.n_rows, [&](uint64_t a, uint64_t b) {
-        return arrays.records[a * record_stride(arrays.n_channels) + kDepth] <
-               arrays.records[b * record_stride(arrays.n_channels) + kDepth];
-    });
+    std::stable_sort(arrays.keys, arrays.keys + arrays.n_rows,
+                     [&](uint64_t a, uint64_t b) { return arrays.depths[a] < arrays.depths[b]; });
     return arrays.keys;
 }
 

@@ -36,11 +36,12 @@ class Tile {
         const int32_t begin = arrays_.tile_offsets[tile_], end = arrays_.tile_offsets[tile_ + 1];
         int32_t at = begin;
         for (; at < end && n_alive > 0; ++at) {
-            const T* record = arrays_.records + int64_t(arrays_.hit_rows[at]) * record_stride(arrays_.n_channels);
+            const int64_t row = arrays_.hit_rows[at];
+            const T* record = arrays_.records + row * record_stride(arrays_.n_channels);
             const TileRange lines = pixels_.lines(record);
             L weight_sum(T(0)), pixel_sum(T(0));
             for (int line = lines.begin; line < lines.end; ++line)
-                if (blend_line<kExtras>(record, line, L(T(at - begin + 1)), weight_sum, pixel_sum))
+                if (blend_line<kExtras>(record, row, line, L(T(at - begin + 1)), weight_sum, pixel_sum))
                     n_alive -= !line_alive(line);
             if constexpr (kExtras)
                 write_statistics(at, horizontal_sum(weight_sum), horizontal_sum(pixel_sum));
@@ -74,7 +75,7 @@ class Tile {
   private:
     // True when a pixel of the line was finished.
     template <bool kExtras>
-    KS_HOST_DEVICE bool blend_line(const T* record, int line, L hit_number, L& weight_sum, L& pixel_sum) {
+    KS_HOST_DEVICE bool blend_line(const T* record, int64_t row, int line, L hit_number, L& weight_sum, L& pixel_sum) {
         const Sym2<L> conic{L(record[kConicXX]), L(record[kConicXY]), L(record[kConicYY])};
         const L dy(pixels_.line_centre(line) - record[kMeanY]);
         bool any_finished = false;
@@ -97,7 +98,7 @@ class Tile {
             if constexpr (kExtras) {
                 const L half = L(T(kMedianTransmittance));
                 const Mask passes = (transmittance > half) & (next <= half) & blended;
-                median_[line][v] = select(passes, L(record[kDepth]), median_[line][v]);
+                median_[line][v] = select(passes, L(arrays_.depths[row]), median_[line][v]);
                 weight_sum = weight_sum + weight;
                 pixel_sum = pixel_sum + select(blended, L(T(1)), L(T(0)));
             }

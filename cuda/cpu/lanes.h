@@ -85,7 +85,7 @@ struct Lanes {
     Native v;
 
     Lanes() = default;
-    KS_HOST_DEVICE Lanes(T scalar) : v(Native{} + scalar) {}
+    KS_HOST_DEVICE Lanes(T scalar) : v(scalar - Native{}) {} // x - 0 is x, and compiles to a broadcast
     explicit KS_HOST_DEVICE Lanes(Native native) : v(native) {}
 
     static KS_HOST_DEVICE Lanes load(const T* from) {
@@ -251,15 +251,22 @@ KS_HOST_DEVICE Lanes<T> make_lanes(Function function) {
     return Lanes<T>::load(values);
 }
 
-// Sum in a fixed order.
+// Sum in a fixed order: halves are folded onto each other.
 template <class T>
 KS_HOST_DEVICE T horizontal_sum(Lanes<T> a) {
+#if KS_AVX512
+    if constexpr (sizeof(T) == 4)
+        return _mm512_reduce_add_ps(__m512(a.v));
+    else
+        return _mm512_reduce_add_pd(__m512d(a.v));
+#else
     alignas(kVectorBytes) T values[Lanes<T>::kCount];
     a.store(values);
     for (int half = Lanes<T>::kCount / 2; half > 0; half /= 2)
         for (int i = 0; i < half; ++i)
             values[i] += values[i + half];
     return values[0];
+#endif
 }
 
 } // namespace kinosplat

@@ -26,8 +26,8 @@ enum RecordField : int {
     kConicXY,
     kConicYY,
     kOpacity,
-    kDepth,
-    kReachY,      // half height of the drawn ellipse, pixels
+    kReachX, // half width and half height of the drawn ellipse, pixels
+    kReachY,
     kMinExponent, // of the falloff: what lies below is under kMinAlpha
     kRecordHead   // number of fields before the channels
 };
@@ -65,6 +65,7 @@ template <class T>
 struct ProjectOutputs {
     int32_t* indices;     // (n) Gaussian of each row
     T* records;           // (n, record_stride(channels))
+    T* depths;            // (n) z in the camera
     T* ellipses;          // (n, kEllipseFields)
     int32_t* hit_offsets; // (n + 1) first slot of each row
     int32_t* chunk_rows;  // (chunks) scratch
@@ -85,7 +86,7 @@ template <class T>
 struct BinArrays {
     int64_t n_rows, n_hits;
     int width, height, n_channels;
-    const T *records, *ellipses;
+    const T *records, *depths, *ellipses;
     const int32_t* hit_offsets;
     // scratch
     uint64_t *keys, *keys_other; // (n_rows) each
@@ -111,7 +112,7 @@ struct Channel {
 template <class T>
 struct BlendArrays {
     int width, height, n_channels;
-    const T* records;
+    const T *records, *depths;
     const int32_t *tile_offsets, *hit_rows;
     const int32_t* hit_slots;
 };

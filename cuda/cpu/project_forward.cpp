@@ -38,15 +38,16 @@ struct Chunk {
 
             const Projection<L>& p = s.projection;
             alignas(kVectorBytes) T fields[kRecordHead + 6][L::kCount];
-            alignas(kVectorBytes) T ellipse[kEllipseFields][L::kCount];
+            alignas(kVectorBytes) T ellipse[kEllipseFields][L::kCount], depth[L::kCount];
             p.mean2d.x.store(fields[kMeanX]);
             p.mean2d.y.store(fields[kMeanY]);
             p.conic.xx.store(fields[kConicXX]);
             p.conic.xy.store(fields[kConicXY]);
             p.conic.yy.store(fields[kConicYY]);
             s.opacity.store(fields[kOpacity]);
-            p.depth.store(fields[kDepth]);
+            p.depth.store(depth);
             const L cutoff = s.cutoff + L(T(kOverlapSlack));
+            sqrt(cutoff * p.covariance.xx).store(fields[kReachX]);
             sqrt(cutoff * p.covariance.yy).store(fields[kReachY]);
             (L(T(-0.5)) * cutoff).store(fields[kMinExponent]);
             p.covariance.xx.store(ellipse[kCovXX]);
@@ -71,7 +72,7 @@ struct Chunk {
 
             for (int lane = 0; lane < n; ++lane)
                 if (drawn >> lane & 1)
-                    n_rows += write_row(begin + n_rows, index[lane], lane, fields, ellipse);
+                    n_rows += write_row(begin + n_rows, index[lane], lane, depth[lane], fields, ellipse);
         }
         return n_rows;
     }
@@ -88,7 +89,7 @@ struct Chunk {
     }
 
     // 1 when the row was written, 0 when it touches no tile or a feature is not finite.
-    int write_row(int64_t row, int32_t index, int lane, const T (*fields)[Lanes<T>::kCount],
+    int write_row(int64_t row, int32_t index, int lane, T depth, const T (*fields)[Lanes<T>::kCount],
                   const T (*ellipse_fields)[Lanes<T>::kCount]) const {
         T* record = out.records + row * stride;
         T* ellipse = out.ellipses + row * kEllipseFields;
@@ -103,7 +104,7 @@ struct Chunk {
         for (int c = 0; c < 3; ++c)
             *channel++ = fields[kRecordHead + c][lane];
         if (channels.depth)
-            *channel++ = record[kDepth];
+            *channel++ = depth;
         if (channels.normal)
             for (int c = 3; c < 6; ++c)
                 *channel++ = fields[kRecordHead + c][lane];
@@ -114,6 +115,7 @@ struct Chunk {
             return 0;
         std::fill(channel, record + stride, T(0));
         out.indices[row] = index;
+        out.depths[row] = depth;
         out.hit_offsets[row] = n_hits;
         return 1;
     }
@@ -127,6 +129,7 @@ ProjectCounts compact(const ProjectOutputs<T>& out, int64_t n_chunks, int stride
         const int64_t first = chunk * kProjectChunk, n = out.chunk_rows[chunk];
         if (first != n_rows) {
             std::memmove(out.indices + n_rows, out.indices + first, n * sizeof(int32_t));
+            std::memmove(out.depths + n_rows, out.depths + first, n * sizeof(T));
             std::memmove(out.records + n_rows * stride, out.records + first * stride, n * stride * sizeof(T));
             std::memmove(out.ellipses + n_rows * kEllipseFields, out.ellipses + first * kEllipseFields,
                          n * kEllipseFields * sizeof(T));
