@@ -118,7 +118,8 @@ class _Views:
         delivery = self._delivery(shot)
         mask: ImageSource | None = None
         if shot.mask is not None and self._options.masks == "auto":
-            mask = _source(shot.mask, delivery.as_mask(inverted=shot.mask.marks_outside), may_be_empty=shot.time is not None)
+            mask_delivery = delivery.as_mask(inverted=shot.mask.marks_outside)
+            mask = _source(shot.mask, mask_delivery, may_be_empty=shot.time is not None)
         elif self._leaves_gaps[delivery]:
             mask = LensGaps(delivery)
         return View(

@@ -73,9 +73,8 @@ class Delivery:
             return False
         # Lenses grow outwards, so the outermost pixels are the first to lose their source.
         x, y = _centres(self.raw_width), _centres(self.raw_height)
-        left_right = [_sources(self.undistortion, torch.full_like(y, edge), y)[1] for edge in (x[0], x[-1])]
-        top_bottom = [_sources(self.undistortion, x, torch.full_like(x, edge))[1] for edge in (y[0], y[-1])]
-        return not bool(torch.cat(left_right + top_bottom).all())
+        edges = [(edge.expand_as(y), y) for edge in (x[0], x[-1])] + [(x, edge.expand_as(x)) for edge in (y[0], y[-1])]
+        return not all(bool(_sources(self.undistortion, *edge)[1].all()) for edge in edges)
 
     def apply(self, raw: NDArray[Any], description: str = "The picture") -> NDArray[np.uint8]:
         """Raw (H, W) or (H, W, 1 to 4) uint8 or uint16 to delivered (height, width, 3 or 4) uint8, or (height, width)

@@ -9,15 +9,29 @@ from __future__ import annotations
 import os
 from importlib import resources
 from pathlib import Path
-from types import ModuleType
+from typing import Protocol
 
 from kinosplat.errors import InputError
 from kinosplat.scenes.assemble import assemble_scene
+from kinosplat.scenes.capture import Capture
 from kinosplat.scenes.formats import camera_rig, colmap, idr, llff, n3dv, panoptic, transforms
 from kinosplat.scenes.options import LoadOptions
 from kinosplat.scenes.scene import Scene
 
-FORMATS: tuple[ModuleType, ...] = (camera_rig, panoptic, idr, transforms, n3dv, colmap, llff)
+
+class Reader(Protocol):
+    """What the module of a format offers."""
+
+    __name__: str
+
+    def matches(self, root: Path) -> bool:
+        """Whether a folder has the files by which the format is recognised."""
+
+    def read(self, root: Path, options: LoadOptions) -> Capture:
+        """Read it."""
+
+
+FORMATS: tuple[Reader, ...] = (camera_rig, panoptic, idr, transforms, n3dv, colmap, llff)
 """Readers in the order in which they are asked whether a folder is theirs."""
 
 LAYOUTS = "cameras.json, train_meta.json, cameras_sphere.npz, transforms.json, poses_bounds.npy or sparse/"

@@ -103,7 +103,7 @@ def invert_rigid(pose: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def intrinsics(fx: float, fy: float, cx: float, cy: float, where: str) -> NDArray[np.float64]:
     """K (3, 3) from its four numbers."""
-    return checked_K([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], where)
+    return checked_K(np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]), where)
 
 
 def checked_K(matrix: ArrayLike, where: str) -> NDArray[np.float64]:

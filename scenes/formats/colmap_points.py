@@ -42,7 +42,7 @@ def _text_rows(path: Path) -> list[tuple[float, ...]]:
 def _binary_rows(path: Path) -> list[tuple[float, ...]]:
     file = BinaryFile(path)
     (count,) = file.unpack("<Q")
-    rows = []
+    rows: list[tuple[float, ...]] = []
     for _ in range(count):
         _, x, y, z, r, g, b, _, track_length = file.unpack("<Q3d3BdQ")
         file.skip(track_length * TRACK_ELEMENT_BYTES)

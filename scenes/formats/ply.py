@@ -94,8 +94,9 @@ def _vertices(body: bytes, order: str, n_points: int, dtype: np.dtype[np.void], 
         return np.frombuffer(body, dtype, n_points)
     lines = body.split(b"\n", n_points)[:n_points]
     try:
-        rows = [tuple(float(word) for word in line.split()[: len(dtype)]) for line in lines]
-        if len(rows) < n_points or any(len(row) < len(dtype) for row in rows):
+        n_properties = len(dtype.names or ())
+        rows = [tuple(float(word) for word in line.split()[:n_properties]) for line in lines]
+        if len(rows) < n_points or any(len(row) < n_properties for row in rows):
             raise ValueError("too few numbers")
         return np.array(rows, dtype)
     except ValueError as error:

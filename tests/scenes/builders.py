@@ -61,11 +61,11 @@ class Rig:
 
 
 def picture(camera: int, frame: int = 0, width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
-    """(H, W, 3) gradient in red and green; blue is 20 * camera + 2 * frame."""
+    """(H, W, 3) gradient in red and green; blue is 20 * camera + 2 * frame, modulo 256."""
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[..., 0] = np.linspace(10, 250, width)[None]
     pixels[..., 1] = np.linspace(10, 250, height)[:, None]
-    pixels[..., 2] = 20 * camera + 2 * frame
+    pixels[..., 2] = (20 * camera + 2 * frame) % 256
     return pixels
 
 
