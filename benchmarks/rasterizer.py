@@ -1,0 +1,380 @@
+"""The CUDA rasterizer beside gsplat, in one process and on the same tensors.
+
+    python benchmarks/rasterizer.py --peer gsplat --out outputs/rasterizer.json
+
+Prints a table and saves it: milliseconds forward (no gradients), forward + backward, and a whole training step (forward, loss,
+backward, optimiser), each the median of --repeats after warm-up; peak memory above what was there before; the difference of the
+pictures and of the gradients; and how far the forward pass is from its floor. gsplat is given activated opacities and scales and joined
+colours for the first two, which favours it; in the training step both start from what is optimised, gsplat with a convolution SSIM and
+torch's fused Adam. --stages adds the time of every kernel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics as stats
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+import tyro
+from torch import Tensor
+
+from scenes import front_camera, random_gaussians
+from kinosplat.render.adam import adam_step
+from kinosplat.render.camera import Camera
+from kinosplat.render.gaussians import Gaussians
+from kinosplat.render.losses import photometric_loss
+from kinosplat.render.rasterize import rasterize
+from kinosplat.render.statistics import GaussianStatistics
+
+LEARNING_RATE = 1e-4
+OPERATIONS_A_CONTRIBUTION = 18
+"""Instructions one Gaussian costs at one pixel at least: exponent, power, transmittance, three colours, two comparisons."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    sizes: tuple[int, ...] = (200_000, 1_000_000, 3_000_000)
+    """Numbers of Gaussians of the random scenes."""
+    resolution: tuple[int, int] = (1920, 1080)
+    """Width and height of the pictures."""
+    peer: Literal["gsplat", "none"] = "none"
+    """What to measure beside our own rasterizer."""
+    moving: bool = True
+    """Also measure moving sets: 300k at 1352x1014, and 3M of which a tenth is alive."""
+    repeats: int = 30
+    """Measured calls; the table has their median."""
+    stages: bool = False
+    """Also print the time of every kernel."""
+    out: Path | None = None
+    """JSON file to save the table to."""
+
+
+class Ours:
+    """Everything that is timed, on kinosplat."""
+
+    name = "kinosplat"
+
+    def __init__(self, gaussians: Gaussians, camera: Camera, target: Tensor) -> None:
+        self.gaussians, self.camera, self.target = gaussians, camera, target
+        self.leaves = gaussians.map(lambda tensor: tensor.clone().requires_grad_())
+        self.moments: dict[str, tuple[Tensor, Tensor]] = {}
+        self.statistics: GaussianStatistics | None = None
+
+    def forward(self) -> Tensor:
+        with torch.no_grad():
+            return rasterize(self.gaussians, [self.camera]).rgb
+
+    def forward_backward(self) -> dict[str, Tensor]:
+        for leaf in self.leaves.parameters().values():
+            leaf.grad = None
+        rgb = rasterize(self.leaves, [self.camera]).rgb
+        rgb.backward(self.target)
+        return {name: leaf.grad for name, leaf in self.leaves.parameters().items() if leaf.grad is not None}
+
+    def step(self) -> None:
+        parameters = self.leaves.parameters()
+        if not self.moments:
+            self.moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in parameters.items()}
+        for leaf in parameters.values():
+            leaf.grad = None
+        photometric_loss(rasterize(self.leaves, [self.camera]).rgb, self.target).backward()
+        for name, leaf in parameters.items():
+            assert leaf.grad is not None
+            adam_step(leaf, leaf.grad, *self.moments[name], lr=LEARNING_RATE, betas=(0.9, 0.999), eps=1e-15, step=10)
+
+    def release(self) -> None:
+        self.moments = {}
+
+
+class Gsplat:
+    """The same on gsplat, as its users write it."""
+
+    name = "gsplat"
+
+    def __init__(self, gaussians: Gaussians, camera: Camera, target: Tensor) -> None:
+        self.gaussians, self.camera, self.target = gaussians, camera, target
+        self.window: Tensor | None = None
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.leaves = gaussians.map(lambda tensor: tensor.clone().requires_grad_())
+        self.activated = [t.detach().requires_grad_() for t in self.activate(gaussians)]
+
+    @staticmethod
+    def activate(g: Gaussians) -> tuple[Tensor, ...]:
+        return (
+            g.means, g.quats, g.log_scales.exp(), g.opacity_logits.sigmoid(), torch.cat([g.sh_dc[:, None], g.sh_rest], 1)
+        )
+
+    def render(self, activated: Any) -> Tensor:
+        from gsplat import rasterization
+
+        means, quats, scales, opacities, colours = activated
+        picture, _, _ = rasterization(
+            means,
+            quats,
+            scales,
+            opacities,
+            colours,
+            self.camera.world_to_camera[None],
+            self.camera.K[None],
+            self.camera.width,
+            self.camera.height,
+            sh_degree=3,
+            packed=False,
+        )
+        return picture
+
+    def forward(self) -> Tensor:
+        with torch.no_grad():
+            return self.render([t.detach() for t in self.activated])
+
+    def forward_backward(self) -> dict[str, Tensor]:
+        for tensor in self.activated:
+            tensor.grad = None
+        self.render(self.activated).backward(self.target)
+        return {}
+
+    def gradients(self) -> dict[str, Tensor]:
+        for leaf in self.leaves.parameters().values():
+            leaf.grad = None
+        self.render(self.activate(self.leaves)).backward(self.target)
+        return {name: leaf.grad for name, leaf in self.leaves.parameters().items() if leaf.grad is not None}
+
+    def step(self) -> None:
+        if self.optimizer is None:
+            self.optimizer = torch.optim.Adam(list(self.leaves.parameters().values()), lr=LEARNING_RATE, eps=1e-15, fused=True)
+            self.window = gaussian_window(self.target.device)
+        picture = self.render(self.activate(self.leaves))
+        assert self.window is not None
+        loss = 0.8 * F.l1_loss(picture, self.target) + 0.2 * (1 - conv_ssim(picture, self.target, self.window))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+
+    def release(self) -> None:
+        self.optimizer = None
+
+
+def gaussian_window(device: torch.device) -> Tensor:
+    """(3, 1, 11, 11) window of SSIM."""
+    x = torch.arange(11, device=device) - 5.0
+    line = torch.exp(-x.square() / (2 * 1.5**2))
+    line = line / line.sum()
+    return (line[:, None] * line).expand(3, 1, 11, 11).contiguous()
+
+
+def conv_ssim(a: Tensor, b: Tensor, window: Tensor) -> Tensor:
+    """Mean SSIM of (C, H, W, 3) pictures by five convolutions, as in the INRIA code."""
+    a, b = a.permute(0, 3, 1, 2), b.permute(0, 3, 1, 2)
+
+    def blur(x: Tensor) -> Tensor:
+        return F.conv2d(x, window, padding=5, groups=3)
+
+    mean_a, mean_b = blur(a), blur(b)
+    var_a, var_b = blur(a * a) - mean_a.square(), blur(b * b) - mean_b.square()
+    cov = blur(a * b) - mean_a * mean_b
+    top = (2 * mean_a * mean_b + 0.01**2) * (2 * cov + 0.03**2)
+    return (top / ((mean_a.square() + mean_b.square() + 0.01**2) * (var_a + var_b + 0.03**2))).mean()
+
+
+def milliseconds(call: Callable[[], Any], repeats: int) -> float:
+    """Median over `repeats` calls, each between two events on the stream."""
+    for _ in range(5):
+        call()
+    times = []
+    for _ in range(repeats):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        call()
+        end.record()
+        times.append((start, end))
+    torch.cuda.synchronize()
+    return stats.median(start.elapsed_time(end) for start, end in times)
+
+
+def peak_mib(call: Callable[[], Any]) -> float:
+    """Memory above what was allocated before, MiB."""
+    call()
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    call()
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def bytes_a_second() -> float:
+    """What a large copy on the device moves, bytes read plus bytes written."""
+    source = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    return 2 * source.numel() / (milliseconds(lambda: target.copy_(source), 10) * 1e-3)
+
+
+def forward_floor(gaussians: Gaussians, camera: Camera, bandwidth: float) -> tuple[float, int, int]:
+    """Milliseconds the forward pass takes at least, hits, and contributions (pairs of a Gaussian and a pixel it reaches).
+
+    Memory: every visible Gaussian's parameters read once, opacities of the rest, every hit's key and row written and read once, the
+    picture written once. Arithmetic: each contribution's instructions at 128 lanes an SM and clock.
+    """
+    statistics = GaussianStatistics.zeros(len(gaussians), gaussians.device)
+    with torch.no_grad():
+        output = rasterize(gaussians, [camera], statistics=statistics)
+    numbers = sum(tensor[0].numel() for tensor in gaussians.parameters().values())
+    moved = 4 * numbers * output.n_visible + 12 * output.n_hits + 16 * camera.width * camera.height
+    contributions = int(statistics.n_pixels.sum(dtype=torch.int64))
+    device = torch.cuda.get_device_properties(0)
+    rate = device.multi_processor_count * 128 * getattr(device, "clock_rate", 1_755_000) * 1e3
+    seconds = max(moved / bandwidth, contributions * OPERATIONS_A_CONTRIBUTION / rate)
+    return 1e3 * seconds, output.n_hits, contributions
+
+
+def psnr_between(a: Tensor, b: Tensor) -> float:
+    """Of two pictures, not rounded, dB."""
+    return float(-10 * torch.log10((a - b).double().square().mean()))
+
+
+def gradient_error(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, float]:
+    """Norm of the difference over the norm, for each parameter."""
+    return {name: float((ours[name] - g).norm() / g.norm()) for name, g in theirs.items()}
+
+
+def kernel_times(call: Callable[[], Any], repeats: int = 5) -> dict[str, float]:
+    """Milliseconds a call spends in each kernel."""
+    from torch.profiler import ProfilerActivity, profile
+
+    call()
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        for _ in range(repeats):
+            call()
+        torch.cuda.synchronize()
+    totals: dict[str, float] = {}
+    for event in profiler.key_averages():
+        total = getattr(event, "self_device_time_total", 0) or getattr(event, "self_cuda_time_total", 0)
+        if total > 0:
+            totals[short_name(event.key)] = totals.get(short_name(event.key), 0.0) + total / repeats / 1e3
+    return dict(sorted(totals.items(), key=lambda item: -item[1]))
+
+
+def short_name(kernel: str) -> str:
+    """A kernel's name without namespaces and parameters."""
+    return kernel.replace("(anonymous namespace)::", "").replace("void ", "").split("(")[0].split("<")[0].split("::")[-1]
+
+
+def measure(options: Options, n: int, bandwidth: float) -> list[dict[str, Any]]:
+    """One random scene: a row for us, and one for the peer."""
+    width, height = options.resolution
+    gaussians = random_gaussians(n, device="cuda")
+    camera = front_camera(width, height, device="cuda")
+    floor, n_hits, contributions = forward_floor(gaussians, camera, bandwidth)
+    generator = torch.Generator("cuda").manual_seed(0)
+    target = torch.rand(1, height, width, 3, generator=generator, device="cuda")
+    sides: list[Any] = [Ours(gaussians, camera, target)]
+    if options.peer == "gsplat":
+        sides.append(Gsplat(gaussians, camera, target))
+    rows = []
+    for side in sides:
+        row = {
+            "scene": "random",
+            "side": side.name,
+            "n": n,
+            "hits": n_hits,
+            "contributions": contributions,
+            "resolution": f"{width}x{height}",
+            "ms_forward": milliseconds(side.forward, options.repeats),
+            "ms_forward_backward": milliseconds(side.forward_backward, options.repeats),
+            "mib_forward": peak_mib(side.forward),
+            "mib_forward_backward": peak_mib(side.forward_backward),
+        }
+        row["ms_step"] = milliseconds(side.step, options.repeats)
+        row["mib_step"] = peak_mib(side.step)
+        side.release()
+        row["over_floor"] = row["ms_forward"] / floor
+        if options.stages:
+            row["kernels_forward"] = kernel_times(side.forward)
+            row["kernels_step"] = kernel_times(side.step)
+            side.release()
+        rows.append(row)
+    if len(sides) == 2:
+        for side in sides:
+            side.leaves = gaussians.map(lambda tensor: tensor.clone().requires_grad_())
+        exact = rasterize(sides[0].leaves, [camera]).rgb.detach()
+        rows[0]["psnr_to_peer"] = psnr_between(sides[0].forward(), sides[1].forward())
+        rows[0]["psnr_packed_to_exact"] = psnr_between(sides[0].forward(), exact)
+        rows[0]["gradient_error"] = gradient_error(sides[0].forward_backward(), sides[1].gradients())
+        for key in ("ms_forward", "ms_forward_backward", "ms_step"):
+            rows[0][f"times_faster_{key[3:]}"] = rows[1][key] / rows[0][key]
+    return rows
+
+
+def measure_moving(options: Options) -> list[dict[str, Any]]:
+    """Frames of moving sets: all alive, and a tenth of them."""
+    camera = front_camera(1352, 1014, device="cuda", focal=1000.0, time=5.0)
+    rows = []
+    for n, alive in ((300_000, 1.0), (3_000_000, 0.1)):
+        gaussians = random_gaussians(n, device="cuda", moving=True, alive=alive)
+        side = Ours(gaussians, camera, torch.rand(1, 1014, 1352, 3, device="cuda"))
+        with torch.no_grad():
+            output = rasterize(gaussians, [camera])
+        forward = milliseconds(side.forward, options.repeats)
+        row = {
+            "scene": f"moving, {alive:.0%} alive",
+            "side": "kinosplat",
+            "n": n,
+            "visible": output.n_visible,
+            "hits": output.n_hits,
+            "resolution": "1352x1014",
+            "ms_forward": forward,
+            "fps": 1e3 / forward,
+            "ms_forward_backward": milliseconds(side.forward_backward, options.repeats),
+        }
+        if options.stages:
+            row["kernels_forward"] = kernel_times(side.forward)
+        rows.append(row)
+    return rows
+
+
+def main(options: Options) -> None:
+    """Measure, print, save."""
+    bandwidth = bytes_a_second()
+    print(f"{torch.cuda.get_device_name()}, copies move {bandwidth / 1e12:.2f} TB/s", flush=True)
+    rows: list[dict[str, Any]] = []
+    for n in options.sizes:
+        rows += measure(options, n, bandwidth)
+        print_rows(rows[-2 if options.peer != "none" else -1 :])
+        torch.cuda.empty_cache()
+    if options.moving:
+        moving = measure_moving(options)
+        print_rows(moving)
+        rows += moving
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        table = {"device": torch.cuda.get_device_name(), "bandwidth": bandwidth, "options": dataclasses.asdict(options), "rows": rows}
+        options.out.write_text(json.dumps(table, indent=1, default=str) + "\n")
+
+
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    """One line a row, numbers rounded; kernels below."""
+    for row in rows:
+        line = []
+        for key, value in row.items():
+            if isinstance(value, float):
+                line.append(f"{key} {value:.3f}")
+            elif isinstance(value, dict) and not key.startswith("kernels"):
+                line.append(f"{key} " + " ".join(f"{k}:{v:.1e}" for k, v in value.items()))
+            elif not isinstance(value, dict):
+                line.append(f"{key} {value}")
+        print(" | ".join(line), flush=True)
+        for key, value in row.items():
+            if key.startswith("kernels"):
+                print(f"  {key}: " + ", ".join(f"{name} {ms:.3f}" for name, ms in list(value.items())[:18]), flush=True)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

@@ -1,0 +1,221 @@
+"""Whole frames on the GPU: like the CPU backend's, in every size, on every stream, and refused in one sentence where they cannot be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from kinosplat.errors import InputError
+from kinosplat.render import Camera, Gaussians, GaussianStatistics, RasterSettings, rasterize
+from kinosplat.render.camera import look_at
+
+pytestmark = pytest.mark.gpu
+
+
+def cloud(n: int, *, seed: int = 0, moving: bool = False, scale: float = 0.02, device: str = "cuda") -> Gaussians:
+    """A ball of Gaussians around the origin, degree 3."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    time = {}
+    if moving:
+        time = {
+            "displacements": 0.1 * normal(n, 3),
+            "time_centres": torch.rand(n, generator=generator),
+            "log_durations": -1.5 + 0.3 * normal(n),
+        }
+    return Gaussians(
+        means=0.5 * normal(n, 3),
+        quats=normal(n, 4),
+        log_scales=torch.tensor(scale).log() + 0.6 * normal(n, 3),
+        opacity_logits=normal(n),
+        sh_dc=0.5 * normal(n, 3),
+        sh_rest=0.1 * normal(n, 15, 3),
+        **time,
+    ).to(device)
+
+
+def camera(width: int, height: int, angle: float = 0.0, time: float | None = None, device: str = "cuda") -> Camera:
+    """Two and a half units from the origin, looking at it."""
+    K = torch.tensor([[1.1 * width, 0, width / 2], [0, 1.1 * width, height / 2], [0, 0, 1]])
+    position = 2.5 * torch.tensor([torch.sin(torch.tensor(angle)), -0.2, -torch.cos(torch.tensor(angle))])
+    made = look_at(position, torch.zeros(3), torch.tensor([0.0, -1.0, 0.0]), K=K, width=width, height=height, time=time)
+    return made.to(device)
+
+
+def gradients(gaussians: Gaussians, cameras: list[Camera], weights: Tensor) -> dict[str, Tensor]:
+    leaves = gaussians.map(lambda tensor: tensor.clone().requires_grad_())
+    (rasterize(leaves, cameras).rgb * weights.to(leaves.device)).sum().backward()
+    return {name: leaf.grad for name, leaf in leaves.parameters().items()}
+
+
+def relative_error(a: Tensor, b: Tensor) -> float:
+    return float((a.cpu().double() - b.cpu().double()).norm() / b.cpu().double().norm())
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_a_picture_and_its_gradients_are_those_of_the_cpu_backend(moving: bool) -> None:
+    gaussians = cloud(20_000, moving=moving)
+    view = camera(320, 240, time=0.4 if moving else None)
+    weights = torch.randn(1, 240, 320, 3, generator=torch.Generator().manual_seed(1))
+    on_gpu = rasterize(gaussians.map(lambda t: t.requires_grad_(False)), [view], settings=RasterSettings(depth=True))
+    on_cpu = rasterize(gaussians.to("cpu"), [view.to("cpu")], settings=RasterSettings(depth=True))
+    assert on_gpu.n_visible == on_cpu.n_visible
+    error = (on_gpu.rgb.cpu() - on_cpu.rgb).square().mean()
+    assert -10 * torch.log10(error) > 90
+    ours, expected = gradients(gaussians, [view], weights), gradients(gaussians.to("cpu"), [view.to("cpu")], weights)
+    for name, gradient in expected.items():
+        assert relative_error(ours[name], gradient) < 1e-3, name
+
+
+def test_a_batch_is_its_cameras_one_by_one() -> None:
+    gaussians = cloud(5000, moving=True)
+    cameras = [camera(160, 90, angle, time) for angle, time in ((0.0, 0.2), (0.7, 0.5), (2.0, 0.9))]
+    weights = torch.randn(3, 90, 160, 3, generator=torch.Generator().manual_seed(2))
+    batch = rasterize(gaussians, cameras)
+    alone = [rasterize(gaussians, [one]) for one in cameras]
+    assert torch.equal(batch.rgb, torch.cat([output.rgb for output in alone]))
+    assert batch.n_hits == sum(output.n_hits for output in alone)
+    together = gradients(gaussians, cameras, weights)
+    apart = [gradients(gaussians, [one], weights[i : i + 1]) for i, one in enumerate(cameras)]
+    for name, gradient in together.items():
+        assert relative_error(gradient, sum(part[name] for part in apart)) < 1e-5, name
+
+
+def test_two_runs_give_the_same_picture() -> None:
+    gaussians, view = cloud(50_000), camera(640, 360)
+    first, second = rasterize(gaussians, [view]).rgb, rasterize(gaussians, [view]).rgb
+    assert torch.equal(first, second)
+
+
+def test_the_picture_without_gradients_is_at_least_50_db_from_the_exact_one() -> None:
+    gaussians, view = cloud(50_000), camera(640, 360)
+    packed = rasterize(gaussians, [view]).rgb
+    exact = rasterize(gaussians.map(lambda t: t.clone().requires_grad_()), [view]).rgb
+    assert -10 * torch.log10((packed - exact).square().mean()) > 50
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (17, 1), (1, 300), (8192, 4096)])
+def test_every_size_of_picture_is_rendered_to_its_last_pixel(width: int, height: int) -> None:
+    gaussians = cloud(300, scale=0.3)
+    leaves = gaussians.map(lambda t: t.clone().requires_grad_())
+    output = rasterize(leaves, [camera(width, height)], background=torch.tensor([0.1, 0.2, 0.3], device="cuda"))
+    assert output.rgb.shape == (1, height, width, 3)
+    assert torch.isfinite(output.rgb).all()
+    assert (output.alpha >= 0).all()
+    output.rgb.mean().backward()
+    assert all(torch.isfinite(leaf.grad).all() for leaf in leaves.parameters().values())
+
+
+def test_ten_million_gaussians_fit() -> None:
+    n = 10_000_000
+    generator = torch.Generator("cuda").manual_seed(0)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, device="cuda") - 0.5
+
+    gaussians = Gaussians(
+        means=uniform(n, 3),
+        quats=uniform(n, 4),
+        log_scales=uniform(n, 3) - 7,
+        opacity_logits=uniform(n),
+        sh_dc=uniform(n, 3),
+        sh_rest=uniform(n, 3, 3),
+    )
+    leaves = gaussians.map(lambda t: t.requires_grad_())
+    output = rasterize(leaves, [camera(640, 360)])
+    assert output.n_visible > 5_000_000
+    output.rgb.sum().backward()
+    assert torch.isfinite(leaves.means.grad).all()
+    assert (leaves.sh_dc.grad != 0).any()
+
+
+def test_nothing_visible_leaves_the_background_and_zero_gradients() -> None:
+    gaussians = cloud(1000)
+    world_to_camera = torch.eye(4, device="cuda")
+    world_to_camera[2, 3] = -100.0
+    behind = replace(camera(64, 48), world_to_camera=world_to_camera)
+    leaves = gaussians.map(lambda t: t.clone().requires_grad_())
+    colour = torch.tensor([0.1, 0.2, 0.3], device="cuda")
+    output = rasterize(leaves, [behind], background=colour)
+    assert output.n_visible == 0
+    assert torch.equal(output.rgb, colour.expand(1, 48, 64, 3))
+    output.rgb.sum().backward()
+    assert all((leaf.grad == 0).all() for leaf in leaves.parameters().values())
+
+
+def test_work_goes_to_the_current_stream() -> None:
+    gaussians, view = cloud(20_000), camera(320, 240)
+    expected = rasterize(gaussians, [view]).rgb
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        # The set is ready only when the stream gets there: work on another stream would see zeros.
+        late = gaussians.map(torch.zeros_like)
+        torch.cuda._sleep(50_000_000)
+        for name, tensor in late.parameters().items():
+            tensor.copy_(getattr(gaussians, name))
+        output = rasterize(late, [view]).rgb
+    stream.synchronize()
+    assert torch.equal(output, expected)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="This machine has one CUDA device.")
+def test_the_device_of_the_tensors_is_used_whatever_device_is_current() -> None:
+    gaussians, view = cloud(2000), camera(64, 48)
+    expected = rasterize(gaussians, [view]).rgb
+    assert torch.cuda.current_device() == 0
+    elsewhere = rasterize(gaussians.to("cuda:1"), [view.to("cuda:1")]).rgb
+    assert elsewhere.device == torch.device("cuda:1")
+    assert torch.equal(elsewhere.cpu(), expected.cpu())
+
+
+def test_gaussians_with_nan_are_left_out() -> None:
+    gaussians, view = cloud(2000), camera(64, 48)
+    expected = rasterize(gaussians.select(torch.arange(1000, 2000, device="cuda")), [view])
+    broken = gaussians.map(torch.clone)
+    for row, tensor in enumerate(broken.parameters().values()):
+        tensor[row] = torch.nan
+    for name, tensor in broken.parameters().items():
+        if name == "means":
+            tensor[6:1000] = torch.inf
+    output = rasterize(broken, [view])
+    assert output.n_visible == expected.n_visible
+    assert torch.equal(output.rgb, expected.rgb)
+
+
+def test_statistics_are_those_of_the_cpu_backend() -> None:
+    gaussians, view = cloud(5000), camera(160, 120)
+    collected = {}
+    for device in ("cuda", "cpu"):
+        statistics = GaussianStatistics.zeros(5000, device)
+        leaves = gaussians.to(device).map(lambda t: t.clone().requires_grad_())
+        rasterize(leaves, [view.to(device)], statistics=statistics).rgb.square().sum().backward()
+        collected[device] = {name: tensor.cpu() for name, tensor in vars(statistics).items()}
+    ours, expected = collected["cuda"], collected["cpu"]
+    assert torch.equal(ours["visible"], expected["visible"])
+    assert torch.equal(ours["n_seen"], expected["n_seen"])
+    assert (ours["n_pixels"] - expected["n_pixels"]).abs().sum() <= 1e-4 * expected["n_pixels"].sum()
+    for name in ("blend_weight", "screen_gradient", "max_radius"):
+        assert relative_error(ours[name], expected[name]) < 1e-3, name
+
+
+def refusal(gaussians: Gaussians, view: Camera) -> str:
+    with pytest.raises(InputError) as caught:
+        rasterize(gaussians, [view])
+    return str(caught.value)
+
+
+def test_tensors_that_do_not_fit_are_refused_by_name() -> None:
+    gaussians, view = cloud(10), camera(16, 12)
+    elsewhere = replace(gaussians, quats=gaussians.quats.cpu())
+    assert refusal(elsewhere, view) == "quats must be on cuda:0, got cpu; move it there first."
+    strided = replace(gaussians, means=torch.zeros(10, 6, device="cuda")[:, ::2])
+    assert refusal(strided, view) == "means must be contiguous; call .contiguous() on it first."
+    double = replace(gaussians, sh_dc=gaussians.sh_dc.double())
+    assert refusal(double, view) == "sh_dc must be float32, got float64; convert it first."
+    assert refusal(gaussians.to(dtype=torch.float64), view) == "means must be float32, got float64; convert it first."
