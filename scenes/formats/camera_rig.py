@@ -13,7 +13,7 @@ from typing import Any
 from kinosplat.errors import InputError
 from kinosplat.scenes.capture import Capture, RawPicture, Shot
 from kinosplat.scenes.distortion import COEFFICIENTS, Lens
-from kinosplat.scenes.formats.checks import array, checked_K, field, number, read_json, rigid
+from kinosplat.scenes.formats.checks import array, checked_K, field, items, number, read_json, rigid, text, whole
 from kinosplat.scenes.formats.folders import natural_order, pictures_in
 from kinosplat.scenes.formats.ply import read_points
 from kinosplat.scenes.options import LoadOptions
@@ -41,26 +41,27 @@ def read(root: Path, options: LoadOptions) -> Capture:
             f"{path} has version {content.get('version')!r}, but only {VERSION} can be read; update kinosplat."
         )
     fps = number(field(content, "fps", path), f"{path} fps")
-    n_frames = int(number(field(content, "n_frames", path), f"{path} n_frames"))
+    n_frames = whole(field(content, "n_frames", path), f"{path} n_frames")
     if fps <= 0 or n_frames < 1:
         raise InputError(f"{path} has fps {fps:g} and n_frames {n_frames}; both must be positive.")
-    cameras = field(content, "cameras", path)
-    if not isinstance(cameras, list) or not cameras:
+    cameras = items(field(content, "cameras", path), f"{path} cameras")
+    if not cameras:
         raise InputError(f"{path} has no cameras; list at least one under 'cameras'.")
-    names = [str(field(camera, "name", f"{path} cameras[{i}]")) for i, camera in enumerate(cameras)]
+    wheres = [f"{path} cameras[{i}]" for i in range(len(cameras))]
+    names = [text(field(camera, "name", w), f"{w} name") for camera, w in zip(cameras, wheres, strict=True)]
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
         raise InputError(f"{path} has two cameras named {repeated!r}; give each its own name.")
     shots = [
         shot
         for index, camera in enumerate(cameras)
-        for shot in _shots(root, camera, index, fps, n_frames, f"{path} cameras[{index}]")
+        for shot in _shots(root, camera, index, fps, n_frames, wheres[index])
     ]
     up = array(content["up"], (3,), f"{path} up") if "up" in content else None
     return Capture(
         format="camera_rig",
         shots=tuple(shots),
-        points=read_points(root / content["points"]) if content.get("points") else None,
+        points=read_points(root / text(content["points"], f"{path} points")) if content.get("points") else None,
         fps=fps,
         up=None if up is None else (float(up[0]), float(up[1]), float(up[2])),
     )
@@ -68,8 +69,8 @@ def read(root: Path, options: LoadOptions) -> Capture:
 
 def _shots(root: Path, camera: dict[str, Any], index: int, fps: float, n_frames: int, where: str) -> list[Shot]:
     """All frames of one camera."""
-    name = str(camera["name"])
-    width, height = (int(number(field(camera, key, where), f"{where} {key}")) for key in ("width", "height"))
+    name = camera["name"]
+    width, height = (whole(field(camera, key, where), f"{where} {key}") for key in ("width", "height"))
     K = checked_K(field(camera, "K", where), f"{where} K")
     world_to_camera = rigid(field(camera, "world_to_camera", where), f"{where} world_to_camera")
     lens = _lens(camera.get("distortion"), f"{where} distortion")
@@ -77,9 +78,9 @@ def _shots(root: Path, camera: dict[str, Any], index: int, fps: float, n_frames:
     if split not in (None, "train", "test"):
         raise InputError(f"{where} split is {split!r}; use 'train' or 'test', or leave it out.")
     offset = number(camera.get("time_offset", 0.0), f"{where} time_offset")
-    pictures = _frames(root / str(field(camera, "video", where)), width, height, n_frames, where)
+    pictures = _frames(root / text(field(camera, "video", where), f"{where} video"), width, height, n_frames, where)
     masks = (
-        _frames(root / str(camera["mask_video"]), width, height, n_frames, where)
+        _frames(root / text(camera["mask_video"], f"{where} mask_video"), width, height, n_frames, where)
         if camera.get("mask_video")
         else [None] * n_frames
     )
@@ -122,11 +123,11 @@ def _frames(path: Path, width: int, height: int, n_frames: int, where: str) -> l
     return frames[:n_frames]
 
 
-def _lens(distortion: dict[str, Any] | None, where: str) -> Lens:
+def _lens(distortion: Any, where: str) -> Lens:
     if distortion is None:
         return Lens()
     model = field(distortion, "model", where)
-    if model not in COEFFICIENTS:
+    if not isinstance(model, str) or model not in COEFFICIENTS:
         raise InputError(f"{where} model {model!r} is not known; use one of {', '.join(COEFFICIENTS)}.")
     unknown = sorted(set(distortion) - {"model", *COEFFICIENTS[model]})
     if unknown:

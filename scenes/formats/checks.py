@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from kinosplat.errors import InputError
 
+LARGEST = 1e30
+"""Numbers beyond it are as useless as infinite ones, since cameras are kept in float32."""
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 """Turns camera axes right-up-backward into right-down-forward, and back."""
 
@@ -40,13 +41,15 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         content = np.load(path, allow_pickle=False)
         return {name: content[name] for name in content.files} if hasattr(content, "files") else {"": content}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # Numpy's parsers raise whatever they stumble over in a damaged file.
         kind = path.suffix
         raise InputError(f"{path} is not a readable {kind} file ({type(error).__name__}); copy it again.") from error
 
 
-def field(content: dict[str, Any], key: str, where: object) -> Any:
+def field(content: object, key: str, where: object) -> Any:
     """content[key], which must be there."""
+    if not isinstance(content, dict):
+        raise InputError(f"{where} is {_shown(content)}, not an object with fields; correct it.")
     if key not in content:
         raise InputError(f"{where} has no field {key!r}; add it.")
     return content[key]
@@ -54,9 +57,37 @@ def field(content: dict[str, Any], key: str, where: object) -> Any:
 
 def number(value: object, where: str) -> float:
     """A finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
-        raise InputError(f"{where} is {value!r}, not a finite number; correct it.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST:
+        raise InputError(f"{where} is {_shown(value)}, not a finite number; correct it.")
     return float(value)
+
+
+def whole(value: object, where: str) -> int:
+    """A whole number."""
+    result = number(value, where)
+    if result != int(result):
+        raise InputError(f"{where} is {value!r}, not a whole number; correct it.")
+    return int(result)
+
+
+def text(value: object, where: str) -> str:
+    """A text that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise InputError(f"{where} is {_shown(value)}, not a text; correct it.")
+    return value
+
+
+def items(value: object, where: str) -> list[Any]:
+    """A list."""
+    if not isinstance(value, list):
+        raise InputError(f"{where} is {_shown(value)}, not a list; correct it.")
+    return value
+
+
+def _shown(value: object) -> str:
+    """A value as it appears in a message, cut where it is long."""
+    shown = repr(value)
+    return shown if len(shown) <= 40 else f"{shown[:37]}..."
 
 
 def array(values: ArrayLike, shape: tuple[int, ...], where: str) -> NDArray[np.float64]:
@@ -69,7 +100,7 @@ def array(values: ArrayLike, shape: tuple[int, ...], where: str) -> NDArray[np.f
     if not fits:
         expected = " x ".join("n" if n == -1 else str(n) for n in shape)
         raise InputError(f"{where} has shape {' x '.join(map(str, result.shape))} instead of {expected}; correct it.")
-    if not np.isfinite(result).all():
+    if not (np.abs(result) < LARGEST).all():
         raise InputError(f"{where} holds values that are not finite; remove that camera or calibrate it again.")
     return result
 
@@ -118,7 +149,7 @@ def check_points(positions: NDArray[np.float64], path: Path) -> None:
     """At least one point, all finite."""
     if len(positions) == 0:
         raise InputError(f"{path} holds 0 points; remove it, and first points are found from the pictures.")
-    if not np.isfinite(positions).all():
+    if not (np.abs(positions) < LARGEST).all():
         raise InputError(
             f"{path} holds points that are not finite; remove it, and first points are found from the pictures."
         )

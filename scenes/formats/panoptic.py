@@ -19,7 +19,18 @@ import numpy as np
 
 from kinosplat.errors import InputError
 from kinosplat.scenes.capture import Capture, RawPicture, RawPoints, Shot
-from kinosplat.scenes.formats.checks import array, check_points, checked_K, field, number, read_arrays, read_json, rigid
+from kinosplat.scenes.formats.checks import (
+    array,
+    check_points,
+    checked_K,
+    field,
+    items,
+    read_arrays,
+    read_json,
+    rigid,
+    text,
+    whole,
+)
 from kinosplat.scenes.options import LoadOptions
 
 FPS = 30.0
@@ -36,7 +47,7 @@ def read(root: Path, options: LoadOptions) -> Capture:
     if (root / "test_meta.json").is_file():
         parts.append(("test", root / "test_meta.json"))
     metas = [(split, path, read_json(path)) for split, path in parts]
-    ids = {int(camera) for _, path, meta in metas for frame in field(meta, "cam_id", path) for camera in frame}
+    ids = {camera for _, path, meta in metas for of_frame in _camera_ids(path, meta) for camera in of_frame}
     index_of = {camera: index for index, camera in enumerate(sorted(ids))}
     shots = [shot for split, path, meta in metas for shot in _shots(root, path, meta, split, index_of)]
     if not shots:
@@ -48,21 +59,23 @@ def read(root: Path, options: LoadOptions) -> Capture:
 def _shots(
     root: Path, path: Path, meta: dict[str, Any], split: Literal["train", "test"], index_of: dict[int, int]
 ) -> list[Shot]:
-    width, height = (int(number(field(meta, key, path), f"{path} {key}")) for key in ("w", "h"))
-    files, cameras, all_K, all_poses = (field(meta, key, path) for key in ("fn", "cam_id", "k", "w2c"))
+    width, height = (whole(field(meta, key, path), f"{path} {key}") for key in ("w", "h"))
+    cameras = _camera_ids(path, meta)
+    files, all_K, all_poses = (items(field(meta, key, path), f"{path} {key}") for key in ("fn", "k", "w2c"))
     for key, values in (("fn", files), ("k", all_K), ("w2c", all_poses)):
-        if len(values) != len(cameras) or any(len(a) != len(b) for a, b in zip(values, cameras, strict=True)):
+        lengths = [len(items(of_frame, f"{path} {key}[{t}]")) for t, of_frame in enumerate(values)]
+        if lengths != [len(of_frame) for of_frame in cameras]:
             raise InputError(f"{path} {key} and cam_id are of different length; both list every camera of every frame.")
     has_masks = (root / "seg").is_dir()
     shots = []
     for t, of_frame in enumerate(cameras):
         for c, camera in enumerate(of_frame):
-            name = str(files[t][c])
+            name = text(files[t][c], f"{path} fn[{t}][{c}]")
             mask = (root / "seg" / name).with_suffix(".png")
             shots.append(
                 Shot(
-                    name=f"cam{int(camera):02d}/{t:06d}",
-                    camera_index=index_of[int(camera)],
+                    name=f"cam{camera:02d}/{t:06d}",
+                    camera_index=index_of[camera],
                     world_to_camera=rigid(all_poses[t][c], f"{path} w2c[{t}][{c}]"),
                     K=checked_K(all_K[t][c], f"{path} k[{t}][{c}]"),
                     width=width,
@@ -75,6 +88,13 @@ def _shots(
                 )
             )
     return shots
+
+
+def _camera_ids(path: Path, meta: dict[str, Any]) -> list[list[int]]:
+    """`cam_id`, by frame and camera."""
+    where = f"{path} cam_id"
+    frames = items(field(meta, "cam_id", path), where)
+    return [[whole(camera, where) for camera in items(of_frame, f"{where}[{t}]")] for t, of_frame in enumerate(frames)]
 
 
 def _points(root: Path) -> RawPoints | None:

@@ -99,6 +99,8 @@ def _vertices(body: bytes, order: str, n_points: int, dtype: np.dtype[np.void], 
         if len(rows) < n_points or any(len(row) < n_properties for row in rows):
             raise ValueError("too few numbers")
         return np.array(rows, dtype)
+    except OverflowError as error:
+        raise InputError(f"{path} holds numbers that its header does not allow; export it again.") from error
     except ValueError as error:
         raise InputError(f"{path} ends before its {n_points} points; copy it again.") from error
 

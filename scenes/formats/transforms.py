@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 from kinosplat.errors import InputError
 from kinosplat.scenes.capture import Capture, RawPicture, Shot
-from kinosplat.scenes.formats.checks import OPENGL_TO_OPENCV, field, invert_rigid, number, read_json, rigid
+from kinosplat.scenes.formats.checks import OPENGL_TO_OPENCV, field, invert_rigid, items, number, read_json, rigid, text
 from kinosplat.scenes.formats.folders import natural_order
 from kinosplat.scenes.formats.ply import read_points
 from kinosplat.scenes.formats.scaled import with_scaled_pictures
@@ -62,7 +62,9 @@ def read(root: Path, options: LoadOptions) -> Capture:
     if not shots:
         raise InputError(f"{path} has no cameras (frames is empty); check that it is complete.")
     shots, downscaled = with_scaled_pictures(shots, root, root / "images", options)
-    points = read_points(root / str(top["ply_file_path"])) if top.get("ply_file_path") else None
+    points = (
+        read_points(root / text(top["ply_file_path"], f"{path} ply_file_path")) if top.get("ply_file_path") else None
+    )
     is_blender = "camera_angle_x" in top and "fl_x" not in top
     return Capture(
         format=f"transforms ({_dialect(top, is_single, is_blender, shots)})",
@@ -87,7 +89,7 @@ def _frames(path: Path, top: dict[str, Any], split: Split | None) -> list[Shot]:
     frames = field(top, "frames", path)
     if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
         raise InputError(f"{path} frames is not a list of objects; is it a transforms file?")
-    numbered = [(i, str(field(frame, "file_path", f"{path} frames[{i}]")), frame) for i, frame in enumerate(frames)]
+    numbered = [(i, _file_path(frame, f"{path} frames[{i}]"), frame) for i, frame in enumerate(frames)]
     numbered.sort(key=lambda entry: natural_order(entry[1]))
     if "n_frames" in top:
         numbered = numbered[: int(number(top["n_frames"], f"{path} n_frames"))]
@@ -101,6 +103,14 @@ def _frames(path: Path, top: dict[str, Any], split: Split | None) -> list[Shot]:
     if numbered and not shots:
         raise InputError(f"None of the pictures that {path} names exists; put them beside it or correct file_path.")
     return shots
+
+
+def _file_path(frame: dict[str, Any], where: str) -> str:
+    """The field, with forward slashes only; it must name a file."""
+    file_path = text(field(frame, "file_path", where), f"{where} file_path").replace("\\", "/")
+    if Path(file_path).name in ("", ".."):
+        raise InputError(f"{where} file_path {file_path!r} does not name a picture; correct it.")
+    return file_path
 
 
 def _shot(path: Path, picture: Path, file_path: str, fields: FrameFields, split: Split | None) -> Shot:
@@ -127,7 +137,7 @@ def _shot(path: Path, picture: Path, file_path: str, fields: FrameFields, split:
 def _mask(folder: Path, picture: Path, fields: FrameFields) -> RawPicture | None:
     named = fields.get("mask_path")
     if named:
-        return RawPicture(_resolve(folder, str(named)))
+        return RawPicture(_resolve(folder, text(named, f"{fields.where} mask_path")))
     dynamic = picture.with_name(f"dynamic_mask_{picture.stem}.png")
     return RawPicture(dynamic, marks_outside=True) if dynamic.is_file() else None
 
@@ -143,7 +153,7 @@ def _resolve(folder: Path, file_path: str) -> Path:
 
 def _name(file_path: str) -> str:
     """`./images/a/0001.jpg` is called a/0001."""
-    parts = [part for part in file_path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    parts = [part for part in file_path.split("/") if part not in ("", ".", "..")]
     parts = parts[1:] if len(parts) > 1 and parts[0] == "images" else parts
     stem = parts[-1]
     suffix = Path(stem).suffix
@@ -158,8 +168,8 @@ def _with_listed_split(shots: list[Shot], top: dict[str, Any], path: Path) -> li
     split_of: dict[Path, Split] = {}
     keys: list[tuple[str, Split]] = [("train_filenames", "train"), (test_key, "test")]
     for key, split in keys:
-        for name in field(top, key, path):
-            split_of[_resolve(path.parent, str(name))] = split
+        for name in items(field(top, key, path), f"{path} {key}"):
+            split_of[_resolve(path.parent, text(name, f"{path} {key}"))] = split
     unmatched = set(split_of) - {shot.picture.path for shot in shots}
     if unmatched:
         raise InputError(

@@ -74,12 +74,20 @@ def read_camera(fields: FrameFields, picture: Path) -> tuple[NDArray[np.float64]
 def _focal_length(fields: FrameFields, axis: str, resolution: int) -> float | None:
     """In pixels; the first spelling that is there and not 0, in instant-ngp's order."""
     if f"{axis}_fov" in fields:
-        return resolution / (2 * math.tan(math.radians(fields.number(f"{axis}_fov")) / 2))
+        return _from_angle(math.radians(fields.number(f"{axis}_fov")), resolution, f"{fields.where} {axis}_fov")
     if fields.number(f"fl_{axis}") != 0:
         return fields.number(f"fl_{axis}")
     if f"camera_angle_{axis}" in fields:
-        return resolution / (2 * math.tan(fields.number(f"camera_angle_{axis}") / 2))
+        key = f"camera_angle_{axis}"
+        return _from_angle(fields.number(key), resolution, f"{fields.where} {key}")
     return None
+
+
+def _from_angle(angle: float, resolution: int, where: str) -> float:
+    """The focal length in pixels of a field of view in radians."""
+    if not 0 < angle < math.pi:
+        raise InputError(f"{where} is {math.degrees(angle):g} degrees; a field of view is between 0 and 180.")
+    return resolution / (2 * math.tan(angle / 2))
 
 
 def _lens(fields: FrameFields) -> Lens:
