@@ -37,7 +37,7 @@ JACOBIAN_MARGIN = 0.15
 """The projection is linearised at a point at most this fraction of the image size outside of the image."""
 MEDIAN_TRANSMITTANCE = 0.5
 """The median depth is that of the Gaussian at which the transmittance reaches this."""
-BLOCK = 64
+BLOCK = 32
 """Side in pixels of the blocks the image is rendered in; bounds memory, changes no value."""
 
 
