@@ -7,6 +7,7 @@ every still picture, and of the first frame of each camera of a clip). Everythin
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ def assemble_scene(capture: Capture, root: Path, options: LoadOptions) -> Scene:
     """The scene of a capture as the options ask for it."""
     if not capture.shots:
         raise InputError(f"{root} has no cameras; check that it is complete.")
+    _check_names(capture.shots, root)
     capture = _part_of_clip(capture, root, options)
     _check_files(capture.shots)
     to_input = normalisation(capture)
@@ -81,6 +83,16 @@ def _part_of_clip(capture: Capture, root: Path, options: LoadOptions) -> Capture
         kept_times = None if is_static else points.times[chosen] - start
         points = RawPoints(points.positions[chosen], points.colors[chosen], kept_times) if chosen.any() else None
     return replace(capture, shots=tuple(shots), points=points)
+
+
+def _check_names(shots: Sequence[Shot], root: Path) -> None:
+    """No picture occurs twice, which would let a held-out one into training; names can be those of files."""
+    name, count = Counter(shot.name for shot in shots).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{root} has two pictures named {name!r}; keep one of them.")
+    for shot in shots:
+        if ".." in shot.name or shot.name.startswith("/"):
+            raise InputError(f"{root} has a picture named {shot.name!r}, which cannot name a rendering; rename it.")
 
 
 def _check_files(shots: Sequence[Shot]) -> None:

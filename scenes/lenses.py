@@ -153,7 +153,7 @@ class _MapCache:
             if undistortion in self._maps:
                 self._maps.move_to_end(undistortion)
                 return self._maps[undistortion]
-        maps = undistortion_map(undistortion)
+        maps = _sampling_grid(undistortion)
         with self._lock:
             self._maps[undistortion] = maps
             while len(self._maps) > 1 and sum(key.n_bytes for key in self._maps) > self._n_bytes:
@@ -164,12 +164,11 @@ class _MapCache:
 _maps = _MapCache(MAP_CACHE_BYTES)
 
 
-def undistortion_map(undistortion: Undistortion) -> tuple[Tensor, Tensor]:
-    """Where each undistorted pixel comes from: (H, W, 2) float32 raw pixel coordinates (x, y), and (H, W) bool whether
-    that is inside.
-    """
+def _sampling_grid(undistortion: Undistortion) -> tuple[Tensor, Tensor]:
+    """Where each undistorted pixel comes from: (H, W, 2) float32, -1 to 1 across the raw picture, and whether inside it."""
     y, x = torch.meshgrid(_centres(undistortion.height), _centres(undistortion.width), indexing="ij")
-    return _sources(undistortion, x, y)
+    source, inside = _sources(undistortion, x, y)
+    return source * torch.tensor([2 / undistortion.width, 2 / undistortion.height]) - 1, inside
 
 
 def _centres(n: int) -> Tensor:
@@ -190,8 +189,7 @@ def _sources(undistortion: Undistortion, x: Tensor, y: Tensor) -> tuple[Tensor, 
 
 def _remap(values: NDArray[np.float32], undistortion: Undistortion, fill_gaps_with_zero: bool) -> NDArray[np.float32]:
     """Bilinear lookup of (H, W, C) values at the map's sources."""
-    source, inside = _maps(undistortion)
-    grid = source * torch.tensor([2 / undistortion.width, 2 / undistortion.height]) - 1
+    grid, inside = _maps(undistortion)
     channels_first = torch.from_numpy(values).permute(2, 0, 1)[None]
     looked_up = torch.nn.functional.grid_sample(
         channels_first, grid[None], mode="bilinear", padding_mode="border", align_corners=False

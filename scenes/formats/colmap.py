@@ -55,7 +55,7 @@ def read(root: Path, options: LoadOptions) -> Capture:
         camera = cameras[pose.camera_id]
         shots.append(
             Shot(
-                name=pose.name,
+                name=pose.name.removesuffix(Path(pose.name).suffix),
                 camera_index=index,
                 world_to_camera=pose.world_to_camera,
                 K=camera.K,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kinosplat.errors import InputError
 from kinosplat.scenes.capture import Capture, RawPicture, RawPoints, Shot
@@ -66,28 +67,47 @@ def _shots(
         lengths = [len(items(of_frame, f"{path} {key}[{t}]")) for t, of_frame in enumerate(values)]
         if lengths != [len(of_frame) for of_frame in cameras]:
             raise InputError(f"{path} {key} and cam_id are of different length; both list every camera of every frame.")
-    has_masks = (root / "seg").is_dir()
+    pictures, segments = root / "ims", root / "seg"
+    has_masks = segments.is_dir()
+    calibration = _Calibration(path)
     shots = []
     for t, of_frame in enumerate(cameras):
         for c, camera in enumerate(of_frame):
             name = text(files[t][c], f"{path} fn[{t}][{c}]")
-            mask = (root / "seg" / name).with_suffix(".png")
+            pose, K = calibration.of(camera, all_poses[t][c], all_K[t][c], f"[{t}][{c}]")
+            mask = RawPicture((segments / name).with_suffix(".png")) if has_masks else None
             shots.append(
                 Shot(
                     name=f"cam{camera:02d}/{t:06d}",
                     camera_index=index_of[camera],
-                    world_to_camera=rigid(all_poses[t][c], f"{path} w2c[{t}][{c}]"),
-                    K=checked_K(all_K[t][c], f"{path} k[{t}][{c}]"),
+                    world_to_camera=pose,
+                    K=K,
                     width=width,
                     height=height,
-                    picture=RawPicture(root / "ims" / name),
-                    mask=RawPicture(mask) if has_masks else None,
+                    picture=RawPicture(pictures / name),
+                    mask=mask,
                     time=t / FPS,
                     frame=t,
                     split=split,
                 )
             )
     return shots
+
+
+class _Calibration:
+    """Checked matrices; those of a camera that stands still are checked once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._last: dict[int, tuple[Any, Any, NDArray[np.float64], NDArray[np.float64]]] = {}
+
+    def of(self, camera: int, pose: Any, K: Any, index: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """world_to_camera (4, 4) and K (3, 3) out of JSON lists."""
+        last = self._last.get(camera)
+        if last is None or last[0] != pose or last[1] != K:
+            checked = rigid(pose, f"{self._path} w2c{index}"), checked_K(K, f"{self._path} k{index}")
+            self._last[camera] = last = (pose, K, *checked)
+        return last[2], last[3]
 
 
 def _camera_ids(path: Path, meta: dict[str, Any]) -> list[list[int]]:

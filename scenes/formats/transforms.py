@@ -182,7 +182,6 @@ def _numbered(shots: list[Shot]) -> list[Shot]:
     """Shots with camera indices and frames: one camera a picture in a static scene, else one for each pose that
     stays.
     """
-    _refuse_repeated(shots)
     if all(shot.time is None for shot in shots):
         return [replace(shot, camera_index=i) for i, shot in enumerate(shots)]
     moments = {time: i for i, time in enumerate(sorted({shot.time or 0.0 for shot in shots}))}
@@ -194,11 +193,3 @@ def _numbered(shots: list[Shot]) -> list[Shot]:
         time = shot.time or 0.0
         numbered.append(replace(shot, camera_index=camera, time=time, frame=moments[time]))
     return sorted(numbered, key=lambda shot: (shot.camera_index, shot.frame))
-
-
-def _refuse_repeated(shots: list[Shot]) -> None:
-    seen: set[str] = set()
-    for shot in shots:
-        if shot.name in seen:
-            raise InputError(f"{shot.picture.path} is named by two frames; keep one of them.")
-        seen.add(shot.name)

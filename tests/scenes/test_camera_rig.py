@@ -168,6 +168,14 @@ def test_two_cameras_of_one_name_are_refused(tmp_path: Path) -> None:
     assert refused(tmp_path, content) == "cameras.json has two cameras named 'cam00'; give each its own name."
 
 
+def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:
+    content = camera_rig_content()
+    content["cameras"][1]["name"] = "../cam01"
+    assert refused(tmp_path, content).endswith(
+        " has a picture named '../cam01/000000', which cannot name a rendering; rename it."
+    )
+
+
 def test_a_missing_field_is_named(tmp_path: Path) -> None:
     content = camera_rig_content()
     del content["cameras"][1]["K"]

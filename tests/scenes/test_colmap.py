@@ -31,7 +31,7 @@ def test_a_model_is_read_with_its_points(tmp_path: Path, binary: bool) -> None:
     scene = load_scene(write_colmap(tmp_path, binary=binary))
     assert scene.format == "colmap"
     assert_shows_the_rig(scene, 4)
-    assert [view.name for view in scene.train] == ["photo 1.png", "photo 2.png", "photo 3.png"]
+    assert [view.name for view in scene.train] == ["photo 1", "photo 2", "photo 3"]
     assert scene.points is not None
     np.testing.assert_allclose(scene.to_input.apply(scene.points.positions).numpy(), POINTS, atol=1e-6)
     np.testing.assert_array_equal(scene.points.colors.numpy(), COLORS)
@@ -77,7 +77,7 @@ def test_masks_are_named_after_the_whole_file_name(tmp_path: Path) -> None:
     root = write_colmap(tmp_path, names=names)
     save(root / "masks" / "left" / "b.png.png", mask(1))
     scene = load_scene(root)
-    assert [view.name for view in scene.views] == ["left/b.png", "right/a.png", "right/b.png", "left/a.png"]
+    assert [view.name for view in scene.views] == ["left/b", "right/a", "right/b", "left/a"]
     assert scene.train[0].mask is not None
     np.testing.assert_array_equal(scene.train[0].mask.load(), mask(1))
     assert scene.train[1].mask is None

@@ -97,8 +97,8 @@ def test_strange_values_in_json(tmp_path: Path, write: Callable[[Path], Path], n
         said = reads_or_says_why(root)
         assert "\n" not in said
         n_refused += bool(said)
-    # Most damage matters, some does not (a name, a time).
-    assert 20 < n_refused < 80
+    # Some damage does not matter (a name, a time), but most does.
+    assert n_refused > 20
 
 
 @pytest.mark.parametrize(

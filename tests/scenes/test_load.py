@@ -141,6 +141,15 @@ def test_parallel_cameras_with_points_are_centred_at_the_depth_of_the_points(tmp
     np.testing.assert_allclose(scene.to_input.offset, Rig(1).positions[0] + depth * pose[2, :3], atol=1e-6)
 
 
+def test_a_picture_that_occurs_twice_is_refused(tmp_path: Path) -> None:
+    content = nerfstudio_content()
+    content["frames"].append(content["frames"][1])
+    root = write_nerfstudio(tmp_path, content=content)
+    with pytest.raises(InputError) as error:
+        load_scene(root)
+    assert str(error.value) == f"{root} has two pictures named 'frame_00001'; keep one of them."
+
+
 def test_a_split_that_leaves_nothing_to_learn_from_is_refused(tmp_path: Path) -> None:
     content = nerfstudio_content(2) | {"train_filenames": [], "test_filenames": ["images/frame_00000.png"]}
     root = write_nerfstudio(tmp_path, n=2, content=content)
