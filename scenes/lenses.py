@@ -165,7 +165,7 @@ _maps = _MapCache(MAP_CACHE_BYTES)
 
 
 def _sampling_grid(undistortion: Undistortion) -> tuple[Tensor, Tensor]:
-    """Where each undistorted pixel comes from: (H, W, 2) float32, -1 to 1 across the raw picture, and whether inside it."""
+    """Where each undistorted pixel comes from: (H, W, 2) float32, -1 to 1 across the raw picture; whether inside it."""
     y, x = torch.meshgrid(_centres(undistortion.height), _centres(undistortion.width), indexing="ij")
     source, inside = _sources(undistortion, x, y)
     return source * torch.tensor([2 / undistortion.width, 2 / undistortion.height]) - 1, inside

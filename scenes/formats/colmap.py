@@ -22,7 +22,7 @@ from kinosplat.scenes.capture import Capture, RawPicture, Shot
 from kinosplat.scenes.formats.colmap_cameras import read_cameras
 from kinosplat.scenes.formats.colmap_images import Pose, read_poses
 from kinosplat.scenes.formats.colmap_points import read_points3D
-from kinosplat.scenes.formats.folders import first_folder, natural_order
+from kinosplat.scenes.formats.folders import first_folder
 from kinosplat.scenes.formats.scaled import with_scaled_pictures
 from kinosplat.scenes.options import LoadOptions
 
@@ -42,7 +42,8 @@ def read(root: Path, options: LoadOptions) -> Capture:
         raise InputError(f"{root} has no COLMAP model; put cameras and images (.bin or .txt) into sparse/0.")
     cameras = read_cameras(_file(model, "cameras"))
     images_path = _file(model, "images")
-    poses = sorted(read_poses(images_path), key=lambda pose: natural_order(pose.name))
+    # As text, which is the order in which INRIA's code holds out every 8th picture.
+    poses = sorted(read_poses(images_path), key=lambda pose: pose.name)
     if not poses:
         raise InputError(f"{images_path} has no cameras (no registered images); run the reconstruction again.")
     folder = first_folder(root, IMAGE_FOLDERS)

@@ -9,8 +9,9 @@
 The i-th picture belongs to `world_mat_i` (4x4, its upper 3x4 is K [R | t] in pixels and the input's unit, millimetres
 in DTU) and `scale_mat_i` (4x4, from the unit sphere to the input's frame, a uniform scale and a translation). Scene
 coordinates are those of the unit sphere, `to_input` is scale_mat. When there are fewer pictures than matrices, the
-number in a picture's name is its index. Masks are white on the object. Split: none of its own; DTU scenes have
-customary sparse splits.
+number in a picture's name is its index. K is used as published: shifting the principal point by half a pixel changes no
+epipolar distance in DTU measurably. Masks are white on the object. Split: none of its own; DTU scenes have customary
+sparse splits.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 from kinosplat.errors import InputError
 from kinosplat.scenes.capture import Capture, RawPicture, Shot
-from kinosplat.scenes.formats.checks import OPENGL_TO_OPENCV, field, invert_rigid, items, number, read_json, rigid, text
+from kinosplat.scenes.formats.checks import OPENGL_TO_OPENCV, field, invert_rigid, items, read_json, rigid, text, whole
 from kinosplat.scenes.formats.folders import natural_order
 from kinosplat.scenes.formats.ply import read_points
 from kinosplat.scenes.formats.scaled import with_scaled_pictures
@@ -90,9 +90,11 @@ def _frames(path: Path, top: dict[str, Any], split: Split | None) -> list[Shot]:
     if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
         raise InputError(f"{path} frames is not a list of objects; is it a transforms file?")
     numbered = [(i, _file_path(frame, f"{path} frames[{i}]"), frame) for i, frame in enumerate(frames)]
-    numbered.sort(key=lambda entry: natural_order(entry[1]))
     if "n_frames" in top:
-        numbered = numbered[: int(number(top["n_frames"], f"{path} n_frames"))]
+        numbered.sort(key=lambda entry: natural_order(entry[1]))
+        numbered = numbered[: whole(top["n_frames"], f"{path} n_frames")]
+    # As text, which is the order in which nerfstudio splits.
+    numbered.sort(key=lambda entry: entry[1])
     may_be_gone = bool(numbered) and "sharpness" in numbered[0][2]
     shots = []
     for i, file_path, frame in numbered:
