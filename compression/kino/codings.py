@@ -48,6 +48,10 @@ class MortonCoding:
 
     bits: int
     """Bits an axis, 1 to 21."""
+    minimum: tuple[float, ...] = ()
+    """Fixed lower ends, one an axis; empty = each chunk takes its own box."""
+    step: tuple[float, ...] = ()
+    """Fixed steps; given together with `minimum`."""
 
 
 @dataclass(frozen=True)
@@ -109,10 +113,10 @@ def encode(
             raise ValueError(f"{name} holds values above 65504; store it with more than 16 float bits.")
         return halves.view(np.uint16).astype(np.uint64), b""
     if isinstance(coding, QuantisedCoding):
-        minimum, step = fixed_range(coding) if coding.minimum else value_range(chosen, coding.bits)
+        minimum, step = range_of(coding, chosen)
         return quantise(chosen, minimum, step, coding.bits), _range_bytes(minimum, step)
     if isinstance(coding, MortonCoding):
-        minimum, step = value_range(chosen, coding.bits)
+        minimum, step = range_of(coding, chosen)
         return interleave(quantise(chosen, minimum, step, coding.bits))[:, None], _range_bytes(minimum, step)
     if isinstance(coding, RotationCoding):
         return encode_rotation(chosen, coding.bits), b""
@@ -161,8 +165,12 @@ def value_range(values: NDArray[np.float32], bits: int) -> tuple[NDArray[np.floa
     return low, step
 
 
-def fixed_range(coding: QuantisedCoding) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Minimum and step given by the coding, as the float32 numbers a file holds."""
+def range_of(
+    coding: QuantisedCoding | MortonCoding, values: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Minimum and step (C,) that the coding gives, or else those of `values` (n, C)."""
+    if not coding.minimum:
+        return value_range(values, coding.bits)
     minimum = np.asarray(coding.minimum, np.float32).astype(np.float64)
     return minimum, np.asarray(coding.step, np.float32).astype(np.float64)
 

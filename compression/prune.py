@@ -1,0 +1,24 @@
+"""Drops what no score holds up."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kinosplat.compression.scores import Scores
+
+
+def prune(scores: Scores, quantile: float) -> Tensor:
+    """Mask (N,) of what is kept: Gaussians above the `quantile` of any score, and with some blend weight at all."""
+    if not 0.0 <= quantile < 1.0:
+        raise ValueError(f"quantile must be in [0, 1), got {quantile:g}.")
+    kept = torch.zeros_like(scores.blend_weight, dtype=torch.bool)
+    for part in scores.normalised():
+        threshold = torch.kthvalue(part, max(1, min(len(part), int(quantile * len(part)) + 1))).values
+        kept |= part >= threshold
+    return kept & (scores.blend_weight > 0)
+
+
+def prune_to(scores: Scores, n_kept: int) -> Tensor:
+    """Positions (n_kept,), in order, of the Gaussians with the largest blend weight."""
+    return torch.topk(scores.blend_weight, min(n_kept, len(scores.blend_weight))).indices.sort().values

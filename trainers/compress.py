@@ -1,0 +1,185 @@
+"""Compresses a trained run: gives the stages of `kinosplat.compression` the run's pictures, its optimiser and its
+measurement.
+
+Fine-tuning is what training was: the same sampler, loader, corrections of cameras, loss and Adam, without
+densification. Exposure and pose corrections stay as they were learned. The run itself is not changed; the file and its
+report are written into its folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from kinosplat.compression.config import CompressConfig
+from kinosplat.compression.kino import Metadata, StartCamera
+from kinosplat.compression.pipeline import CompressReport, compress
+from kinosplat.compression.surroundings import Quality, Surroundings, Tunable, ViewBatch
+from kinosplat.errors import InputError
+from kinosplat.render import Gaussians, RasterSettings, rasterize
+from kinosplat.scenes import FrameLoader, load_scene
+from kinosplat.trainers.checkpoint import write_atomically
+from kinosplat.trainers.clock import Moment
+from kinosplat.trainers.evaluate import evaluate, spread
+from kinosplat.trainers.loop import LOOKAHEAD, UPCOMING_BATCHES, cache_bytes, make_sampler
+from kinosplat.trainers.losses import image_loss
+from kinosplat.trainers.methods.gaussians import GaussianMethod
+from kinosplat.trainers.optim import Group, Optimizer, exponential_decay
+from kinosplat.trainers.run import read_config
+from kinosplat.trainers.training import Training, restore, scene_for
+
+FILE, REPORT = "scene.kino", "compression.json"
+RATE_AT_THE_END = 0.1
+"""Learning rates of fine-tuning fall to this part."""
+N_START_CAMERAS = 4
+"""Cameras a player may start from."""
+
+
+def compress_run(
+    run_dir: Path,
+    config: CompressConfig,
+    *,
+    path: Path | None = None,
+    device: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> CompressReport:
+    """Compress the last checkpoint of a run into `path` (default: scene.kino in its folder) and report every stage.
+
+    Raises InputError when the run is of a method that is not made of Gaussians, or has no held-out views to measure on.
+    """
+    run_config = read_config(run_dir)
+    if device is not None:
+        run_config = replace(run_config, device=device)
+    scene = scene_for(run_config, load_scene(run_config.scene, run_config.data))
+    return compress_training(restore(run_config, scene, run_dir), config, path=path, say=say)
+
+
+def compress_training(
+    training: Training,
+    config: CompressConfig,
+    *,
+    path: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> CompressReport:
+    """Compress a run that is in memory; `training` is left as it was."""
+    method = training.method
+    if not isinstance(method, GaussianMethod):
+        raise InputError(f"{training.run_dir} was trained with {method.name}, which has no Gaussians to compress.")
+    if not training.scene.test:
+        raise InputError(f"{training.scene.name} has no held-out views to measure a loss on; train with a split.")
+    first_step = training.step
+    path = path or training.run_dir / FILE
+    try:
+        with _Pictures(training) as pictures:
+            surroundings = Surroundings(
+                views=pictures.views,
+                fine_tune=pictures.fine_tune,
+                evaluate=pictures.evaluate,
+                background=training.background.evaluation_color(),
+                radius=method.rows.radius,
+                duration=training.scene.duration if method.rows.is_moving else 0.0,
+                settings=pictures.settings,
+                seed=training.config.schedule.seed,
+                say=say,
+            )
+            report = compress(method.gaussians(), path, config, surroundings, metadata_of(training))
+    finally:
+        training.step = first_step
+    document = {
+        **asdict(report),
+        "loss": report.loss,
+        "ratio": report.ratio,
+        "config": asdict(config),
+        "file": str(path),
+    }
+    write_atomically(training.run_dir / REPORT, (json.dumps(document, indent=1) + "\n").encode())
+    return report
+
+
+def metadata_of(training: Training) -> Metadata:
+    """What the file says about the scene and where it came from."""
+    scene = training.scene
+    red, green, blue = training.background.evaluation_color().tolist()
+    return Metadata(
+        up=scene.up,
+        fps=scene.fps,
+        duration=scene.duration if scene.is_moving else None,
+        background=(red, green, blue),
+        cameras=tuple(StartCamera.of(view.camera, view.name) for view in spread(scene.test, N_START_CAMERAS)),
+        to_input=scene.to_input,
+        provenance={"scene": scene.name, "method": training.method.name, "steps": training.step},
+    )
+
+
+class _Pictures(AbstractContextManager["_Pictures"]):
+    """The run's training views and held-out views, as the stages ask for them."""
+
+    def __init__(self, training: Training) -> None:
+        self._training = training
+        self._sampler = make_sampler(training)
+        method = training.method
+        assert isinstance(method, GaussianMethod)
+        self._method = method
+        options = method.config.gaussians
+        self.settings = RasterSettings(rasterizer=options.rasterizer, antialiased=options.antialiased)
+        self._loader = FrameLoader(training.scene.train, cache_bytes=cache_bytes(training), device=training.device)
+
+    def __enter__(self) -> _Pictures:
+        self._loader.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._loader.__exit__(None, None, None)
+
+    def views(self, n_views: int | None) -> Iterator[ViewBatch]:
+        """Training views one at a time, in the order that videos are read fastest."""
+        training = self._training
+        n = len(training.scene.train)
+        count = n if n_views is None else min(n, n_views)
+        indices: list[int] = torch.linspace(0, n - 1, count).round().long().tolist()
+        for place, index in enumerate(indices):
+            self._loader.prefetch(indices[place : place + LOOKAHEAD])
+            with torch.no_grad():
+                batch = training.batch([index], [], self._loader)
+            yield ViewBatch(batch.cameras, batch.target, batch.mask)
+
+    def fine_tune(self, tunable: Tunable, steps: int) -> None:
+        """Move the leaves of `tunable` for a number of steps."""
+        training = self._training
+        groups = []
+        for name, leaf in tunable.leaves.items():
+            rate = tunable.rates[name]
+            group = Group(name, leaf, exponential_decay(rate, RATE_AT_THE_END * rate), rows=name)
+            group.parameter = leaf  # the group would learn a copy
+            groups.append(group)
+        optimizer = Optimizer(groups)
+        for step in range(steps):
+            indices = self._sampler.batch(training.step)
+            upcoming = [self._sampler.batch(training.step + i) for i in range(1, UPCOMING_BATCHES + 1)]
+            self._loader.prefetch(self._sampler.lookahead(training.step, LOOKAHEAD))
+            batch = training.batch(indices, upcoming, self._loader)
+            output = rasterize(tunable.gaussians(), batch.cameras, background=batch.background, settings=self.settings)
+            terms, _ = image_loss(output, batch, training.config.image)
+            torch.stack(list(terms.values())).sum().backward()
+            optimizer.step(Moment(step, step / steps, (step + 1) / steps), {})
+            training.step += 1
+
+    def evaluate(self, gaussians: Gaussians) -> Quality:
+        """Quality on the held-out views that the run is measured on."""
+        training, method = self._training, self._method
+        shown = GaussianMethod(
+            method.config, method.image, gaussians, radius=method.rows.radius, clip=method.clip, seed=0
+        )
+        result = evaluate(
+            shown,
+            spread(training.scene.test, training.config.evaluation.max_test_views),
+            training.background.evaluation_color(),
+            mask_use=training.config.image.mask_use,
+            cache_bytes=cache_bytes(training),
+        )
+        return Quality(result.psnr, result.ssim)
