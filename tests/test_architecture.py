@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "compression": {"errors", "render", "scenes"},
     "trainers": {"errors", "render", "scenes", "compression"},
     "viewer": {"errors", "render", "scenes", "compression"},
-    "data": set(),
+    "data": {"errors"},
 }
 
 

@@ -84,7 +84,6 @@ def run(arguments: Sequence[str], program: str) -> int:
         [view.camera for view in scene.train],
         command.n_frames,
         times=(scene.times[0], scene.times[-1]) if scene.is_moving else None,
-        up=None if scene.up is None else torch.tensor(scene.up),
     )
     if command.resolution is not None:
         cameras = [camera.resized(*command.resolution) for camera in cameras]

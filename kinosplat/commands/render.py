@@ -111,8 +111,7 @@ def path_cameras(command: RenderCommand, scene: Scene) -> list[Camera]:
         if command.n_frames < 1:
             raise InputError(f"--n-frames must be at least 1, got {command.n_frames}.")
         times = (scene.times[0], scene.times[-1]) if scene.is_moving else None
-        up = None if scene.up is None else torch.tensor(scene.up)
-        return orbit([view.camera for view in scene.train], command.n_frames, times=times, up=up)
+        return orbit([view.camera for view in scene.train], command.n_frames, times=times)
     width, height = command.resolution or (first.width, first.height)
     cameras = load_camera_path(command.views, scene.to_input).cameras(width, height, command.fps)
     if scene.is_moving and cameras[0].time is None and command.time is None:
