@@ -109,7 +109,7 @@ __device__ inline uint64_t chained_prefix(uint64_t* status, uint32_t block, uint
             if (index >= 0)
                 while (!((word = words[index]) & ~kStatusValue)) {
                 }
-            const unsigned totals = __ballot_sync(kAllLanes, word & kStatusTotal);
+            const unsigned totals = __ballot_sync(kAllLanes, (word & kStatusTotal) != 0);
             // Nothing counts beyond the nearest block that knows its total.
             const bool counts = !totals || lane_id() <= __ffs(totals) - 1;
             before += warp_sum(counts ? word & kStatusValue : 0);
