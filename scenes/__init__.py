@@ -3,6 +3,7 @@
 from kinosplat.scenes.frames import FrameLoader, LoadedBatch, LoadedFrame
 from kinosplat.scenes.load import find_scene, load_scene
 from kinosplat.scenes.options import LoadOptions
+from kinosplat.scenes.points import first_points
 from kinosplat.scenes.sampler import ViewSampler
 from kinosplat.scenes.scene import ImageSource, PointCloud, Scene, Similarity, View
 
@@ -18,5 +19,6 @@ __all__ = [
     "View",
     "ViewSampler",
     "find_scene",
+    "first_points",
     "load_scene",
 ]
