@@ -86,8 +86,8 @@ def rotation_integers(quats: Tensor, bits: int) -> Tensor:
 
 
 def straight_through(values: Tensor, rounded: Tensor) -> Tensor:
-    """`rounded`, with the gradient of `values`."""
-    return values + (rounded - values).detach()
+    """`rounded` to the bit, with the gradient of `values`."""
+    return rounded + (values - values.detach())
 
 
 class QuantisedGaussians:

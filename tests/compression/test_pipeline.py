@@ -25,6 +25,7 @@ from kinosplat.compression.scores import Scores, score
 from kinosplat.compression.size import parse_loss, parse_size, size_words
 from kinosplat.compression.tunable import TunableGaussians, fine_rates
 from kinosplat.errors import InputError
+from kinosplat.render import rasterize
 from kinosplat.render.gaussians import Gaussians
 
 CLIP = Metadata(duration=2.0, fps=15.0)
@@ -115,7 +116,9 @@ def test_fine_tuning_sees_exactly_what_the_file_will_hold() -> None:
     decoded = read_kino(encode_kino(final, codings, metadata=CLIP)).gaussians
     # Quaternions pass through one more normalisation before rounding; everything else is the same number.
     assert torch.allclose(sorted_rows(decoded), sorted_rows(tunable.gaussians().detach()), rtol=0, atol=1e-6)
-    assert all(leaf.grad is not None for leaf in tunable.leaves.values())
+    view = next(surroundings.views(1))
+    rasterize(tunable.gaussians(), view.cameras).rgb.sum().backward()
+    assert all(leaf.grad is not None and leaf.grad.abs().sum() > 0 for leaf in tunable.leaves.values())
 
 
 @pytest.mark.parametrize("moving", [True, False])
