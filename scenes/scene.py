@@ -57,9 +57,17 @@ class PointCloud:
     """(P, 3) uint8 sRGB."""
     times: Tensor | None = None
     """(P,) float32 seconds at which each point was seen, or None when they hold for the whole clip."""
+    durations: Tensor | None = None
+    """(P,) float32 seconds for which each point holds around its time, inf for the whole clip; None when nothing is known."""
 
     def __len__(self) -> int:
         return self.positions.shape[0]
+
+    def subset(self, chosen: Tensor) -> PointCloud:
+        """The points at indices, or where a mask is true."""
+        times = None if self.times is None else self.times[chosen]
+        durations = None if self.durations is None else self.durations[chosen]
+        return PointCloud(self.positions[chosen], self.colors[chosen], times, durations)
 
 
 @dataclass(frozen=True)

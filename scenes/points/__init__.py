@@ -1,0 +1,70 @@
+"""First points: where the trainer's first Gaussians stand.
+
+In this order: the points that came with the scene; the visual hull where masks show an object's outline; a plane sweep over views with
+known poses; points drawn at random where the cameras look. Moving scenes get points at key frames (`PointCloud.times`); where cameras stand
+still, what does not move is found once, in the pictures' median, and holds for the whole clip (`PointCloud.durations`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from kinosplat.scenes.frames import FrameLoader
+from kinosplat.scenes.points.build import Budget, hull_points, random_cloud, sweep_points
+from kinosplat.scenes.points.pictures import choose_key_frames, load_small
+from kinosplat.scenes.scene import PointCloud, Scene
+
+__all__ = ["Budget", "first_points"]
+
+MASK_SAYS_SOMETHING = 0.9
+"""Masks that leave less than the rest of the pictures out are about lenses or frames, not about an object."""
+
+
+def first_points(
+    scene: Scene,
+    n_points: int,
+    seed: int = 0,
+    *,
+    device: torch.device | str = "cpu",
+    cache_bytes: int | None = None,
+    budget: Budget | None = None,
+) -> tuple[PointCloud, str]:
+    """At most `n_points` points in scene coordinates, on the CPU, and how they were found, in words for the report.
+
+    The same scene, device and seed give the same points. Pictures that cannot be read raise InputError.
+    """
+    if n_points < 1:
+        raise ValueError(f"n_points must be at least 1, got {n_points}.")
+    if scene.points is not None and len(scene.points) > 0:
+        return _thinned(scene.points, n_points, seed), f"{len(scene.points)} points that came with the scene"
+    device = torch.device(device)
+    budget = budget or (Budget.for_cpu() if device.type == "cpu" else Budget.for_gpu())
+    clip = choose_key_frames(scene, budget.n_key_frames, budget.n_views)
+    camera = scene.train[0].camera
+    width, height = _within(camera.width, camera.height, budget.fine_pixels)
+    with FrameLoader(scene.train, cache_bytes=cache_bytes) as frames:
+        images, masks = load_small(scene, clip, frames, width, height)
+    covered = None if masks[0] is None else torch.stack([mask.mean() for mask in masks if mask is not None]).mean()
+    if covered is not None and covered < MASK_SAYS_SOMETHING:
+        found = hull_points(scene, clip, images, masks, n_points, device, budget)
+        if found is not None:
+            return found
+    found = sweep_points(scene, clip, images, masks, n_points, seed, device, budget)
+    if found is not None:
+        return found
+    return random_cloud(scene, clip, images, n_points, seed)
+
+
+def _within(width: int, height: int, n_pixels: int) -> tuple[int, int]:
+    """The largest size of the same shape, at most the given one, with at most `n_pixels`."""
+    scale = min(1.0, math.sqrt(n_pixels / (width * height)))
+    return max(round(width * scale), 1), max(round(height * scale), 1)
+
+
+def _thinned(points: PointCloud, n_points: int, seed: int) -> PointCloud:
+    if len(points) <= n_points:
+        return points
+    chosen = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))[:n_points].sort().values
+    return points.subset(chosen)

@@ -1,0 +1,248 @@
+"""First points of a scene by each of the methods, from small pictures of its key frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, max_pool2d
+
+from kinosplat.scenes.points.fusion import fill, merge
+from kinosplat.scenes.points.pictures import Clip, make_rig, separate
+from kinosplat.scenes.points.plane_sweep import DepthMaps, SweepSettings, depth_maps
+from kinosplat.scenes.points.random_frusta import random_points, typical_depths
+from kinosplat.scenes.points.rig import Rig
+from kinosplat.scenes.points.visual_hull import INSIDE, sample, visual_hull
+from kinosplat.scenes.scene import PointCloud, Scene
+
+LEAST_AGREEING = 2
+"""Other views that must agree with a depth; with fewer than four views, one."""
+WORST_COST = 0.6
+"""Matches worse than this (ZNCC below 0.4) are not believed even if views agree."""
+LEAST_POINTS = 200
+"""Fewer agreed points than this say that the pictures do not match, and the sweep counts as failed."""
+FILLED_SHARE = 0.1
+"""Share of the points that stand where no views agree, at the depth of the surroundings."""
+LARGEST_MOVING_SHARE = 0.5
+"""Moving things get at most this share of the points."""
+OUTLINE_QUORUM = 0.8
+"""Share of the views seeing a moving point that must have it in their foreground."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much is looked at; time grows with pixels, views and key frames."""
+
+    coarse_pixels: int
+    """Size of the pictures in which depth is searched."""
+    fine_pixels: int
+    """Size of the pictures in which it is refined; each level in between has four times the pixels."""
+    n_views: int
+    """Views at a time, evenly spread over the cameras."""
+    n_key_frames: int
+    """Times, evenly spread over the clip."""
+    n_cells: int
+    """Cells on the longest side of the visual hull's grid."""
+    sweep: SweepSettings
+    """Planes and patches."""
+
+    @classmethod
+    def for_cpu(cls) -> Budget:
+        """Seconds on two cores."""
+        return cls(6_000, 24_000, 48, 8, 128, SweepSettings())
+
+    @classmethod
+    def for_gpu(cls) -> Budget:
+        """Seconds on a GPU."""
+        return cls(16_000, 256_000, 64, 24, 256, SweepSettings(n_planes=128, n_probe_planes=192))
+
+
+@dataclass(frozen=True)
+class _Points:
+    positions: Tensor
+    colors: Tensor
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+def hull_points(
+    scene: Scene,
+    clip: Clip,
+    images: Sequence[Tensor],
+    masks: Sequence[Tensor | None],
+    n_points: int,
+    device: torch.device,
+    budget: Budget,
+) -> tuple[PointCloud, str] | None:
+    """The surface of the visual hull at each key time; None when there is no place inside all masks at one of them."""
+    n_each = max(n_points // len(clip.times), 1)
+    found = []
+    for members, pictures, mask in zip(clip.views, images, masks, strict=True):
+        assert mask is not None
+        hull = visual_hull(make_rig(scene, members, pictures, device), mask.to(device), n_each, budget.n_cells)
+        if hull is not None:
+            found.append(_Points(*hull))
+        elif len(clip.times) == 1:
+            return None
+        else:
+            found.append(_Points(torch.zeros(0, 3), torch.zeros(0, 3)))
+    if sum(map(len, found)) < min(LEAST_POINTS, n_points):
+        return None
+    where = f"{len(clip.views[0])} views" + ("" if len(clip.times) == 1 else f" at {len(clip.times)} key frames")
+    cloud = _cloud(found, clip.times, scene)
+    return cloud, f"{len(cloud)} points on the visual hull of the masks of {where}"
+
+
+def sweep_points(
+    scene: Scene,
+    clip: Clip,
+    images: Sequence[Tensor],
+    masks: Sequence[Tensor | None],
+    n_points: int,
+    seed: int,
+    device: torch.device,
+    budget: Budget,
+) -> tuple[PointCloud, str] | None:
+    """Points on which several views agree; None when too few do. Nothing is put outside the masks."""
+    if min(map(len, clip.views)) < 2:
+        return None
+    rigs = [make_rig(scene, members, pictures, device) for members, pictures in zip(clip.views, images, strict=True)]
+    usable = [None if mask is None else mask.to(device) > INSIDE for mask in masks]
+    still = filled = None
+    moving: list[_Points] = []
+    if clip.still:
+        background, is_background, foregrounds = separate(images)
+        rig = replace(rigs[0], images=background.to(device))
+        still, filled = _still(rig, _both(is_background.to(device), usable[0]), seed, budget)
+        for moment, foreground, mask in zip(rigs, foregrounds, usable, strict=True):
+            moving.append(_moving(moment, _both(foreground.to(device), mask), budget))
+    elif len(rigs) == 1:
+        still, filled = _still(rigs[0], usable[0], seed, budget)
+    else:
+        moving = [_agreed(rig, _search(rig, budget, None), mask) for rig, mask in zip(rigs, usable, strict=True)]
+    n_still, n_moving = 0 if still is None else len(still), sum(map(len, moving))
+    if n_still + n_moving < min(LEAST_POINTS, n_points):
+        return None
+    footprint = float((typical_depths(rigs[0]) / rigs[0].K[:, 0, 0]).median())
+    most_moving = n_points if still is None else int(LARGEST_MOVING_SHARE * n_points)
+    n_moving = min(round(n_points * n_moving / (n_still + n_moving)), most_moving)
+    kept = [_merged(points, n_moving * len(points) // max(sum(map(len, moving)), 1), footprint) for points in moving]
+    times = list(clip.times) if moving else []
+    counts = [f"{sum(map(len, kept))} moving points at {len(times)} key frames"] if times else []
+    if still is not None and filled is not None:
+        n_left = n_points - sum(map(len, kept))
+        n_filled = min(int(FILLED_SHARE * n_left), len(filled))
+        still = _merged(still, n_left - n_filled, footprint)
+        filled = _merged(filled, n_filled, footprint)
+        counts = [f"{len(still)} points", *counts, f"{len(filled)} filled in between"]
+        kept = [_Points(torch.cat([still.positions, filled.positions]), torch.cat([still.colors, filled.colors])), *kept]
+        times = [None, *times]
+    return _cloud(kept, times, scene), f"a plane sweep over {len(clip.views[0])} views: {', '.join(counts)}"
+
+
+def random_cloud(
+    scene: Scene, clip: Clip, images: Sequence[Tensor], n_points: int, seed: int
+) -> tuple[PointCloud, str]:
+    """Points anywhere the cameras look; they hold for the whole clip."""
+    rig = make_rig(scene, clip.views[0], images[0], torch.device("cpu"))
+    cloud = _cloud([_Points(*random_points(rig, n_points, seed))], [None], scene)
+    return cloud, f"{n_points} points drawn at random where the cameras look"
+
+
+def _search(rig: Rig, budget: Budget, outline: Tensor | None) -> DepthMaps:
+    """Depth maps at the size of `rig`, by way of smaller ones."""
+    height, width = rig.size
+    sizes = [(height, width)]
+    while sizes[0][0] * sizes[0][1] > 2 * budget.coarse_pixels:
+        sizes.insert(0, (-(-sizes[0][0] // 2), -(-sizes[0][1] // 2)))
+    pyramid = [resized(rig, *size) for size in sizes]
+    outlines = None
+    if outline is not None:
+        outlines = [interpolate(outline.float()[:, None], size, mode="area")[:, 0] for size in sizes]
+    return depth_maps(pyramid, budget.sweep, outlines)
+
+
+def resized(rig: Rig, height: int, width: int) -> Rig:
+    """The same pictures at another size, by an area filter."""
+    if rig.size == (height, width):
+        return rig
+    images = interpolate(rig.images.permute(0, 3, 1, 2), (height, width), mode="area").permute(0, 2, 3, 1)
+    scale = torch.tensor([width / rig.size[1], height / rig.size[0], 1.0], device=rig.K.device)
+    return replace(rig, images=images, K=rig.K * scale[:, None])
+
+
+def _still(rig: Rig, usable: Tensor | None, seed: int, budget: Budget) -> tuple[_Points, _Points]:
+    """Points on which views agree, and points between those at the depth of their surroundings."""
+    maps = _search(rig, budget, None)
+    believed = _believed(rig, maps, usable)
+    inverse = fill(maps.inverse_depth, believed)
+    missing = ~believed & (inverse > 0)
+    if usable is not None:
+        missing &= usable
+    # One pixel of each block of four by four is enough where nothing is known.
+    generator = torch.Generator().manual_seed(seed)
+    missing &= torch.rand(missing.shape, generator=generator).to(missing.device) < 1 / 16
+    return _lifted(rig, maps.inverse_depth, believed), _lifted(rig, inverse, missing)
+
+
+def _agreed(rig: Rig, maps: DepthMaps, usable: Tensor | None) -> _Points:
+    return _lifted(rig, maps.inverse_depth, _believed(rig, maps, usable))
+
+
+def _believed(rig: Rig, maps: DepthMaps, usable: Tensor | None) -> Tensor:
+    """(V, H, W) bool: pixels whose depth other views confirm."""
+    least = LEAST_AGREEING if len(rig.images) >= 4 else 1
+    return _both((maps.n_agreeing >= least) & (maps.cost < WORST_COST), usable)
+
+
+def _moving(rig: Rig, foreground: Tensor, budget: Budget) -> _Points:
+    """Points of what differs from the background, (V, H, W) bool, and does so in most views that see them."""
+    if not bool(foreground.any()):
+        return _Points(rig.images.new_zeros(0, 3), rig.images.new_zeros(0, 3))
+    points = _agreed(rig, _search(rig, budget, foreground), foreground)
+    grown = max_pool2d(foreground.float()[:, None], 3, stride=1, padding=1)[:, 0]
+    n_seen = torch.zeros(len(points), device=foreground.device)
+    n_inside = torch.zeros_like(n_seen)
+    for view in range(len(rig.images)):
+        value, seen = sample(rig, grown[view][..., None], points.positions, view)
+        n_seen += seen
+        n_inside += seen & (value[..., 0] >= INSIDE)
+    inside = n_inside >= OUTLINE_QUORUM * n_seen
+    return _Points(points.positions[inside], points.colors[inside])
+
+
+def _lifted(rig: Rig, inverse_depth: Tensor, chosen: Tensor) -> _Points:
+    """World points and colours of the chosen pixels (V, H, W)."""
+    positions = [rig.unproject(view, 1 / inverse_depth[view].clamp(min=1e-9))[chosen[view]] for view in range(len(chosen))]
+    return _Points(torch.cat(positions), rig.images[chosen])
+
+
+def _merged(points: _Points, n_points: int, cell: float) -> _Points:
+    if n_points == 0 or len(points) == 0:
+        return _Points(points.positions[:0], points.colors[:0])
+    return _Points(*merge(points.positions, points.colors, n_points, cell))
+
+
+def _both(a: Tensor, b: Tensor | None) -> Tensor:
+    return a if b is None else a & b
+
+
+def _cloud(parts: Sequence[_Points], times: Sequence[float | None], scene: Scene) -> PointCloud:
+    """One cloud of points seen at `times`; None is the whole clip."""
+    positions = torch.cat([part.positions for part in parts]).float().cpu()
+    colors = (torch.cat([part.colors for part in parts]).clamp(0, 1) * 255).round().byte().cpu()
+    if all(time is None for time in times):
+        return PointCloud(positions, colors)
+    middle = 0.5 * (scene.times[0] + scene.times[-1])
+    spacing = scene.duration / max(sum(time is not None for time in times), 1)
+    return PointCloud(
+        positions,
+        colors,
+        torch.cat([torch.full((len(p),), middle if t is None else t) for p, t in zip(parts, times, strict=True)]),
+        torch.cat(
+            [torch.full((len(p),), torch.inf if t is None else spacing) for p, t in zip(parts, times, strict=True)]
+        ),
+    )

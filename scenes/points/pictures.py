@@ -1,0 +1,125 @@
+"""The pictures that first points are made from: small copies of the training views, sorted by moment and by what moves.
+
+For cameras that stand still, the median over the key frames shows the scene without what moves; what differs from it is the foreground.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
+
+from kinosplat.scenes.frames import FrameLoader
+from kinosplat.scenes.points.rig import Rig
+from kinosplat.scenes.scene import Scene, View
+
+MOVED = 0.06
+"""Difference from the background, in [0, 1] of the strongest channel, beyond the noise, that makes a pixel foreground."""
+NOISE_FACTOR = 4.0
+"""How many times the temporal noise (median absolute deviation) a pixel has to differ by, on top."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Views by moment: `views[i]` are the indices of the training views at key time `times[i]`, one a camera."""
+
+    times: tuple[float | None, ...]
+    """Seconds; a single None for pictures that are taken as being of one moment."""
+    views: tuple[tuple[int, ...], ...]
+    """Indices into the training views; of the same cameras in the same order at each time if `still`."""
+    still: bool
+    """Whether the same cameras stand in the same places at all key times, and there is more than one time."""
+
+
+def choose_key_frames(scene: Scene, n_key: int, n_views: int, least_cameras: int = 3) -> Clip:
+    """Key times spread evenly over the clip; where too few cameras look at a time, everything counts as one moment."""
+    by_time: dict[float | None, list[int]] = {}
+    for i, view in enumerate(scene.train):
+        by_time.setdefault(view.camera.time, []).append(i)
+    full = [time for time, members in by_time.items() if len(members) >= least_cameras]
+    if not scene.is_moving or not full:
+        everything = range(len(scene.train))
+        return Clip((None,), (tuple(spread(everything, n_views)),), still=False)
+    times = spread(sorted(time for time in full if time is not None), n_key)
+    cameras = [{scene.train[i].camera_index: i for i in by_time[time]} for time in times]
+    common = sorted(set.intersection(*(set(members) for members in cameras)))
+    first = cameras[0]
+    still = len(times) > 1 and len(common) >= least_cameras
+    for members in cameras[1:] if still else []:
+        still &= all(_same_place(scene.train[first[c]], scene.train[members[c]]) for c in common)
+    if still:
+        chosen = spread(common, n_views)
+        return Clip(tuple(times), tuple(tuple(members[c] for c in chosen) for members in cameras), still=True)
+    return Clip(tuple(times), tuple(tuple(spread(sorted(m.values()), n_views)) for m in cameras), still=False)
+
+
+def spread(items: Sequence, n: int) -> list:
+    """At most `n` of the items, evenly spread, the first and the last among them."""
+    if len(items) <= n:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / max(n - 1, 1))] for i in range(n)]
+
+
+def load_small(
+    scene: Scene, clip: Clip, frames: FrameLoader, width: int, height: int
+) -> tuple[list[Tensor], list[Tensor | None]]:
+    """For each key time the pictures (V, H, W, 3) and foregrounds (V, H, W) of masks and alpha, if any, by an area filter.
+
+    Pictures with alpha are put on black.
+    """
+    order = sorted(
+        ((scene.train[index].camera_index, moment, place, index))
+        for moment, members in enumerate(clip.views)
+        for place, index in enumerate(members)
+    )
+    # By camera and then by time, so that each video is decoded once, forwards.
+    queue = [index for *_, index in order]
+    images = [torch.empty(len(members), height, width, 3) for members in clip.views]
+    masks: list[Tensor] = [torch.ones(len(members), height, width) for members in clip.views]
+    any_mask = False
+    for done, (_, moment, place, index) in enumerate(order):
+        frames.prefetch(queue[done : done + 16])
+        frame = frames.get(index)
+        picture = frame.image if frame.alpha is None else frame.image * frame.alpha[..., None]
+        images[moment][place] = _shrink(picture.permute(2, 0, 1), width, height).permute(1, 2, 0)
+        if frame.foreground is not None:
+            any_mask = True
+            masks[moment][place] = _shrink(frame.foreground[None], width, height)[0]
+    return images, [mask if any_mask else None for mask in masks]
+
+
+def make_rig(scene: Scene, members: Sequence[int], images: Tensor, device: torch.device) -> Rig:
+    """The rig of training views `members` with `images` (V, H, W, 3)."""
+    height, width = images.shape[1:3]
+    cameras = [scene.train[i].camera.resized(width, height) for i in members]
+    return Rig(
+        images.to(device),
+        torch.stack([camera.world_to_camera for camera in cameras]).float().to(device),
+        torch.stack([camera.K for camera in cameras]).float().to(device),
+    )
+
+
+def separate(images: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """What stands still and what moves, from pictures (V, H, W, 3) of the same cameras at several times.
+
+    Returns the background (V, H, W, 3), where it is one (V, H, W) bool, and the foreground of each time (V, H, W) bool.
+    """
+    stack = torch.stack(list(images))
+    background = stack.median(dim=0).values
+    difference = (stack - background).abs().amax(dim=-1)
+    noise = difference.median(dim=0).values
+    moved = difference > MOVED + NOISE_FACTOR * noise.median()
+    # Isolated pixels are noise, gaps of a pixel are not.
+    foregrounds = [avg_pool2d(mask.float(), 3, stride=1, padding=1) > 0.4 for mask in moved]
+    return background, moved.float().mean(dim=0) < 0.5, foregrounds
+
+
+def _same_place(a: View, b: View) -> bool:
+    return bool(torch.allclose(a.camera.world_to_camera, b.camera.world_to_camera, atol=1e-5))
+
+
+def _shrink(planes: Tensor, width: int, height: int) -> Tensor:
+    return interpolate(planes[None], (height, width), mode="area")[0]

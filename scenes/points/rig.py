@@ -1,0 +1,113 @@
+"""Pictures of one moment and how their cameras stand to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+GOOD_ANGLE = 12.0
+"""Degrees between two rays to a point that are best for matching: enough parallax, and still the same look."""
+NARROW, WIDE = 5.0, 15.0
+"""Degrees by which an angle below or above that may be off before it counts half as good."""
+
+
+@dataclass(frozen=True)
+class Rig:
+    """Pictures of one size, taken at one moment (or of things that do not move)."""
+
+    images: Tensor
+    """(V, H, W, 3) float32 in [0, 1]."""
+    world_to_camera: Tensor
+    """(V, 4, 4) float32."""
+    K: Tensor
+    """(V, 3, 3) float32, for the size of the images."""
+    valid: Tensor | None = None
+    """(V, H, W) bool, pixels that may be used; all of them if None."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.images.shape[1], self.images.shape[2]
+
+    @property
+    def positions(self) -> Tensor:
+        """(V, 3) centres of the cameras."""
+        return -(self.world_to_camera[:, :3, :3].mT @ self.world_to_camera[:, :3, 3:])[..., 0]
+
+    @property
+    def forwards(self) -> Tensor:
+        """(V, 3) unit viewing directions."""
+        return self.world_to_camera[:, 2, :3]
+
+    def rays(self) -> Tensor:
+        """(V, 3, H * W): camera coordinates of each pixel's centre at depth 1."""
+        height, width = self.size
+        y, x = torch.meshgrid(
+            torch.arange(height, device=self.K.device) + 0.5,
+            torch.arange(width, device=self.K.device) + 0.5,
+            indexing="ij",
+        )
+        pixels = torch.stack([x, y, torch.ones_like(x)]).reshape(3, -1)
+        return torch.linalg.inv(self.K) @ pixels
+
+    def unproject(self, view: int, depth: Tensor) -> Tensor:
+        """World coordinates (H, W, 3) of a depth map (H, W) of view `view`."""
+        camera = self.rays()[view] * depth.reshape(-1)
+        rotation, translation = self.world_to_camera[view, :3, :3], self.world_to_camera[view, :3, 3:]
+        return (rotation.T @ (camera - translation)).T.reshape(*depth.shape, 3)
+
+    def project(self, points: Tensor, view: int) -> tuple[Tensor, Tensor]:
+        """Pixel coordinates (..., 2) and depths (...) of world points (..., 3) in view `view`."""
+        camera = points @ self.world_to_camera[view, :3, :3].T + self.world_to_camera[view, :3, 3]
+        depth = camera[..., 2]
+        pixels = camera @ self.K[view].T
+        return pixels[..., :2] / pixels[..., 2:].clamp(min=1e-9), depth
+
+
+def focus_point(positions: Tensor, forwards: Tensor) -> Tensor | None:
+    """(3,) the point nearest to all optical axes, or None when the cameras do not look at a common place in front of them.
+
+    Least squares: sum over cameras of (I - f fT)(x - c) = 0.
+    """
+    projectors = torch.eye(3, device=forwards.device) - forwards[:, :, None] * forwards[:, None, :]
+    total = projectors.sum(dim=0)
+    if torch.linalg.eigvalsh(total)[0] < 1e-3 * len(positions):
+        return None
+    point = torch.linalg.solve(total, (projectors @ positions[..., None]).sum(dim=0))[:, 0]
+    depth = ((point - positions) * forwards).sum(dim=1)
+    return point if (depth > 0).float().mean() > 0.9 else None
+
+
+def near_depths(rig: Rig) -> Tensor:
+    """(V,) the depth nearer than which nothing is looked for.
+
+    There the nearest neighbour sees a thing half a picture away; with cameras around a place, at most a quarter of the way to it.
+    """
+    positions = rig.positions
+    distances = torch.cdist(positions, positions).fill_diagonal_(torch.inf)
+    baseline = distances.amin(dim=1).median().clamp(min=1e-9)
+    near = 2 * rig.K[:, 0, 0] * baseline / rig.size[1]
+    focus = focus_point(positions, rig.forwards)
+    if focus is not None:
+        near = torch.minimum(near, 0.25 * (focus - positions).norm(dim=1))
+    return near
+
+
+def choose_neighbours(rig: Rig, n_neighbours: int, typical_depth: Tensor) -> Tensor:
+    """(V, n) for each view the others that see what it sees at `typical_depth` (V,), at angles good for matching."""
+    positions, forwards = rig.positions, rig.forwards
+    n_views = len(positions)
+    scores = torch.full((n_views, n_views), -torch.inf)
+    for v in range(n_views):
+        middle = positions[v] + forwards[v] * typical_depth[v]
+        towards = torch.nn.functional.normalize(middle - positions, dim=1)
+        angle = torch.rad2deg(torch.acos((towards @ towards[v]).clamp(-1, 1)))
+        spread = torch.where(angle < GOOD_ANGLE, NARROW, WIDE)
+        seen = (towards * forwards).sum(dim=1)
+        score = torch.exp(-0.5 * ((angle - GOOD_ANGLE) / spread) ** 2) * seen.clamp(min=0)
+        score -= 1e-3 * angle / 180  # Where all are too wide, the least wide.
+        score[v] = -torch.inf
+        scores[v] = score.cpu()
+    return scores.topk(min(n_neighbours, n_views - 1), dim=1).indices
