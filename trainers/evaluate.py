@@ -146,7 +146,7 @@ def masked_psnr(a: Tensor, b: Tensor, mask: Tensor) -> float:
 
 
 def masked_ssim(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
-    """Mean SSIM of pictures (C, H, W, 3) over the pixels weighted by `mask` (C, H, W), outside of which both are black."""
+    """Mean SSIM of pictures (C, H, W, 3) over the pixels weighted by `mask` (C, H, W); outside both are black."""
     return 1.0 - photometric_loss(a, b, mask=mask, ssim_weight=1.0)
 
 

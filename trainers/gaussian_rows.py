@@ -69,20 +69,23 @@ class GaussianRows:
         offset = time - self["time_centres"].detach()
         return torch.exp(-0.5 * (offset * torch.exp(-self["log_durations"].detach())) ** 2)
 
-    def deform(self, vectors: Tensor, index: Tensor | None = None) -> Tensor:
-        """Standard normal vectors (M, 3) stretched and turned to the shapes of the Gaussians at `index` (all by
-        default).
-        """
-        scales, quats = self.scales, self["quats"].detach()
+    def shapes(self, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Rotations (M, 3, 3) and scales (M, 3) of the Gaussians at `index` (all by default), without gradient."""
+        quats, log_scales = self["quats"].detach(), self["log_scales"].detach()
         if index is not None:
-            scales, quats = scales[index], quats[index]
-        return (matrix_from_quaternion(quats) @ (scales * vectors)[..., None])[..., 0]
+            quats, log_scales = quats[index], log_scales[index]
+        return matrix_from_quaternion(quats), torch.exp(log_scales)
 
-    def covary(self, vectors: Tensor) -> Tensor:
-        """(N, 3) vectors multiplied by the Gaussians' covariances."""
-        rotations = matrix_from_quaternion(self["quats"].detach())
-        local = (rotations.transpose(1, 2) @ vectors[..., None])[..., 0]
-        return (rotations @ (self.scales**2 * local)[..., None])[..., 0]
+    def deform(self, vectors: Tensor, index: Tensor | None = None) -> Tensor:
+        """Standard normal vectors (M, 3) stretched and turned to the shapes of the Gaussians at `index`."""
+        rotations, scales = self.shapes(index)
+        return (rotations @ (scales * vectors)[..., None])[..., 0]
+
+    def covary(self, vectors: Tensor, index: Tensor | None = None) -> Tensor:
+        """Vectors (M, 3) multiplied by the covariances of the Gaussians at `index`."""
+        rotations, scales = self.shapes(index)
+        local = (vectors[:, None, :] @ rotations)[:, 0]
+        return (rotations @ (scales**2 * local)[..., None])[..., 0]
 
     def append(self, values: Gaussians) -> None:
         """Add Gaussians at the end, with moments of zero."""

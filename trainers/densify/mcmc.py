@@ -31,6 +31,8 @@ NOISE_SHARPNESS = 100.0
 """Slope k of the noise's sigmoid in 1 - opacity (paper, equation 9)."""
 NOISE_OPACITY = 0.005
 """Opacity at which the noise has half its strength."""
+NOISELESS_OPACITY = 0.1
+"""Opacity at which less than a ten-thousandth of it is left."""
 
 
 def shared_opacity_and_scale(opacities: Tensor, n_shares: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,15 +144,24 @@ class Mcmc:
     def _shake(self, rows: GaussianRows, moment: Moment) -> None:
         """Noise of the paper's equation 8 on the positions."""
         means = rows.groups["means"]
+        strength = torch.sigmoid(-NOISE_SHARPNESS * (rows.opacities - NOISE_OPACITY))
+        strength *= self.config.mcmc_noise * means.learning_rate(moment.progress)
+        index = None
+        if rows.device.type == "cpu":
+            # Few are transparent enough to move; finding them is cheap here, and on a GPU would make Python wait.
+            index = (rows.opacities < NOISELESS_OPACITY).nonzero()[:, 0]
+            strength = strength[index]
         noise = torch.randn(
-            means.parameter.shape,
+            (strength.shape[0], 3),
             generator=generator(self.seed, moment.step, "noise", rows.device),
             device=rows.device,
-            dtype=means.parameter.dtype,
+            dtype=strength.dtype,
         )
-        transparency = torch.sigmoid(-NOISE_SHARPNESS * (rows.opacities - NOISE_OPACITY))
-        strength = self.config.mcmc_noise * means.learning_rate(moment.progress) * transparency
-        means.parameter.add_(rows.covary(noise * strength[:, None]))
+        shift = rows.covary(noise * strength[:, None], index)
+        if index is None:
+            means.parameter.add_(shift)
+        else:
+            means.parameter.index_add_(0, index, shift)
 
 
 def draw_rows(weights: Tensor, n: int, draws: torch.Generator) -> Tensor:

@@ -104,6 +104,8 @@ class TimeConfig:
 
     first_duration: float = 0.15
     """Duration of first Gaussians that were seen at one time, as a fraction of the clip."""
+    first_long_duration: float = 0.5
+    """Duration of first Gaussians that hold for the whole clip, as a fraction of it."""
     displacements_lr: float = 1.0
     """Learning rate of the displacements, in those of the positions."""
     time_centres_lr: float = 1.6e-4

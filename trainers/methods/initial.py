@@ -78,7 +78,10 @@ def first_moving_gaussians(
     """The same Gaussians with a place in time: those seen at one time live around it, the others through the clip."""
     n, length = len(still), clip[1] - clip[0]
     if times is None:
-        centres, durations = torch.full((n,), 0.5 * (clip[0] + clip[1])), torch.full((n,), length)
+        centres, durations = (
+            torch.full((n,), 0.5 * (clip[0] + clip[1])),
+            torch.full((n,), config.first_long_duration * length),
+        )
     else:
         centres, durations = times.float().clone(), torch.full((n,), config.first_duration * length)
     return Gaussians(
