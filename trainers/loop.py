@@ -16,6 +16,7 @@ from kinosplat.errors import InputError
 from kinosplat.scenes import FrameLoader, ViewSampler
 from kinosplat.trainers.callbacks import Callbacks, StepProgress
 from kinosplat.trainers.checkpoint import BEST
+from kinosplat.trainers.config import TrainConfig
 from kinosplat.trainers.evaluate import Evaluation, evaluate, spread
 from kinosplat.trainers.interrupt import Interrupt
 from kinosplat.trainers.method import Losses
@@ -30,15 +31,15 @@ POOL_SHARE = 0.75
 """Part of the picture cache that the sampler's pool may fill; the rest is for what is fetched ahead."""
 
 
-def cache_bytes(training: Training) -> int | None:
+def cache_bytes(config: TrainConfig) -> int | None:
     """Bytes of `--cache-memory`, or None for the loader's default."""
-    gib = training.config.cache_memory
+    gib = config.cache_memory
     return None if gib is None else int(gib * 2**30)
 
 
 def make_sampler(training: Training) -> ViewSampler:
     """The order of pictures; depends on the config alone, never on the machine, so that runs resume anywhere."""
-    schedule, limit = training.config.schedule, cache_bytes(training)
+    schedule, limit = training.config.schedule, cache_bytes(training.config)
     if limit is None:
         return ViewSampler(training.scene.train, schedule.seed, schedule.batch_size)
     return ViewSampler(training.scene.train, schedule.seed, schedule.batch_size, pool_bytes=int(POOL_SHARE * limit))
@@ -51,7 +52,7 @@ def train_to_the_end(training: Training, callbacks: Callbacks) -> str:
     """
     sampler = make_sampler(training)
     recorder = Recorder(training.run_dir, training.step, training.config.checkpoints.tensorboard)
-    loader = FrameLoader(training.scene.train, cache_bytes=cache_bytes(training), device=training.device)
+    loader = FrameLoader(training.scene.train, cache_bytes=cache_bytes(training.config), device=training.device)
     with recorder, loader, Interrupt() as interrupt:
         progress = ProgressReader(training, recorder, callbacks)
         while not training.clock.is_over(training.step):
@@ -107,7 +108,7 @@ def evaluate_now(training: Training) -> Evaluation:
         spread(training.scene.test, training.config.evaluation.max_test_views),
         training.background.evaluation_color(),
         mask_use=training.config.image.mask_use,
-        cache_bytes=cache_bytes(training),
+        cache_bytes=cache_bytes(training.config),
     )
 
 

@@ -88,8 +88,7 @@ def train(config: TrainConfig, scene: Scene, run_dir: Path, callbacks: Callbacks
     config = resolve(config)
     began = time.monotonic()
     seen = scene_for(config, scene)
-    points, source = first_points(seen, n_first_points(config.method), config.schedule.seed)
-    training = start(config, seen, points, source, run_dir, time.monotonic() - began)
+    training = _begin(config, seen, run_dir, began)
     write_config(run_dir, config)
     return _finish(training, callbacks or Callbacks())
 
@@ -119,8 +118,7 @@ def resume(run_dir: Path, overrides: Overrides | None = None, callbacks: Callbac
     if checkpoint_path(run_dir).exists():
         training = restore(config, scene, run_dir)
     else:
-        points, source = first_points(scene, n_first_points(config.method), config.schedule.seed)
-        training = start(config, scene, points, source, run_dir, time.monotonic() - began)
+        training = _begin(config, scene, run_dir, began)
     write_config(run_dir, config)
     return _finish(training, callbacks or Callbacks())
 
@@ -155,6 +153,18 @@ def read_config(run_dir: Path) -> TrainConfig:
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON ({error}); restore it or train anew.") from error
     return from_json(TrainConfig, value, str(path))
+
+
+def _begin(config: TrainConfig, scene: Scene, run_dir: Path, began: float) -> Training:
+    """A run at step 0; `began` is the time.monotonic() at which work on it started."""
+    points, source = first_points(
+        scene,
+        n_first_points(config.method),
+        config.schedule.seed,
+        device=choose_device(config.device),
+        cache_bytes=cache_bytes(config),
+    )
+    return start(config, scene, points, source, run_dir, time.monotonic() - began)
 
 
 def _finish(training: Training, callbacks: Callbacks) -> Report:
@@ -195,7 +205,7 @@ def _final_evaluation(training: Training) -> Evaluation:
         spread(training.scene.test, options.max_test_views),
         training.background.evaluation_color(),
         mask_use=training.config.image.mask_use,
-        cache_bytes=cache_bytes(training),
+        cache_bytes=cache_bytes(training.config),
         renders_dir=training.run_dir / "test" if options.save_test_renders else None,
     )
     evaluation.write_table(training.run_dir / "test.csv")

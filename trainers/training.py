@@ -116,6 +116,8 @@ def still_scene(scene: Scene, frame: int) -> Scene:
     points = scene.points
     if points is not None and points.times is not None:
         near = (points.times - moment).abs() <= (points.times - moment).abs().min() + 1e-6
+        if points.durations is not None:
+            near |= torch.isinf(points.durations)
         points = PointCloud(points.positions[near], points.colors[near])
     return dataclasses.replace(scene, train=train, test=at_moment(scene.test), times=(), fps=None, points=points)
 

@@ -122,9 +122,9 @@ def test_pose_refinement_finds_the_cameras_of_a_known_scene(still_toy: Toy) -> N
         true = [pixels(c.K, c.world_to_camera, still_toy.truth.means) for c in cameras]
         return (torch.stack(seen) - torch.stack(true)).norm(dim=-1).mean().item()
 
-    # Measured: 1.66 pixels before, 0.06 after.
+    # Measured: 1.50 pixels before, 0.036 after.
     assert error(start) > 1.0
-    assert error(poses.corrected(start, indices)) < 0.2
+    assert error(poses.corrected(start, indices)) < 0.1
 
 
 def test_refining_wrong_poses_while_training_helps_held_out_views(still_toy: Toy, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_refining_wrong_poses_while_training_helps_held_out_views(still_toy: Toy
     refined = train(refining, scene, tmp_path / "refined")
     assert plain.psnr is not None
     assert refined.psnr is not None
-    # Measured 23.0 against 21.5 dB.
+    # Measured 22.4 against 21.2 dB.
     assert refined.psnr > plain.psnr + 0.5
 
 

@@ -84,12 +84,17 @@ def test_no_points_and_points_that_are_not_finite_are_refused() -> None:
 
 def test_points_seen_at_one_time_live_around_it_and_others_through_the_clip() -> None:
     still = first_gaussians(points(2), GaussianConfig(), 1.0, 0)
-    seen = first_moving_gaussians(still, torch.tensor([0.5, 2.0]), TimeConfig(first_duration=0.25), (0.0, 2.0))
+    clip, config = (0.0, 2.0), TimeConfig(first_duration=0.5)
+    at_key_frames = points(2, torch.tensor([0.5, 2.0]))
+    seen = first_moving_gaussians(still, at_key_frames, config, clip)
     assert seen.time_centres is not None
     assert seen.log_durations is not None
     assert seen.time_centres.tolist() == [0.5, 2.0]
     assert seen.log_durations.exp().tolist() == pytest.approx([0.5, 0.5])
-    whole = first_moving_gaussians(still, None, TimeConfig(), (0.0, 2.0))
+    told = first_moving_gaussians(still, replace(at_key_frames, durations=torch.tensor([0.4, torch.inf])), config, clip)
+    assert told.log_durations is not None
+    assert told.log_durations.exp().tolist() == pytest.approx([0.2, 1.0])
+    whole = first_moving_gaussians(still, points(2), config, clip)
     assert whole.time_centres is not None
     assert whole.log_durations is not None
     assert whole.time_centres.tolist() == [1.0, 1.0]

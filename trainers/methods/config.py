@@ -102,8 +102,8 @@ class ClassicConfig:
 class TimeConfig:
     """How Gaussians live and move in time."""
 
-    first_duration: float = 0.15
-    """Duration of first Gaussians that were seen at one time, as a fraction of the clip."""
+    first_duration: float = 0.75
+    """Duration of first Gaussians that were seen at one time, in the time between key frames."""
     first_long_duration: float = 0.5
     """Duration of first Gaussians that hold for the whole clip, as a fraction of it."""
     displacements_lr: float = 1.0

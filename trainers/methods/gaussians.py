@@ -121,7 +121,7 @@ class GaussianMethod:
         clip = None
         if isinstance(config, FourDGS) and scene.is_moving:
             clip = (scene.times[0], scene.times[-1])
-            first = first_moving_gaussians(first, points.times, config.time, clip)
+            first = first_moving_gaussians(first, points, config.time, clip)
         return cls(config, image, first.to(device), radius=scene.radius, clip=clip, seed=seed)
 
     @classmethod

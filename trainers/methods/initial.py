@@ -27,8 +27,7 @@ def thin(points: PointCloud, n: int, seed: int) -> PointCloud:
     if len(points) <= n:
         return points
     chosen = torch.randperm(len(points), generator=generator(seed, 0, "thin"))[:n].sort().values
-    times = None if points.times is None else points.times[chosen]
-    return PointCloud(points.positions[chosen], points.colors[chosen], times)
+    return points.subset(chosen)
 
 
 def spacing(positions: Tensor, times: Tensor | None) -> Tensor:
@@ -73,17 +72,18 @@ def first_gaussians(points: PointCloud, config: GaussianConfig, radius: float, s
 
 
 def first_moving_gaussians(
-    still: Gaussians, times: Tensor | None, config: TimeConfig, clip: tuple[float, float]
+    still: Gaussians, points: PointCloud, config: TimeConfig, clip: tuple[float, float]
 ) -> Gaussians:
     """The same Gaussians with a place in time: those seen at one time live around it, the others through the clip."""
     n, length = len(still), clip[1] - clip[0]
-    if times is None:
-        centres, durations = (
-            torch.full((n,), 0.5 * (clip[0] + clip[1])),
-            torch.full((n,), config.first_long_duration * length),
-        )
-    else:
-        centres, durations = times.float().clone(), torch.full((n,), config.first_duration * length)
+    long = torch.full((n,), config.first_long_duration * length)
+    centres, durations = torch.full((n,), 0.5 * (clip[0] + clip[1])), long
+    if points.times is not None:
+        centres = points.times.float().clone()
+        seen_for = points.durations
+        if seen_for is None:
+            seen_for = torch.full((n,), length / len(points.times.unique()))
+        durations = torch.where(torch.isinf(seen_for), long, config.first_duration * seen_for.float())
     return Gaussians(
         **still.parameters(),
         displacements=torch.zeros(n, 3),
