@@ -127,7 +127,7 @@ class _Pictures(AbstractContextManager["_Pictures"]):
         self._method = method
         options = method.config.gaussians
         self.settings = RasterSettings(rasterizer=options.rasterizer, antialiased=options.antialiased)
-        self._loader = FrameLoader(training.scene.train, cache_bytes=cache_bytes(training), device=training.device)
+        self._loader = FrameLoader(training.scene.train, cache_bytes=cache_bytes(training.config), device=training.device)
 
     def __enter__(self) -> _Pictures:
         self._loader.__enter__()
@@ -180,6 +180,6 @@ class _Pictures(AbstractContextManager["_Pictures"]):
             spread(training.scene.test, training.config.evaluation.max_test_views),
             training.background.evaluation_color(),
             mask_use=training.config.image.mask_use,
-            cache_bytes=cache_bytes(training),
+            cache_bytes=cache_bytes(training.config),
         )
         return Quality(result.psnr, result.ssim)
