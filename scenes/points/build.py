@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
 
-from kinosplat.scenes.points.fusion import fill, merge
+from kinosplat.scenes.points.fusion import fill, merge, n_seen_through
 from kinosplat.scenes.points.pictures import Clip, make_rig, separate
 from kinosplat.scenes.points.plane_sweep import DepthMaps, SweepSettings, depth_maps
 from kinosplat.scenes.points.random_frusta import random_points, typical_depths
@@ -17,14 +17,20 @@ from kinosplat.scenes.points.rig import Rig
 from kinosplat.scenes.points.visual_hull import INSIDE, sample, visual_hull
 from kinosplat.scenes.scene import PointCloud, Scene
 
-LEAST_AGREEING = 2
-"""Other views that must agree with a depth; with fewer than four views, one."""
-WORST_COST = 0.6
-"""Matches worse than this (ZNCC below 0.4) are not believed even if views agree."""
+LEAST_AGREEING = ((8, 3), (4, 2), (0, 1))
+"""From so many views on, so many others must agree with a depth."""
+WORST_COST = 0.45
+"""Matches worse than this (ZNCC below 0.55) are not believed even if views agree."""
+FREE_STEPS = 3.0
+"""Steps of inverse depth by which a view must look past a point to say that there is nothing."""
+SEEN_THROUGH = 2
+"""Views that must say so for a point on which others agree; for one that is filled in, one is enough."""
 LEAST_POINTS = 200
 """Fewer agreed points than this say that the pictures do not match, and the sweep counts as failed."""
 FILLED_SHARE = 0.1
 """Share of the points that stand where no views agree, at the depth of the surroundings."""
+FILLED_PIXELS = 1 / 16
+"""Share of the pixels without a depth that get one from their surroundings."""
 LARGEST_MOVING_SHARE = 0.5
 """Moving things get at most this share of the points."""
 OUTLINE_QUORUM = 0.8
@@ -129,16 +135,21 @@ def sweep_points(
     footprint = float((typical_depths(rigs[0]) / rigs[0].K[:, 0, 0]).median())
     most_moving = n_points if still is None else int(LARGEST_MOVING_SHARE * n_points)
     n_moving = min(round(n_points * n_moving / (n_still + n_moving)), most_moving)
-    kept = [_merged(points, n_moving * len(points) // max(sum(map(len, moving)), 1), footprint) for points in moving]
+    n_candidates = max(sum(map(len, moving)), 1)
+    kept = [_merged(points, n_moving * len(points) // n_candidates, footprint, seed) for points in moving]
     times = list(clip.times) if moving else []
     counts = [f"{sum(map(len, kept))} moving points at {len(times)} key frames"] if times else []
     if still is not None and filled is not None:
         n_left = n_points - sum(map(len, kept))
         n_filled = min(int(FILLED_SHARE * n_left), len(filled))
-        still = _merged(still, n_left - n_filled, footprint)
-        filled = _merged(filled, n_filled, footprint)
+        still = _merged(still, n_left - n_filled, footprint, seed)
+        drawn = torch.randperm(len(filled), generator=torch.Generator().manual_seed(seed))[:n_filled].to(device)
+        filled = _Points(filled.positions[drawn], filled.colors[drawn])
         counts = [f"{len(still)} points", *counts, f"{len(filled)} filled in between"]
-        kept = [_Points(torch.cat([still.positions, filled.positions]), torch.cat([still.colors, filled.colors])), *kept]
+        kept = [
+            _Points(torch.cat([still.positions, filled.positions]), torch.cat([still.colors, filled.colors])),
+            *kept,
+        ]
         times = [None, *times]
     return _cloud(kept, times, scene), f"a plane sweep over {len(clip.views[0])} views: {', '.join(counts)}"
 
@@ -177,25 +188,35 @@ def resized(rig: Rig, height: int, width: int) -> Rig:
 def _still(rig: Rig, usable: Tensor | None, seed: int, budget: Budget) -> tuple[_Points, _Points]:
     """Points on which views agree, and points between those at the depth of their surroundings."""
     maps = _search(rig, budget, None)
-    believed = _believed(rig, maps, usable)
-    inverse = fill(maps.inverse_depth, believed)
-    missing = ~believed & (inverse > 0)
+    known = _believed(rig, maps, usable)
+    inverse = fill(maps.inverse_depth, known)
+    missing = ~known & (inverse > 0)
     if usable is not None:
         missing &= usable
-    # One pixel of each block of four by four is enough where nothing is known.
     generator = torch.Generator().manual_seed(seed)
-    missing &= torch.rand(missing.shape, generator=generator).to(missing.device) < 1 / 16
-    return _lifted(rig, maps.inverse_depth, believed), _lifted(rig, inverse, missing)
+    missing &= torch.rand(missing.shape, generator=generator).to(missing.device) < FILLED_PIXELS
+    return (
+        _unhidden(rig, maps, known, _lifted(rig, maps.inverse_depth, known), SEEN_THROUGH),
+        _unhidden(rig, maps, known, _lifted(rig, inverse, missing), 1),
+    )
 
 
 def _agreed(rig: Rig, maps: DepthMaps, usable: Tensor | None) -> _Points:
-    return _lifted(rig, maps.inverse_depth, _believed(rig, maps, usable))
+    """Points on which views agree and that do not hide what others see."""
+    known = _believed(rig, maps, usable)
+    return _unhidden(rig, maps, known, _lifted(rig, maps.inverse_depth, known), SEEN_THROUGH)
 
 
 def _believed(rig: Rig, maps: DepthMaps, usable: Tensor | None) -> Tensor:
     """(V, H, W) bool: pixels whose depth other views confirm."""
-    least = LEAST_AGREEING if len(rig.images) >= 4 else 1
+    least = next(least for n_views, least in LEAST_AGREEING if len(rig.images) >= n_views)
     return _both((maps.n_agreeing >= least) & (maps.cost < WORST_COST), usable)
+
+
+def _unhidden(rig: Rig, maps: DepthMaps, known: Tensor, points: _Points, n_views: int) -> _Points:
+    """The points that fewer than `n_views` views look past."""
+    looked_past = n_seen_through(rig, maps.inverse_depth, known, FREE_STEPS * maps.step, points.positions)
+    return _Points(points.positions[looked_past < n_views], points.colors[looked_past < n_views])
 
 
 def _moving(rig: Rig, foreground: Tensor, budget: Budget) -> _Points:
@@ -216,14 +237,14 @@ def _moving(rig: Rig, foreground: Tensor, budget: Budget) -> _Points:
 
 def _lifted(rig: Rig, inverse_depth: Tensor, chosen: Tensor) -> _Points:
     """World points and colours of the chosen pixels (V, H, W)."""
-    positions = [rig.unproject(view, 1 / inverse_depth[view].clamp(min=1e-9))[chosen[view]] for view in range(len(chosen))]
+    positions = [
+        rig.unproject(view, 1 / inverse_depth[view].clamp(min=1e-9))[chosen[view]] for view in range(len(chosen))
+    ]
     return _Points(torch.cat(positions), rig.images[chosen])
 
 
-def _merged(points: _Points, n_points: int, cell: float) -> _Points:
-    if n_points == 0 or len(points) == 0:
-        return _Points(points.positions[:0], points.colors[:0])
-    return _Points(*merge(points.positions, points.colors, n_points, cell))
+def _merged(points: _Points, n_points: int, cell: float, seed: int) -> _Points:
+    return _Points(*merge(points.positions, points.colors, n_points, cell, seed))
 
 
 def _both(a: Tensor, b: Tensor | None) -> Tensor:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample, interpolate
+from torch.nn.functional import adaptive_max_pool2d, grid_sample, interpolate
 
 from kinosplat.scenes.points.rig import Rig
+
+LEAST_SUPPORT = 2
+"""Points that must fall into a cell for it to count."""
 
 
 def agreement(rig: Rig, inverse_depth: Tensor, tolerance: Tensor, neighbours: Tensor) -> Tensor:
@@ -29,36 +32,62 @@ def agreement(rig: Rig, inverse_depth: Tensor, tolerance: Tensor, neighbours: Te
 
 
 def fill(inverse_depth: Tensor, known: Tensor) -> Tensor:
-    """Inverse depths (V, H, W) with what is not `known` taken from the nearest surroundings that are; 0 in views where nothing is."""
-    weight = known.float()[:, None]
-    value = inverse_depth[:, None] * weight
-    filled = inverse_depth.clone()
+    """Inverse depths (V, H, W), with the farthest of the surroundings where not `known`; 0 in views where nothing is known.
+
+    The farthest, because what cannot be matched is rather the wall behind a thing than the thing.
+    """
+    filled = torch.where(known, inverse_depth, 0.0)
     missing = ~known
     height, width = inverse_depth.shape[1:]
     radius = 1
     while bool(missing.any()) and radius < 2 * max(height, width):
-        # Sums over ever larger blocks of pixels; the first that holds something known decides.
+        # The farthest of ever larger blocks of pixels; the first block that holds something known decides.
         blocks = (max(height // (2 * radius), 1), max(width // (2 * radius), 1))
-        sums = interpolate(value, blocks, mode="area")[:, 0], interpolate(weight, blocks, mode="area")[:, 0]
-        mean = torch.where(sums[1] > 0, sums[0] / sums[1].clamp(min=1e-9), 0.0)
-        mean = interpolate(mean[:, None], (height, width), mode="nearest")[:, 0]
-        found = missing & (mean > 0)
-        filled = torch.where(found, mean, filled)
+        depth = torch.where(known, 1 / inverse_depth.clamp(min=1e-9), 0.0)
+        farthest = interpolate(adaptive_max_pool2d(depth[:, None], blocks), (height, width), mode="nearest")[:, 0]
+        found = missing & (farthest > 0)
+        filled = torch.where(found, 1 / farthest.clamp(min=1e-9), filled)
         missing &= ~found
         radius *= 2
-    return torch.where(missing, 0.0, filled)
+    return filled
 
 
-def merge(positions: Tensor, colors: Tensor, n_points: int, cell: float) -> tuple[Tensor, Tensor]:
-    """Points (P, 3) with colours (P, 3), averaged in cells that grow from size `cell` until at most `n_points` are left."""
-    while len(positions) > n_points:
-        places = torch.floor((positions - positions.amin(dim=0)) / cell).long()
-        _, group = torch.unique(places, dim=0, return_inverse=True)
-        n_groups = int(group.max()) + 1
-        if n_groups <= n_points:
-            count = torch.bincount(group, minlength=n_groups)[:, None].float()
-            sums = (torch.zeros(n_groups, 3, device=group.device).index_add_(0, group, x) for x in (positions, colors))
-            merged_positions, merged_colors = (total / count for total in sums)
-            return merged_positions, merged_colors
-        cell *= max((n_groups / n_points) ** 0.4, 1.05)
-    return positions, colors
+def merge(positions: Tensor, colors: Tensor, n_points: int, cell: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Points (P, 3) and colours (P, 3) averaged in cells of size `cell`, and of these at most `n_points`.
+
+    Cells with one point only are dropped: a surface is found in several views, a mismatch in one. Those with more are
+    drawn more often.
+    """
+    if len(positions) == 0:
+        return positions, colors
+    places = torch.floor((positions - positions.amin(dim=0)) / cell).long()
+    _, group = torch.unique(places, dim=0, return_inverse=True)
+    n_groups = int(group.max()) + 1
+    count = torch.bincount(group, minlength=n_groups).float()
+    kept = (count >= LEAST_SUPPORT).nonzero()[:, 0]
+    if len(kept) > n_points:
+        # The n largest of log(u) / weight are a draw without replacement (Efraimidis and Spirakis 2006).
+        uniform = torch.rand(len(kept), generator=torch.Generator().manual_seed(seed)).to(kept.device)
+        kept = kept[(uniform.clamp(min=1e-9).log() / count[kept]).topk(n_points).indices.sort().values]
+    sums = (
+        torch.zeros(n_groups, 3, device=group.device).index_add_(0, group, values) for values in (positions, colors)
+    )
+    merged_positions, merged_colors = ((total / count[:, None])[kept] for total in sums)
+    return merged_positions, merged_colors
+
+
+def n_seen_through(rig: Rig, inverse_depth: Tensor, known: Tensor, tolerance: Tensor, points: Tensor) -> Tensor:
+    """(P,) int: how many views see something farther away where a point (P, 3) would hide it.
+
+    Depth maps are 1/depth (V, H, W) and count where `known`; `tolerance` (V,) is in 1/depth.
+    """
+    height, width = rig.size
+    counts = torch.zeros(len(points), dtype=torch.int32, device=points.device)
+    for view in range(len(inverse_depth)):
+        pixels, depth = rig.project(points, view)
+        column, row = pixels.floor().long().unbind(-1)
+        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height) & (depth > 0)
+        column, row = column.clamp(0, width - 1), row.clamp(0, height - 1)
+        farther = inverse_depth[view][row, column] < 1 / depth.clamp(min=1e-9) - tolerance[view]
+        counts += inside & known[view][row, column] & farther
+    return counts

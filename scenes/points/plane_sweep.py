@@ -66,8 +66,12 @@ class DepthMaps:
     """(V, H, W) float32, 1 / distance along the camera's axis."""
     cost: Tensor
     """(V, H, W) float32 matching cost of the winner: 0 is a perfect match, 1 none."""
+    margin: Tensor
+    """(V, H, W) float32: by how much the next best depth is worse, relative, on the coarsest level."""
     n_agreeing: Tensor
     """(V, H, W) int32, how many other views agree."""
+    step: Tensor
+    """(V,) inverse depth between the planes of the finest level."""
 
 
 def depth_maps(pyramid: list[Rig], settings: SweepSettings, outlines: list[Tensor] | None = None) -> DepthMaps:
@@ -82,12 +86,14 @@ def depth_maps(pyramid: list[Rig], settings: SweepSettings, outlines: list[Tenso
     share = torch.linspace(0, 1, settings.n_planes, device=low.device)
     planes = low[:, None] + (high - low)[:, None] * share
     step = planes[:, 1] - planes[:, 0]
-    inverse, cost, _ = sweep(coarse, planes, neighbours, settings, outline[0])
+    inverse, cost, margin = sweep(coarse, planes, neighbours, settings, outline[0])
     for rig, mask in zip(pyramid[1:], outline[1:], strict=True):
         step = step / 2
         inverse, cost = sharpen(rig, inverse, step, neighbours, settings, mask)
     witnesses = choose_neighbours(coarse, settings.n_witnesses, 2 / (low + high))
-    return DepthMaps(inverse, cost, agreement(pyramid[-1], inverse, settings.tolerance * step, witnesses))
+    margin = interpolate(margin[:, None], inverse.shape[1:], mode="nearest")[:, 0]
+    n_agreeing = agreement(pyramid[-1], inverse, settings.tolerance * step, witnesses)
+    return DepthMaps(inverse, cost, margin, n_agreeing, step)
 
 
 def depth_range(rig: Rig, settings: SweepSettings, outline: Tensor | None) -> tuple[Tensor, Tensor]:
