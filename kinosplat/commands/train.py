@@ -37,8 +37,10 @@ class TrainCommand:
     resume: Path | None = None
     """Go on with the run in this folder; of the other options only --steps, --time-limit, --device, --cache-memory and
     those of the display may be given."""
+    out_dir: Path = Path("outputs")
+    """Folder of all runs; this one goes to <scene>/<method>/<time> in it."""
     run_dir: Path | None = None
-    """Folder of this run, instead of <out-dir>/<scene>/<method>/<time>."""
+    """Folder of this run, whatever --out-dir is."""
     overwrite: bool = False
     """Delete the run that is in --run-dir first."""
     display: DisplayKind = "auto"
@@ -93,7 +95,7 @@ def _train(command: TrainCommand, display: Callbacks) -> None:
     if not config.scene:
         raise InputError("--scene is missing; give the path or the name of a scene (`kinosplat data list` has names).")
     scene = load_scene(config.scene, config.data)
-    run_dir = command.run_dir or new_run_dir(config.out_dir, scene.name, config.method.name)
+    run_dir = command.run_dir or new_run_dir(command.out_dir, scene.name, config.method.name)
     if command.overwrite and (run_dir / "config.json").exists():
         shutil.rmtree(run_dir)
     train(config, scene, run_dir, display)

@@ -1,0 +1,232 @@
+"""The command line as a user meets it: exit codes, what is printed, what is on disk afterwards."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio.v3 as iio
+import pytest
+from trainers.toys import Toy, write_toy
+
+from kinosplat import __version__
+from kinosplat.cli import COMMANDS, main, train_main
+
+TINY = ["--steps", "20", "--max-gaussians", "80", "--sh-degree", "0", "--device", "cpu", "--log-every", "5"]
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    """A static scene."""
+    return write_toy(tmp_path_factory.mktemp("toy") / "blobs", n_train=4, n_test=2)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    """A moving scene."""
+    return write_toy(tmp_path_factory.mktemp("clip") / "dance", n_train=4, n_test=1, times=(0.0, 0.5, 1.0))
+
+
+@pytest.fixture(scope="module")
+def run_dir(clip: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished 4dgs run on the moving scene."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    command = ["--scene", str(clip.folder), "--method", "4dgs", "--run-dir", str(folder), "--quiet", *TINY]
+    assert train_main(command) == 0
+    return folder
+
+
+def test_without_a_command_the_usage_names_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {name} " in text for name in COMMANDS)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"kinosplat {__version__}\n"
+
+
+def test_an_unknown_command_is_refused_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trian"]) == 2
+    assert capsys.readouterr().err == f"kinosplat: trian is not a command; choose one of {', '.join(COMMANDS)}.\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main([name, "--help"])
+    assert exit_info.value.code == 0
+    assert f"usage: kinosplat {name}" in capsys.readouterr().out
+
+
+def test_the_method_decides_which_options_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train_main(["--method", "4dgs", "--help"])
+    assert "--first-duration" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        train_main(["--method=3dgs", "--help"])
+    assert "--first-duration" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--method", "5dgs"], "--method 5dgs is not known; choose one of 3dgs, 4dgs."),
+        ([], "--scene is missing; give the path or the name of a scene (`kinosplat data list` has names)."),
+        (
+            ["--resume", "somewhere", "--sh-degree", "1"],
+            "--resume takes its options from the run; only --steps, --time-limit, --device, --cache-memory and those "
+            "of the display may be given beside it.",
+        ),
+        (
+            ["--resume", "somewhere", "--quiet"],
+            "somewhere is not the folder of a run: it has no config.json; give one that has.",
+        ),
+    ],
+)
+def test_unusable_options_of_train_end_in_one_sentence(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_main(arguments) == 2
+    assert capsys.readouterr().err == f"kinosplat: {sentence}\n"
+
+
+def test_a_run_leaves_its_files_and_plain_lines(
+    toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert train_main(["--scene", str(toy.folder), "--method", "3dgs", *TINY]) == 0
+    (folder,) = (tmp_path / "outputs" / "blobs" / "3dgs").iterdir()
+    written = {path.name for path in folder.iterdir()}
+    assert {"config.json", "metrics.jsonl", "checkpoints", "report.json", "test.csv", "test"} <= written
+    report = json.loads((folder / "report.json").read_text())
+    wanted = ["scene", "method", "split", "resolution", "steps", "seconds", "psnr", "ssim", "n_gaussians", "bytes"]
+    assert all(report[key] is not None for key in [*wanted, "fps", "device"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "3dgs on blobs: 4 pictures, 2 held out; 20 steps"
+    assert any(line.startswith("held out: PSNR ") for line in lines)
+
+
+def test_json_lines_tell_a_machine_everything(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["--scene", str(toy.folder), "--method", "3dgs", "--run-dir", str(tmp_path / "run"), "--json", *TINY]
+    assert train_main(command) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["event"] for event in events].count("stepped") == 4
+    assert events[0]["event"] == "started"
+    assert events[-1]["event"] == "finished"
+    assert events[-1]["psnr"] == json.loads((tmp_path / "run" / "report.json").read_text())["psnr"]
+
+
+def test_a_second_run_in_the_same_folder_needs_overwrite(
+    toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--scene", str(toy.folder), "--method", "3dgs", "--run-dir", str(tmp_path / "run"), "--quiet", *TINY]
+    assert train_main(command) == 0
+    assert train_main(command) == 2
+    assert "holds a run already; resume it or choose another folder." in capsys.readouterr().err
+    assert train_main([*command, "--overwrite"]) == 0
+
+
+def test_ctrl_c_saves_exits_with_130_and_the_run_resumes(toy: Toy, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    program = "import sys; from kinosplat.cli import train_main; sys.exit(train_main())"
+    command = ["--scene", str(toy.folder), "--method", "3dgs", "--run-dir", str(folder), "--json", *TINY]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *command, "--steps", "100000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if json.loads(line)["event"] == "stepped":
+            process.send_signal(signal.SIGINT)
+            break
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == "Interrupted; the run is saved. Go on with `--resume` and its folder.\n"
+    reached = len((folder / "metrics.jsonl").read_text().splitlines()) * 5
+    assert train_main(["--resume", str(folder), "--steps", str(reached + 20), "--quiet"]) == 0
+    assert json.loads((folder / "report.json").read_text())["steps"] == reached + 20
+
+
+def test_eval_writes_a_line_for_each_view(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", str(run_dir), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    rows = list(csv.DictReader((run_dir / "eval_test.csv").open()))
+    assert [row["name"] for row in rows[:-1]] == [view["name"] for view in printed["views"]]
+    assert float(rows[-1]["psnr"]) == printed["psnr"]
+    assert printed["psnr"] == pytest.approx(json.loads((run_dir / "report.json").read_text())["psnr"], abs=1e-9)
+
+
+def test_render_makes_a_video_a_sheet_or_a_folder(run_dir: Path, tmp_path: Path) -> None:
+    orbit = ["--views", "orbit", "--n-frames", "5", "--out", str(tmp_path / "orbit.mp4")]
+    assert main(["render", str(run_dir), *orbit]) == 0
+    assert iio.imread(tmp_path / "orbit.mp4", plugin="pyav").shape == (5, 36, 48, 3)
+
+    sheet = ["--side-by-side", "--channels", "rgb", "depth", "alpha", "normal", "--out", str(tmp_path / "sheet.png")]
+    assert main(["render", str(run_dir), *sheet]) == 0
+    # Three test views of 36 x (5 * 48) pixels: one column of three is nearest to 16 : 9.
+    assert iio.imread(tmp_path / "sheet.png").shape == (3 * 36, 5 * 48, 3)
+
+    assert main(["render", str(run_dir), "--views", "train", "--max-views", "2", "--out", str(tmp_path / "views")]) == 0
+    assert len(list((tmp_path / "views").rglob("*.png"))) == 2
+
+
+def test_render_follows_a_camera_path_in_time(run_dir: Path, tmp_path: Path) -> None:
+    key = {"fov": 40.0, "position": [4, 0, 1], "wxyz": [0.5, -0.5, 0.5, -0.5]}
+    keyframes = [{**key, "seconds": 0.0, "time": 0.0}, {**key, "seconds": 1.0, "time": 1.0}]
+    path = tmp_path / "path.json"
+    path.write_text(json.dumps({"format": "kinosplat-camera-path", "version": 1, "keyframes": keyframes}))
+    out = tmp_path / "path.mp4"
+    assert main(["render", str(run_dir), "--views", str(path), "--fps", "4", "--out", str(out)]) == 0
+    assert iio.imread(out, plugin="pyav").shape[0] == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["--views", "orbit", "--side-by-side"],
+            "--side-by-side needs photos; use it with --views test or --views train.",
+        ),
+        (["--views", "nowhere.json"], "nowhere.json: there is no such file; give the JSON of a camera path."),
+        (["--views", "orbit", "--n-frames", "0"], "--n-frames must be at least 1, got 0."),
+    ],
+)
+def test_what_cannot_be_rendered_ends_in_one_sentence(
+    run_dir: Path, arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["render", str(run_dir), *arguments]) == 2
+    assert capsys.readouterr().err == f"kinosplat: {sentence}\n"
+
+
+def test_bench_reports_a_median_and_a_tail(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", str(run_dir), "--n-frames", "10", "--warm-up", "1", "--json"]) == 0
+    timing = json.loads(capsys.readouterr().out)
+    assert 0 < timing["median_ms"] <= timing["p95_ms"] <= timing["p99_ms"]
+    assert timing["fps"] == pytest.approx(1000 / timing["median_ms"])
+    assert (timing["width"], timing["height"], timing["n_frames"]) == (48, 36, 10)
+
+
+def test_info_explains_a_scene_and_a_run(clip: Toy, run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(clip.folder), "--json"]) == 0
+    scene = json.loads(capsys.readouterr().out)
+    assert (scene["cameras"], scene["training_views"], scene["held_out_views"], scene["frames"]) == (5, 12, 3, 3)
+    assert main(["info", str(run_dir), "--json"]) == 0
+    run = json.loads(capsys.readouterr().out)
+    assert (run["method"], run["steps"], run["checkpoints"]) == ("4dgs", 20, "last, best")
+
+
+def test_data_knows_the_scene_that_ships(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "list", "--json"]) == 0
+    entries = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert entries["tabletop"]["installed"]
+    assert main(["data", "info", "tabletop"]) == 0
+    assert "CC0" in capsys.readouterr().out
+    assert main(["data", "info", "tabeltop"]) == 2
+    assert capsys.readouterr().err.startswith("kinosplat: There is no scene 'tabeltop' in the registry; choose one of ")
