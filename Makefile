@@ -10,9 +10,9 @@ DEMO := outputs/demo
 .PHONY: demo test lint format clean
 
 demo: $(VENV)/installed
-	$(BIN)/train --scene tabletop --method 4dgs --preset quick --out $(DEMO) --overwrite
-	$(BIN)/kinosplat render $(DEMO) --path orbit --out $(DEMO)/turntable.mp4
-	$(BIN)/kinosplat render $(DEMO) --path side-by-side --out $(DEMO)/side_by_side.png
+	$(BIN)/train --scene tabletop --method 4dgs --preset quick --run-dir $(DEMO) --overwrite
+	$(BIN)/kinosplat render $(DEMO) --views orbit --out $(DEMO)/turntable.mp4
+	$(BIN)/kinosplat render $(DEMO) --side-by-side --max-views 4 --out $(DEMO)/side_by_side.png
 
 test: $(VENV)/installed
 	$(BIN)/pytest -q
