@@ -41,7 +41,7 @@ class Resolved:
     keep: float
     prune_quantile: float
     rounding_loss: float
-    tune_steps: int = 1500
+    tune_steps: int = 1000
     merge_similarity: float = -0.02
 
     def with_keep(self, keep: float) -> Resolved:

@@ -36,6 +36,8 @@ OVERHEAD_BYTES = 2500
 """Header, index, names of tensors and frames of streams, about."""
 FITTING_RUNS = 3
 """Attempts at most to fit a target size once the stages are through."""
+SCORING_VIEWS_AGAIN = 200
+"""Views that scores are summed over after the first time, when only their order among what was kept matters."""
 SEARCH_RUNS = 4
 """Runs of the whole pipeline at most when a loss is the bound."""
 COARSEST_LOSS = 2.0
@@ -202,7 +204,7 @@ class _Run:
                 report, coding = self._file(gaussians, settings, target)
                 reports.append(report)
                 break
-            scores = scores or score(gaussians, self.surroundings)
+            scores = scores or score(gaussians, self.surroundings, SCORING_VIEWS_AGAIN)
             gaussians, note = self._stage(stage, gaussians, scores, settings)
             scores = None
             seconds = time.monotonic() - began
@@ -258,8 +260,8 @@ class _Run:
     def _file(self, gaussians: Gaussians, settings: Resolved, target: int | None) -> tuple[StageReport, dict[str, str]]:
         """Choose bits, fine-tune through the rounding, write, read back, measure."""
         began = time.monotonic()
-        # Tuning has left some behind that no view sees any more.
-        scores = score(gaussians, self.surroundings)
+        # Tuning has left some behind that hardly any view sees any more.
+        scores = score(gaussians, self.surroundings, SCORING_VIEWS_AGAIN)
         seen = scores.blend_weight > 0
         gaussians, importance = gaussians.select(seen), scores.blend_weight[seen]
         chosen = self._chosen(gaussians, importance, settings.rounding_loss, target)

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 from typing_extensions import assert_never
 
+from kinosplat.compression.formats.checkpoints_4d import read_4d_checkpoint
 from kinosplat.compression.formats.compressed_ply import read_compressed_ply, write_compressed_ply
 from kinosplat.compression.formats.four_dgs import read_four_dgs, write_four_dgs
 from kinosplat.compression.formats.frame import in_input_frame, still_at
@@ -131,4 +132,8 @@ def import_gaussians(path: str | Path) -> Gaussians:
         return read_four_dgs(path)
     if suffix == ".kino":
         return read_kino(path).gaussians
-    raise InputError(f"{path} has a suffix that is unknown; give .ply, .spz, .sog, .splat, .4dgs or .kino.")
+    if suffix in (".pth", ".ckpt"):
+        return read_4d_checkpoint(path)
+    raise InputError(
+        f"{path} has a suffix that is unknown; give .ply, .spz, .sog, .splat, .4dgs, .kino, .pth or .ckpt."
+    )
