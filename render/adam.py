@@ -1,8 +1,8 @@
 """One Adam update in place that leaves the rows nobody saw untouched.
 
-Same arithmetic as torch.optim.Adam without weight decay (Kingma and Ba 2015), but rows with `visible` False keep parameter and
-moments; the bias correction counts the steps of the whole tensor. Tensors of other shapes, types or layouts are refused with
-ValueError.
+Same arithmetic as torch.optim.Adam without weight decay (Kingma and Ba 2015), but rows with `visible` False keep
+parameter and moments; the bias correction counts the steps of the whole tensor. Tensors of other shapes, types or
+layouts are refused with ValueError.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ def adam_step(
     n = parameter.shape[0]
     rows = []
     for name, tensor in {
-        "parameter": parameter, "gradient": gradient, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq
+        "parameter": parameter,
+        "gradient": gradient,
+        "exp_avg": exp_avg,
+        "exp_avg_sq": exp_avg_sq,
     }.items():
         if tensor.shape != parameter.shape:
             raise ValueError(f"{name} must have shape {tuple(parameter.shape)}, got {tuple(tensor.shape)}.")

@@ -1,8 +1,8 @@
 """Which native backend there is, and the passes of the one that fits a device.
 
 A backend module (`native_cpu`, and its CUDA twin) owns the layout of all scratch memory and offers `render_forward`,
-`render_backward`, `photometric` and `adam_step`. Asking for a backend this build or machine lacks raises BackendError, which says
-what to install.
+`render_backward`, `photometric` and `adam_step`. Asking for a backend this build or machine lacks raises BackendError,
+which says what to install.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ import torch
 
 from kinosplat.errors import BackendError
 
-MISSING_NATIVE = "The native module kinosplat._native is not built; run 'pip install .' in the checkout with a C++ compiler installed."
+MISSING_NATIVE = (
+    "The native module kinosplat._native is not built; "
+    "run 'pip install .' in the checkout with a C++ compiler installed."
+)
 MISSING_CUDA = (
     "This build of kinosplat has no CUDA backend; install the CUDA toolkit and reinstall kinosplat, or use the CPU."
 )

@@ -1,7 +1,7 @@
 """Photometric loss and the picture metrics of the common protocol.
 
-SSIM has an 11 x 11 Gaussian window of sigma 1.5 over zero padding, as in the INRIA code. Pictures of different shapes are refused with
-ValueError.
+SSIM has an 11 x 11 Gaussian window of sigma 1.5 over zero padding, as in the INRIA code. Pictures of different shapes
+are refused with ValueError.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from kinosplat.render.backend import passes_for
 def photometric_loss(
     rendered: Tensor, target: Tensor, *, mask: Tensor | None = None, ssim_weight: float = 0.2
 ) -> Tensor:
-    """`(1 - w) * mean |rendered - target| + w * (1 - mean SSIM)`, w = ssim_weight; scalar, differentiable in `rendered`.
+    """Scalar `(1 - w) * mean |rendered - target| + w * (1 - mean SSIM)` with w = ssim_weight; gradient by `rendered`.
 
-    rendered, target: (C, H, W, 3), values in [0, 1]. mask: (C, H, W) in [0, 1]; both pictures are multiplied by it and pixels
-    count as much as it says, so what it hides has no influence and no gradient; 0 when it hides everything.
+    rendered, target: (C, H, W, 3), values in [0, 1]. mask: (C, H, W) in [0, 1]; both pictures are multiplied by it and
+    pixels count as much as it says, so what it hides has no influence and no gradient; 0 when it hides everything.
     """
     check_pictures(rendered, target)
     if mask is not None and mask.shape != rendered.shape[:3]:

@@ -1,9 +1,9 @@
 """The order of the CPU backend's passes and the layout of their scratch memory (cuda/cpu/passes.h has the contract).
 
-Torch allocates everything here. Per camera, of N Gaussians V visible ones (rows) touch H tiles (hits): the forward pass takes
-4 (r + 6) + 4 bytes a Gaussian with r numbers a record, of which only the rows' share is ever written, then 16 bytes a row and 12
-a hit for sorting; the backward pass takes 4 (6 + channels) bytes a hit. Kept between the two: records, indices, offsets, 8
-bytes a hit and 8 a pixel.
+Torch allocates everything here. Per camera, of N Gaussians V visible ones (rows) touch H tiles (hits): the forward pass
+takes 4 (r + 6) + 4 bytes a Gaussian with r numbers a record, of which only the rows' share is ever written, then 16
+bytes a row and 12 a hit for sorting; the backward pass takes 4 (6 + channels) bytes a hit. Kept between the two:
+records, indices, offsets, 8 bytes a hit and 8 a pixel.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class CameraState:
 def render_forward(
     inputs: FrameInputs, *, keep_state: bool, statistics: GaussianStatistics | None
 ) -> tuple[Frame, list[CameraState], int, int]:
-    """Render all cameras; returns pictures, the state of each (none unless asked for), and the numbers of rows and hits."""
+    """Render all cameras; returns pictures, each one's state (none unless asked for), the numbers of rows and hits."""
     from kinosplat.render.rasterize import Frame
 
     def picture(wanted: bool, *channels: int) -> Tensor | None:

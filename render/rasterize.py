@@ -1,8 +1,8 @@
 """`rasterize`: pictures of Gaussians from cameras, differentiable in everything that went in.
 
-The native backends do the work (`backend.py` finds the one for the device); the plain-torch reference and gsplat can be asked for by name.
-Arguments that do not fit raise ValueError in one sentence that names them. A Gaussian with a non-finite parameter is not drawn and
-gets a gradient of zero.
+The native backends do the work (`backend.py` finds the one for the device); the plain-torch reference and gsplat can be
+asked for by name. Arguments that do not fit raise ValueError in one sentence that names them. A Gaussian with a
+non-finite parameter is not drawn and gets a gradient of zero.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class FrameGradients:
 
 @dataclass(frozen=True)
 class InputGradients:
-    """Gradients by what went in, shaped like it; those of cameras and background may be None where they are not wanted."""
+    """Gradients by what went in, shaped like it; of cameras and background they may be None where not wanted."""
 
     gaussians: dict[str, Tensor]
     features: Tensor | None
@@ -153,10 +153,11 @@ def rasterize(
 ) -> RenderOutput:
     """Render `gaussians` from C `cameras` of one size, each at its own time.
 
-    gaussians: N Gaussians, float32 or float64, contiguous. background: (3,) or (C, 3), black when None. features: (N, F) channels
-    blended beside the colour, over zero. statistics: added to by the forward pass, and by the backward pass its screen gradient.
-    Differentiable with respect to every tensor of `gaussians`, the cameras' `world_to_camera` and `K` (focal lengths and
-    principal point), `background` and `features`. Without a tensor that requires gradients nothing is kept.
+    gaussians: N Gaussians, float32 or float64, contiguous. background: (3,) or (C, 3), black when None. features:
+    (N, F) channels blended beside the colour, over zero. statistics: added to by the forward pass, and by the backward
+    pass its screen gradient.
+    Differentiable with respect to every tensor of `gaussians`, the cameras' `world_to_camera` and `K` (focal lengths
+    and principal point), `background` and `features`. Without a tensor that requires gradients nothing is kept.
     Raises InputError (a ValueError) for arguments that do not fit together, BackendError for a missing backend.
     """
     settings = RasterSettings() if settings is None else settings

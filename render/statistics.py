@@ -17,8 +17,8 @@ class GaussianStatistics:
     n_pixels: Tensor
     """(N,) int32, pixels it contributed to."""
     screen_gradient: Tensor
-    """(N,) float32, sum over cameras of the norm of the loss gradient by its centre on screen, in units of half an image
-    (dL/dmean2d * [W/2, H/2]); added by the backward pass."""
+    """(N,) float32, sum over cameras of the norm of the loss gradient by its centre on screen, in units of half an
+    image (dL/dmean2d * [W/2, H/2]); added by the backward pass."""
     n_seen: Tensor
     """(N,) int32, cameras it was visible in."""
     max_radius: Tensor

@@ -2,8 +2,8 @@
 // slicing, activation and projection that the project pass of both backends calls. Colour and normal are separate
 // (colour reads up to 48 more numbers and is only wanted for what is visible).
 //
-// A Gaussian is drawn when near <= z <= far, its opacity at this time is at least 1/255, and it is finite: one with a NaN or
-// an infinity among its parameters is left out, log_duration = +inf (a still Gaussian) excepted.
+// A Gaussian is drawn when near <= z <= far, its opacity at this time is at least 1/255, and it is finite: one with a
+// NaN or an infinity among its parameters is left out, log_duration = +inf (a still Gaussian) excepted.
 #pragma once
 
 #include "math/overlap.h"
