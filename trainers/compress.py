@@ -36,7 +36,7 @@ from kinosplat.trainers.training import Training, restore, scene_for
 FILE, REPORT = "scene.kino", "compression.json"
 RATE_AT_THE_END = 0.1
 """Learning rates of fine-tuning fall to this part."""
-N_START_CAMERAS = 4
+N_START_CAMERAS = 2
 """Cameras a player may start from."""
 
 
@@ -127,7 +127,9 @@ class _Pictures(AbstractContextManager["_Pictures"]):
         self._method = method
         options = method.config.gaussians
         self.settings = RasterSettings(rasterizer=options.rasterizer, antialiased=options.antialiased)
-        self._loader = FrameLoader(training.scene.train, cache_bytes=cache_bytes(training.config), device=training.device)
+        self._loader = FrameLoader(
+            training.scene.train, cache_bytes=cache_bytes(training.config), device=training.device
+        )
 
     def __enter__(self) -> _Pictures:
         self._loader.__enter__()

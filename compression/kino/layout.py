@@ -190,7 +190,7 @@ class Header:
         for t in self.tensors:
             entry = {"name": t.name, "dtype": t.dtype, "shape": list(t.shape)}
             entry |= {"offset": t.offset, "bytes": t.n_bytes, "crc32": t.crc32}
-            entry |= {"minimum": list(t.minimum), "step": list(t.step)} if t.minimum else {}
+            entry |= {"minimum": _short(t.minimum), "step": _short(t.step)} if t.minimum else {}
             tensors.append(entry)
         document = {
             "kind": self.kind,
@@ -247,3 +247,8 @@ def decoded_row_bytes(header: Header) -> int:
 def decoded_bytes(header: Header) -> int:
     """Bytes that the file declares it will need once decoded."""
     return decoded_row_bytes(header) * header.n_gaussians + sum(t.decoded_bytes for t in header.tensors)
+
+
+def _short(values: tuple[float, ...]) -> list[float]:
+    """The shortest decimals that round to the same float32 numbers."""
+    return [float(f"{value:.9g}") for value in values]

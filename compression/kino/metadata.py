@@ -39,7 +39,7 @@ class StartCamera:
         """The stored form of `camera`."""
 
         def rows(matrix: torch.Tensor) -> tuple[tuple[float, ...], ...]:
-            return tuple(tuple(round(value, 7) for value in row) for row in matrix.detach().cpu().tolist())
+            return tuple(tuple(round(value, 6) for value in row) for row in matrix.detach().cpu().tolist())
 
         return cls(rows(camera.world_to_camera), rows(camera.K), camera.width, camera.height, camera.time, name)
 

@@ -62,7 +62,8 @@ def decode_tensor(entry: TensorEntry, data: bytes, file_name: str) -> NDArray[An
         refuse(file_name, f"is damaged in its tensor `{entry.name}` ({error})")
     values = np.ascontiguousarray(octets.T).view(entry.dtype).reshape(entry.shape)
     if entry.minimum:
-        minimum, step = np.asarray(entry.minimum, np.float64), np.asarray(entry.step, np.float64)
+        with np.errstate(over="ignore"):
+            minimum, step = (np.array(values, np.float32).astype(np.float64) for values in (entry.minimum, entry.step))
         if not (np.isfinite(minimum).all() and np.isfinite(step).all()):
             refuse(file_name, f"has a range that is not finite in its tensor `{entry.name}`")
         return dequantise(values, minimum, step)
