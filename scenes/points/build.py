@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate, max_pool2d
 from kinosplat.scenes.points.fusion import fill, merge, n_seen_through
 from kinosplat.scenes.points.pictures import Clip, make_rig, separate
 from kinosplat.scenes.points.plane_sweep import DepthMaps, SweepSettings, depth_maps
-from kinosplat.scenes.points.random_frusta import random_points, typical_depths
+from kinosplat.scenes.points.random_frusta import random_points
 from kinosplat.scenes.points.rig import Rig
 from kinosplat.scenes.points.visual_hull import INSIDE, sample, visual_hull
 from kinosplat.scenes.scene import PointCloud, Scene
@@ -67,11 +67,20 @@ class Budget:
 
 @dataclass(frozen=True)
 class _Points:
+    """Candidates, on the device."""
+
     positions: Tensor
+    """(P, 3)."""
     colors: Tensor
+    """(P, 3) in [0, 1]."""
+    sizes: Tensor
+    """(P,) width of a pixel at the point, in scene units."""
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    def __getitem__(self, chosen: Tensor) -> _Points:
+        return _Points(self.positions[chosen], self.colors[chosen], self.sizes[chosen])
 
 
 def hull_points(
@@ -84,22 +93,21 @@ def hull_points(
     budget: Budget,
 ) -> tuple[PointCloud, str] | None:
     """The surface of the visual hull at each key time; None when there is no place inside all masks at one of them."""
-    n_each = max(n_points // len(clip.times), 1)
+    n_each = max(n_points // len(clip.keys), 1)
     found = []
-    for members, pictures, mask in zip(clip.views, images, masks, strict=True):
+    for key in clip.keys:
+        mask = masks[key]
         assert mask is not None
-        hull = visual_hull(make_rig(scene, members, pictures, device), mask.to(device), n_each, budget.n_cells)
+        rig = make_rig(scene, clip.views[key], images[key], device)
+        hull = visual_hull(rig, mask.to(device), n_each, budget.n_cells)
         if hull is not None:
-            found.append(_Points(*hull))
-        elif len(clip.times) == 1:
-            return None
-        else:
-            found.append(_Points(torch.zeros(0, 3), torch.zeros(0, 3)))
-    if sum(map(len, found)) < min(LEAST_POINTS, n_points):
+            found.append((clip.times[key], _Points(*hull, torch.ones_like(hull[0][:, 0]))))
+    n_found = sum(len(points) for _, points in found)
+    if n_found < min(LEAST_POINTS, n_points):
         return None
-    where = f"{len(clip.views[0])} views" + ("" if len(clip.times) == 1 else f" at {len(clip.times)} key frames")
-    cloud = _cloud(found, clip.times, scene)
-    return cloud, f"{len(cloud)} points on the visual hull of the masks of {where}"
+    where = f"{len(clip.views[0])} views" + ("" if len(clip.keys) == 1 else f" at {len(clip.keys)} key frames")
+    cloud = _cloud([points for _, points in found], [time for time, _ in found], scene)
+    return cloud, f"{n_found} points on the visual hull of the masks of {where}"
 
 
 def sweep_points(
@@ -115,41 +123,39 @@ def sweep_points(
     """Points on which several views agree; None when too few do. Nothing is put outside the masks."""
     if min(map(len, clip.views)) < 2:
         return None
-    rigs = [make_rig(scene, members, pictures, device) for members, pictures in zip(clip.views, images, strict=True)]
     usable = [None if mask is None else mask.to(device) > INSIDE for mask in masks]
     still = filled = None
     moving: list[_Points] = []
     if clip.still:
         background, is_background, foregrounds = separate(images)
-        rig = replace(rigs[0], images=background.to(device))
+        rig = make_rig(scene, clip.views[0], background, device)
         still, filled = _still(rig, _both(is_background.to(device), usable[0]), seed, budget)
-        for moment, foreground, mask in zip(rigs, foregrounds, usable, strict=True):
-            moving.append(_moving(moment, _both(foreground.to(device), mask), budget))
-    elif len(rigs) == 1:
-        still, filled = _still(rigs[0], usable[0], seed, budget)
+        for key in clip.keys:
+            moment = make_rig(scene, clip.views[key], images[key], device)
+            moving.append(_moving(moment, _both(foregrounds[key].to(device), usable[key]), budget))
+    elif clip.times == (None,):
+        still, filled = _still(make_rig(scene, clip.views[0], images[0], device), usable[0], seed, budget)
     else:
-        moving = [_agreed(rig, _search(rig, budget, None), mask) for rig, mask in zip(rigs, usable, strict=True)]
+        for key in clip.keys:
+            rig = make_rig(scene, clip.views[key], images[key], device)
+            moving.append(_agreed(rig, _search(rig, budget, None), usable[key]))
     n_still, n_moving = 0 if still is None else len(still), sum(map(len, moving))
     if n_still + n_moving < min(LEAST_POINTS, n_points):
         return None
-    footprint = float((typical_depths(rigs[0]) / rigs[0].K[:, 0, 0]).median())
     most_moving = n_points if still is None else int(LARGEST_MOVING_SHARE * n_points)
     n_moving = min(round(n_points * n_moving / (n_still + n_moving)), most_moving)
     n_candidates = max(sum(map(len, moving)), 1)
-    kept = [_merged(points, n_moving * len(points) // n_candidates, footprint, seed) for points in moving]
-    times = list(clip.times) if moving else []
+    kept = [_merged(points, n_moving * len(points) // n_candidates, seed) for points in moving]
+    times: list[float | None] = [clip.times[key] for key in clip.keys] if moving else []
     counts = [f"{sum(map(len, kept))} moving points at {len(times)} key frames"] if times else []
     if still is not None and filled is not None:
         n_left = n_points - sum(map(len, kept))
         n_filled = min(int(FILLED_SHARE * n_left), len(filled))
-        still = _merged(still, n_left - n_filled, footprint, seed)
+        still = _merged(still, n_left - n_filled, seed)
         drawn = torch.randperm(len(filled), generator=torch.Generator().manual_seed(seed))[:n_filled].to(device)
-        filled = _Points(filled.positions[drawn], filled.colors[drawn])
+        filled = filled[drawn]
         counts = [f"{len(still)} points", *counts, f"{len(filled)} filled in between"]
-        kept = [
-            _Points(torch.cat([still.positions, filled.positions]), torch.cat([still.colors, filled.colors])),
-            *kept,
-        ]
+        kept = [_joined([still, filled]), *kept]
         times = [None, *times]
     return _cloud(kept, times, scene), f"a plane sweep over {len(clip.views[0])} views: {', '.join(counts)}"
 
@@ -159,7 +165,8 @@ def random_cloud(
 ) -> tuple[PointCloud, str]:
     """Points anywhere the cameras look; they hold for the whole clip."""
     rig = make_rig(scene, clip.views[0], images[0], torch.device("cpu"))
-    cloud = _cloud([_Points(*random_points(rig, n_points, seed))], [None], scene)
+    positions, colors = random_points(rig, n_points, seed)
+    cloud = _cloud([_Points(positions, colors, torch.ones(n_points))], [None], scene)
     return cloud, f"{n_points} points drawn at random where the cameras look"
 
 
@@ -216,14 +223,22 @@ def _believed(rig: Rig, maps: DepthMaps, usable: Tensor | None) -> Tensor:
 def _unhidden(rig: Rig, maps: DepthMaps, known: Tensor, points: _Points, n_views: int) -> _Points:
     """The points that fewer than `n_views` views look past."""
     looked_past = n_seen_through(rig, maps.inverse_depth, known, FREE_STEPS * maps.step, points.positions)
-    return _Points(points.positions[looked_past < n_views], points.colors[looked_past < n_views])
+    return points[looked_past < n_views]
 
 
 def _moving(rig: Rig, foreground: Tensor, budget: Budget) -> _Points:
     """Points of what differs from the background, (V, H, W) bool, and does so in most views that see them."""
     if not bool(foreground.any()):
-        return _Points(rig.images.new_zeros(0, 3), rig.images.new_zeros(0, 3))
-    points = _agreed(rig, _search(rig, budget, foreground), foreground)
+        return _Points(rig.images.new_zeros(0, 3), rig.images.new_zeros(0, 3), rig.images.new_zeros(0))
+    maps = _search(rig, budget, foreground)
+    known = _believed(rig, maps, foreground)
+    inverse = fill(maps.inverse_depth, known)
+    points = _joined(
+        [
+            _unhidden(rig, maps, known, _lifted(rig, maps.inverse_depth, known), SEEN_THROUGH),
+            _unhidden(rig, maps, known, _lifted(rig, inverse, foreground & ~known & (inverse > 0)), 1),
+        ]
+    )
     grown = max_pool2d(foreground.float()[:, None], 3, stride=1, padding=1)[:, 0]
     n_seen = torch.zeros(len(points), device=foreground.device)
     n_inside = torch.zeros_like(n_seen)
@@ -231,20 +246,27 @@ def _moving(rig: Rig, foreground: Tensor, budget: Budget) -> _Points:
         value, seen = sample(rig, grown[view][..., None], points.positions, view)
         n_seen += seen
         n_inside += seen & (value[..., 0] >= INSIDE)
-    inside = n_inside >= OUTLINE_QUORUM * n_seen
-    return _Points(points.positions[inside], points.colors[inside])
+    return points[n_inside >= OUTLINE_QUORUM * n_seen]
 
 
 def _lifted(rig: Rig, inverse_depth: Tensor, chosen: Tensor) -> _Points:
     """World points and colours of the chosen pixels (V, H, W)."""
-    positions = [
-        rig.unproject(view, 1 / inverse_depth[view].clamp(min=1e-9))[chosen[view]] for view in range(len(chosen))
-    ]
-    return _Points(torch.cat(positions), rig.images[chosen])
+    depth = 1 / inverse_depth.clamp(min=1e-9)
+    positions = [rig.unproject(view, depth[view])[chosen[view]] for view in range(len(chosen))]
+    return _Points(torch.cat(positions), rig.images[chosen], (depth / rig.K[:, 0, 0, None, None])[chosen])
 
 
-def _merged(points: _Points, n_points: int, cell: float, seed: int) -> _Points:
-    return _Points(*merge(points.positions, points.colors, n_points, cell, seed))
+def _joined(parts: Sequence[_Points]) -> _Points:
+    return _Points(
+        torch.cat([part.positions for part in parts]),
+        torch.cat([part.colors for part in parts]),
+        torch.cat([part.sizes for part in parts]),
+    )
+
+
+def _merged(points: _Points, n_points: int, seed: int) -> _Points:
+    positions, colors = merge(points.positions, points.colors, points.sizes, n_points, seed)
+    return _Points(positions, colors, torch.ones_like(positions[:, 0]))
 
 
 def _both(a: Tensor, b: Tensor | None) -> Tensor:

@@ -52,16 +52,19 @@ def fill(inverse_depth: Tensor, known: Tensor) -> Tensor:
     return filled
 
 
-def merge(positions: Tensor, colors: Tensor, n_points: int, cell: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Points (P, 3) and colours (P, 3) averaged in cells of size `cell`, and of these at most `n_points`.
+def merge(positions: Tensor, colors: Tensor, sizes: Tensor, n_points: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Points (P, 3) and colours (P, 3) averaged in cells, and of these at most `n_points`.
+
+    Cells are about as large as a pixel at the point, `sizes` (P,), rounded to a power of two.
 
     Cells with one point only are dropped: a surface is found in several views, a mismatch in one. Those with more are
     drawn more often.
     """
     if len(positions) == 0:
         return positions, colors
-    places = torch.floor((positions - positions.amin(dim=0)) / cell).long()
-    _, group = torch.unique(places, dim=0, return_inverse=True)
+    level = sizes.log2().round()
+    places = torch.floor((positions - positions.amin(dim=0)) / level.exp2()[:, None]).long()
+    _, group = torch.unique(torch.cat([level.long()[:, None], places], dim=1), dim=0, return_inverse=True)
     n_groups = int(group.max()) + 1
     count = torch.bincount(group, minlength=n_groups).float()
     kept = (count >= LEAST_SUPPORT).nonzero()[:, 0]

@@ -280,21 +280,25 @@ def semi_global(costs: Tensor, small_step: float, large_step: float) -> Tensor:
     """Sum of the minimal path costs from four sides, (K, H, W) like `costs`; steps of one plane and of more are penalised."""
     total = torch.zeros_like(costs)
     for dim in (1, 2):
-        for reverse in (False, True):
+        lines = costs.movedim(dim, 0).contiguous()
+        sums = torch.zeros_like(lines)
+        for order in (range(len(lines)), reversed(range(len(lines)))):
             path: Tensor | None = None
-            order = range(costs.shape[dim])
-            for i in reversed(order) if reverse else order:
-                here = costs.select(dim, i)
-                if path is None:
-                    path = here.clone()
-                else:
-                    floor = path.amin(dim=0, keepdim=True)
-                    candidate = torch.minimum(path, floor + large_step)
-                    candidate[1:] = torch.minimum(candidate[1:], path[:-1] + small_step)
-                    candidate[:-1] = torch.minimum(candidate[:-1], path[1:] + small_step)
-                    path = here + candidate - floor
-                total.select(dim, i).add_(path)
+            for i in order:
+                path = lines[i].clone() if path is None else _next_on_path(path, lines[i], small_step, large_step)
+                sums[i] += path
+        total += sums.movedim(0, dim)
     return total
+
+
+def _next_on_path(path: Tensor, costs: Tensor, small_step: float, large_step: float) -> Tensor:
+    """Path costs (K, n) of the next line of pixels: its own, plus the cheapest way there, less the least to stay bounded."""
+    floor = path.amin(dim=0, keepdim=True)
+    cheapest = torch.minimum(path, floor + large_step)
+    stepped = path + small_step
+    torch.minimum(cheapest[1:], stepped[:-1], out=cheapest[1:])
+    torch.minimum(cheapest[:-1], stepped[1:], out=cheapest[:-1])
+    return cheapest.sub_(floor).add_(costs)
 
 
 def parabola(costs: Tensor, winner: Tensor) -> Tensor:
