@@ -18,6 +18,8 @@ COMMANDS = {
     "eval": "Measure a run on its held-out views and write a table per view.",
     "render": "Render a run: its test views, an orbit, or a camera path, as pictures or video.",
     "info": "Explain a run or a scene in a few lines.",
+    "compress": "Make a run small: one .kino file, and a report of every stage.",
+    "export": "Write a run or a file of Gaussians in a format that other tools open.",
     "bench": "Time the renderer on a run, stage by stage, with a fixed orbit.",
     "data": "List, explain and download known scenes.",
 }

@@ -1,4 +1,4 @@
-"""`kinosplat info`: what a run folder or a scene holds, in a few lines or as JSON."""
+"""`kinosplat info`: what a run folder, a .kino file or a scene holds, in a few lines or as JSON."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from kinosplat.compression.kino import describe as describe_kino
 from kinosplat.scenes import Scene, load_scene
 from kinosplat.trainers.checkpoint import BEST, LAST, checkpoint_path
 from kinosplat.trainers.run import load_run
@@ -19,10 +20,10 @@ from kinosplat.trainers.run import load_run
 
 @dataclass(frozen=True)
 class InfoCommand:
-    """Explain a run folder or a scene."""
+    """Explain a run folder, a .kino file or a scene."""
 
     what: Annotated[str, tyro.conf.Positional]
-    """Folder of a run, or path or name of a scene."""
+    """Folder of a run, a .kino file, or path or name of a scene."""
     json: bool = False
     """Print JSON instead of lines."""
 
@@ -31,6 +32,9 @@ def run(arguments: Sequence[str], program: str) -> int:
     """Find out what it is and describe it."""
     command = tyro.cli(InfoCommand, args=arguments, prog=program)
     path = Path(command.what).expanduser()
+    if path.suffix.lower() == ".kino":
+        print(describe_kino(path))
+        return 0
     facts = describe_run(path) if (path / "config.json").exists() else describe_scene(load_scene(command.what))
     if command.json:
         print(json.dumps(facts))

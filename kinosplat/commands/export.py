@@ -1,0 +1,99 @@
+"""`kinosplat export`: a run, or a file of Gaussians in any known format, in another format and in the input's frame.
+
+It also imports: with `--format kino` whatever another tool wrote becomes a .kino file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from kinosplat.compression.canonical import canonical_still
+from kinosplat.compression.formats import SUFFIXES, ExportFormat, export_gaussians, import_gaussians
+from kinosplat.compression.kino import Metadata, read_kino, write_kino
+from kinosplat.compression.size import size_words
+from kinosplat.errors import InputError
+from kinosplat.render.gaussians import Gaussians
+from kinosplat.trainers.methods.gaussians import GaussianMethod
+from kinosplat.trainers.run import load_run
+
+
+@dataclass(frozen=True)
+class ExportCommand:
+    """Write Gaussians for other tools: PLY, compressed PLY, SPZ, SOG, .splat, GLB, .4dgs, PLY sequence; or as .kino."""
+
+    what: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run, or a file: .kino, .ply, .spz, .sog, .splat, .4dgs, .pth, .ckpt."""
+    format: ExportFormat | Literal["kino"] = "ply"
+    """What to write: spz is version 3, spz2 version 2, spz-fine version 3 with 8-bit SH; kino keeps every bit."""
+    out: Path | None = None
+    """File to write (a folder for ply-sequence); by default beside the input, with the format's suffix."""
+    time: float | None = None
+    """Seconds from the clip's start: the moment that formats without time show."""
+    fps: float | None = None
+    """Frames a second of a PLY sequence; by default the clip's own."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    gaussians: Gaussians
+    metadata: Metadata
+
+
+def run(arguments: Sequence[str], program: str) -> int:
+    """Read, convert, write, and say where."""
+    command = tyro.cli(ExportCommand, args=arguments, prog=program)
+    source = _read(command.what)
+    meta = source.metadata
+    path = command.out or _beside(command.what, ".kino" if command.format == "kino" else SUFFIXES[command.format])
+    if path.resolve() == command.what.resolve():
+        raise InputError(f"{path} would be written over itself; give another --out.")
+    if command.format == "kino":
+        duration = meta.duration or _duration(source.gaussians)
+        gaussians = canonical_still(source.gaussians, duration, largest_fade=0.0)
+        write_kino(path, gaussians, metadata=Metadata(**(vars(meta) | {"duration": duration or None})))
+    else:
+        export_gaussians(
+            source.gaussians,
+            path,
+            command.format,
+            to_input=meta.to_input,
+            time=command.time,
+            duration=meta.duration or _duration(source.gaussians),
+            fps=command.fps or meta.fps,
+        )
+    files = [path] if path.is_file() else sorted(path.iterdir())
+    total = sum(file.stat().st_size for file in files)
+    print(f"{len(source.gaussians):,} Gaussians, {size_words(total)} written to {path}")
+    return 0
+
+
+def _read(what: Path) -> _Source:
+    """Gaussians in scene coordinates with what is known about them."""
+    if (what / "config.json").exists():
+        loaded = load_run(what, device="cpu")
+        if not isinstance(loaded.method, GaussianMethod):
+            raise InputError(f"{what} was trained with {loaded.method.name}, which has no Gaussians to export.")
+        scene = loaded.scene()
+        duration = scene.duration if scene.is_moving else None
+        metadata = Metadata(up=scene.up, fps=scene.fps, duration=duration, to_input=scene.to_input)
+        return _Source(loaded.method.gaussians(), metadata)
+    if what.suffix.lower() == ".kino":
+        file = read_kino(what)
+        return _Source(file.gaussians, file.metadata)
+    return _Source(import_gaussians(what), Metadata())
+
+
+def _duration(gaussians: Gaussians) -> float:
+    """Last time centre; what is known of the length of a clip that only its Gaussians tell of."""
+    return 0.0 if gaussians.time_centres is None else max(float(gaussians.time_centres.max()), 0.0)
+
+
+def _beside(what: Path, suffix: str) -> Path:
+    if what.is_dir():
+        return what / f"scene{suffix}"
+    return what.with_name(what.name.removesuffix(what.suffix) + suffix)

@@ -1,0 +1,73 @@
+"""`kinosplat compress`, `export` and `info FILE` as a user meets them, on a run that takes seconds to train."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from compression.gaussian_sets import random_gaussians
+from kinosplat.cli import main
+from kinosplat.compression.formats import export_gaussians, import_gaussians
+from kinosplat.compression.kino import Metadata, read_kino, write_kino
+from kinosplat.scenes.scene import Similarity
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 4dgs on the scene that ships with the project, a few steps long."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    options = "--method 4dgs --scene tabletop --steps 20 --max-gaussians 1500 --max-test-views 4 --display quiet"
+    data = "--frames 0 3 --downscale 4"
+    arguments = ["train", *options.split(), *data.split(), "--run-dir", str(folder)]
+    assert main(arguments) == 0
+    return folder
+
+
+def test_a_run_is_compressed_and_explained(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["compress", str(run_dir), "--preset", "small", "--tune-steps", "4", "--json"]
+    assert main(arguments) == 0
+    report = json.loads(capsys.readouterr().out)
+    path = run_dir / "scene.kino"
+    assert report["stages"][-1]["n_bytes"] == path.stat().st_size
+    assert json.loads((run_dir / "compression.json").read_text())["ratio"] == report["ratio"]
+    assert report["ratio"] > 20
+    metadata = read_kino(path).metadata
+    assert metadata.fps == 15.0
+    assert metadata.provenance["scene"] == "tabletop"
+    assert len(metadata.cameras) == 2
+    assert main(["info", str(path)]) == 0
+    assert "Gaussians" in capsys.readouterr().out
+
+
+def test_a_run_is_exported_in_the_frame_of_its_photos(run_dir: Path, tmp_path: Path) -> None:
+    assert main(["export", str(run_dir), "--format", "spz", "--time", "0.1", "--out", str(tmp_path / "a.spz")]) == 0
+    assert main(["export", str(run_dir), "--format", "ply", "--out", str(tmp_path / "a.ply")]) == 0
+    moving, still = import_gaussians(tmp_path / "a.ply"), import_gaussians(tmp_path / "a.spz")
+    assert moving.is_moving
+    assert not still.is_moving
+    # The table is 0.8 m in radius in the input's metres: most of what was learned is near it.
+    assert 0.2 < still.means.norm(dim=1).median() < 3.0
+
+
+def test_files_of_other_tools_become_kino_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gaussians = random_gaussians(100, n_still=20)
+    source = export_gaussians(gaussians, tmp_path / "scene.ply", "ply")
+    assert main(["export", str(source), "--format", "kino"]) == 0
+    found = read_kino(tmp_path / "scene.kino").gaussians
+    assert len(found) == 100
+    assert torch.isposinf(found.log_durations).sum() == 20
+    assert main(["export", str(source), "--format", "ply"]) == 2
+    assert capsys.readouterr().err == f"kinosplat: {source} would be written over itself; give another --out.\n"
+
+
+def test_a_kino_file_is_exported_in_the_frame_of_its_photos(tmp_path: Path) -> None:
+    gaussians = random_gaussians(30, moving=False)
+    to_input = Similarity(2.0, (1.0, 0.0, 0.0))
+    write_kino(tmp_path / "scene.kino", gaussians, metadata=Metadata(to_input=to_input))
+    assert main(["export", str(tmp_path / "scene.kino"), "--format", "splat"]) == 0
+    found = import_gaussians(tmp_path / "scene.splat")
+    expected = to_input.apply(gaussians.means)
+    assert torch.cdist(found.means.double(), expected.double()).amin(dim=1).max() < 1e-6
