@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
@@ -11,11 +12,18 @@ from kinosplat.render.gaussians import Gaussians
 
 
 def random_gaussians(
-    n: int, *, device: torch.device | str = "cpu", moving: bool = False, alive: float = 1.0, duration: float = 10.0
+    n: int,
+    *,
+    device: torch.device | str = "cpu",
+    scales: tuple[float, float] | None = None,
+    moving: bool = False,
+    alive: float = 1.0,
+    duration: float = 10.0,
 ) -> Gaussians:
     """`n` Gaussians spread evenly over a cube of 6 units around the origin, spherical harmonics of degree 3.
 
-    Standard deviations have a median of 0.01 units and a spread of a factor 1.6, opacities a median of 0.5. A moving set lives in
+    Standard deviations have a median of 0.01 units and a spread of a factor 1.6, opacities a median of 0.5;
+    with `scales` standard deviations are uniform between the two and opacities between 0 and 1. A moving set lives in
     a clip of `duration` seconds: each Gaussian is seen during the share `alive` of it, in the order of their times.
     """
     generator = torch.Generator().manual_seed(n)
@@ -40,6 +48,13 @@ def random_gaussians(
         sh_rest=0.1 * normal(n, 15, 3),
         **time,
     )
+    if scales is not None:
+        low, high = scales
+        gaussians = replace(
+            gaussians,
+            log_scales=torch.log(low + (high - low) * torch.rand(n, 3, generator=generator)),
+            opacity_logits=torch.logit(torch.rand(n, generator=generator), eps=1e-6),
+        )
     return gaussians.to(device)
 
 

@@ -140,12 +140,12 @@ def _camera_forward(
     native.blend_forward(
         **_blend_arguments(inputs, camera, state),
         **{f"out_{name}": tensor for name, tensor in _channels_of(inputs, out, camera).items()},
+        out_alpha=out.alpha[camera],
         median_depth=_of_camera(out.median_depth, camera),
         hit_weights=hit_weights,
         hit_pixels=hit_pixels,
         n_threads=n_threads,
     )
-    torch.sub(1.0, state.transmittance, out=out.alpha[camera])
     if statistics is not None:
         native.add_statistics(
             n_rows=n_rows,
@@ -176,8 +176,9 @@ def render_backward(
     from kinosplat.render.rasterize import InputGradients
 
     out = InputGradients(
-        gaussians={name: torch.zeros_like(tensor) for name, tensor in inputs.gaussians.items()},
-        features=None if inputs.features is None else torch.zeros_like(inputs.features),
+        # Filled by the pass of the first camera: zeroing here would leave torch's threads spinning beside ours.
+        gaussians={name: torch.empty_like(tensor) for name, tensor in inputs.gaussians.items()},
+        features=None if inputs.features is None else torch.empty_like(inputs.features),
         world_to_camera=torch.zeros_like(inputs.world_to_camera),
         K=torch.zeros_like(inputs.K),
         background=torch.zeros_like(inputs.background),
@@ -195,7 +196,10 @@ def _camera_backward(
     out: InputGradients,
     statistics: GaussianStatistics | None,
 ) -> None:
-    """Add the gradients of one camera's pictures to `out`."""
+    """Add the gradients of one camera's pictures to `out`, which has all tensors."""
+    assert out.background is not None
+    assert out.world_to_camera is not None
+    assert out.K is not None
     n_threads = torch.get_num_threads()
     dtype = state.records.dtype
     n_hits, n_channels = state.hit_rows.shape[0], inputs.n_channels
@@ -217,6 +221,7 @@ def _camera_backward(
         hit_offsets=state.hit_offsets,
         records=state.records,
         hit_gradients=hit_gradients,
+        clear=camera == 0,
         **{f"dL_d{name}": tensor for name, tensor in out.gaussians.items()},
         **({"dL_dfeatures": out.features} if inputs.n_features else {}),
         dL_dworld_to_camera=out.world_to_camera[camera],

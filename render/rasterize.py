@@ -239,8 +239,8 @@ def _rasterize_native(
         background = means.new_zeros(3)
     tensors = (
         *parameters.values(),
-        torch.stack([camera.world_to_camera.to(means) for camera in cameras]),
-        torch.stack([camera.K.to(means) for camera in cameras]),
+        _stacked([camera.world_to_camera.to(means) for camera in cameras]),
+        _stacked([camera.K.to(means) for camera in cameras]),
         background.to(means).expand(len(cameras), 3).contiguous(),
         *(() if features is None or features.shape[1] == 0 else (features,)),
     )
@@ -263,6 +263,11 @@ def _rasterize_native(
         n_visible=n_visible,
         n_hits=n_hits,
     )
+
+
+def _stacked(tensors: list[Tensor]) -> Tensor:
+    """Like torch.stack, but a single tensor costs no copy."""
+    return tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)
 
 
 @dataclass(frozen=True)
@@ -325,7 +330,7 @@ class _Rasterize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *dL_dpictures: Tensor | None) -> Any:
         call: _Call = ctx.call
-        saved = [None if tensor is None else tensor.detach() for tensor in ctx.saved_tensors]
+        saved: list[Any] = [None if tensor is None else tensor.detach() for tensor in ctx.saved_tensors]
         needed = ctx.needs_input_grad[1:]
         gradients: InputGradients = call.passes.render_backward(
             call.inputs(saved[: ctx.n_inputs], needed),
