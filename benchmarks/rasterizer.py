@@ -72,9 +72,12 @@ class Ours:
         with torch.no_grad():
             return rasterize(self.gaussians, [self.camera]).rgb
 
-    def forward_backward(self) -> dict[str, Tensor]:
+    def drop_gradients(self) -> None:
         for leaf in self.leaves.parameters().values():
             leaf.grad = None
+
+    def forward_backward(self) -> dict[str, Tensor]:
+        self.drop_gradients()
         rgb = rasterize(self.leaves, [self.camera]).rgb
         rgb.backward(self.target)
         return {name: leaf.grad for name, leaf in self.leaves.parameters().items() if leaf.grad is not None}
@@ -83,8 +86,7 @@ class Ours:
         parameters = self.leaves.parameters()
         if not self.moments:
             self.moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in parameters.items()}
-        for leaf in parameters.values():
-            leaf.grad = None
+        self.drop_gradients()
         photometric_loss(rasterize(self.leaves, [self.camera]).rgb, self.target).backward()
         for name, leaf in parameters.items():
             assert leaf.grad is not None
@@ -135,15 +137,17 @@ class Gsplat:
         with torch.no_grad():
             return self.render([t.detach() for t in self.activated])
 
-    def forward_backward(self) -> dict[str, Tensor]:
-        for tensor in self.activated:
+    def drop_gradients(self) -> None:
+        for tensor in [*self.activated, *self.leaves.parameters().values()]:
             tensor.grad = None
+
+    def forward_backward(self) -> dict[str, Tensor]:
+        self.drop_gradients()
         self.render(self.activated).backward(self.target)
         return {}
 
     def gradients(self) -> dict[str, Tensor]:
-        for leaf in self.leaves.parameters().values():
-            leaf.grad = None
+        self.drop_gradients()
         self.render(self.activate(self.leaves)).backward(self.target)
         return {name: leaf.grad for name, leaf in self.leaves.parameters().items() if leaf.grad is not None}
 
@@ -199,9 +203,10 @@ def milliseconds(call: Callable[[], Any], repeats: int) -> float:
     return stats.median(start.elapsed_time(end) for start, end in times)
 
 
-def peak_mib(call: Callable[[], Any]) -> float:
-    """Memory above what was allocated before, MiB."""
+def peak_mib(side: Ours | Gsplat, call: Callable[[], Any]) -> float:
+    """Most memory during a call above the parameters (and the optimiser's moments), gradients included, MiB."""
     call()
+    side.drop_gradients()
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
@@ -289,11 +294,11 @@ def measure(options: Options, n: int, bandwidth: float) -> list[dict[str, Any]]:
             "resolution": f"{width}x{height}",
             "ms_forward": milliseconds(side.forward, options.repeats),
             "ms_forward_backward": milliseconds(side.forward_backward, options.repeats),
-            "mib_forward": peak_mib(side.forward),
-            "mib_forward_backward": peak_mib(side.forward_backward),
+            "mib_forward": peak_mib(side, side.forward),
+            "mib_forward_backward": peak_mib(side, side.forward_backward),
         }
         row["ms_step"] = milliseconds(side.step, options.repeats)
-        row["mib_step"] = peak_mib(side.step)
+        row["mib_step"] = peak_mib(side, side.step)
         side.release()
         row["over_floor"] = row["ms_forward"] / floor
         if options.stages:

@@ -40,12 +40,11 @@ STATISTICS_DTYPES = {
     "visible": torch.bool,
 }
 MAX_PAIRS = 2**28 - 1
-MAX_HITS = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class FrameState:
-    """What the backward pass needs of the forward pass: 64 bytes a pair of a Gaussian and a camera, 4 a hit, 4 a pixel."""
+    """What the backward pass needs of the forward pass: 56 bytes a pair of a Gaussian and a camera, and 4 a hit."""
 
     frame: Any
     """Inputs and settings, as the native module holds them."""
@@ -53,14 +52,8 @@ class FrameState:
     """Numbers of rows and hits."""
     rows: Tensor
     """Records of the visible rows, which Gaussian each is, and the way back."""
-    channels: Tensor | None
-    """(rows, channels beside the colour)."""
-    hits: Tensor
-    """(hits,) int32, rows grouped by tile in order of depth."""
-    ranges: Tensor
-    """(tiles, 2) int32, begin and end of each tile in `hits`."""
-    n_blended: Tensor
-    """(C, H, W) int32, how far into its tile's list a pixel came."""
+    lists: Tensor
+    """Rows grouped by tile in order of depth, and their channels beside the colour."""
     picture_channels: Tensor | None
     """(C, H, W, channels) as blended."""
 
@@ -108,6 +101,8 @@ def _run(function: Any, *arguments: Any) -> Any:
     """Call a native pass; what CUDA reports comes out as BackendError in one sentence."""
     try:
         return function(*arguments)
+    except torch.cuda.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         if "no kernel image" in str(error) or "unsupported toolchain" in str(error):
             capability = ".".join(map(str, torch.cuda.get_device_capability()))
@@ -131,62 +126,36 @@ def render_forward(
     packed = not keep_state and n_channels == 0 and not inputs.median_depth and statistics is None
     frame = _native_frame(inputs, statistics, packed=packed)
 
-    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.empty(shape, dtype=dtype, device=device)
+    def empty(*shape: int) -> Tensor:
+        return torch.empty(shape, dtype=torch.float32, device=device)
 
     def memory(n_bytes: int) -> Tensor:
-        return empty(n_bytes, dtype=torch.uint8)
+        return torch.empty(n_bytes, dtype=torch.uint8, device=device)
 
-    queue = _queue(device)
-    rows = memory(frame.row_bytes(keep_state))
-    project_scratch = memory(frame.project_bytes())
-    counts = _run(native.project, frame, queue, project_scratch.data_ptr(), rows.data_ptr(), keep_state)
-    if counts.n_hits > MAX_HITS:
+    rgb, alpha = empty(n_cameras, height, width, 3), empty(n_cameras, height, width)
+    picture_channels = empty(n_cameras, height, width, n_channels) if n_channels else None
+    median_depth = empty(n_cameras, height, width) if inputs.median_depth else None
+    rows, project_scratch = memory(frame.row_bytes(keep_state)), memory(frame.project_bytes())
+    taken: list[Tensor] = []
+
+    def allocate(n_bytes: int) -> int:
+        taken.append(memory(n_bytes))
+        return taken[-1].data_ptr()
+
+    counts = _run(
+        native.forward,
+        frame,
+        _queue(device),
+        keep_state,
+        project_scratch.data_ptr(),
+        rows.data_ptr(),
+        native.Pictures(rgb.data_ptr(), alpha.data_ptr(), _address(picture_channels), _address(median_depth)),
+        allocate,
+    )
+    if counts.n_hits > native.MAX_HITS:
         raise InputError(
             "the picture has more than 2^31 - 1 pairs of a Gaussian and a tile; render it smaller, or fewer cameras at once."
         )
-
-    bin_scratch = memory(frame.bin_bytes(counts))
-    hits = [empty(counts.n_hits, dtype=torch.int32) for _ in range(2)]
-    ranges = empty(frame.n_tiles, 2, dtype=torch.int32)
-    kept = _run(
-        native.bin,
-        frame,
-        counts,
-        queue,
-        project_scratch.data_ptr(),
-        rows.data_ptr(),
-        keep_state,
-        bin_scratch.data_ptr(),
-        hits[0].data_ptr(),
-        hits[1].data_ptr(),
-        ranges.data_ptr(),
-    )
-    del project_scratch, bin_scratch
-
-    rgb, alpha = empty(n_cameras, height, width, 3), empty(n_cameras, height, width)
-    channels = empty(counts.n_rows, n_channels) if n_channels else None
-    picture_channels = empty(n_cameras, height, width, n_channels) if n_channels else None
-    median_depth = empty(n_cameras, height, width) if inputs.median_depth else None
-    n_blended = empty(n_cameras, height, width, dtype=torch.int32) if keep_state else None
-    _run(
-        native.blend,
-        frame,
-        counts,
-        queue,
-        rows.data_ptr(),
-        keep_state,
-        _address(channels),
-        hits[kept].data_ptr(),
-        ranges.data_ptr(),
-        native.Pictures(
-            rgb=rgb.data_ptr(),
-            alpha=alpha.data_ptr(),
-            channels=_address(picture_channels),
-            median_depth=_address(median_depth),
-            n_blended=_address(n_blended),
-        ),
-    )
     depth_sum = normal = features = None
     if picture_channels is not None:
         n_depth, n_normal = int(inputs.depth), 3 * int(inputs.normal)
@@ -197,18 +166,7 @@ def render_forward(
     pictures = Frame(
         rgb=rgb, alpha=alpha, depth_sum=depth_sum, normal=normal, features=features, median_depth=median_depth
     )
-    state = None
-    if n_blended is not None:
-        state = FrameState(
-            frame=frame,
-            counts=counts,
-            rows=rows,
-            channels=channels,
-            hits=hits[kept],
-            ranges=ranges,
-            n_blended=n_blended,
-            picture_channels=picture_channels,
-        )
+    state = FrameState(frame, counts, rows, taken[1], picture_channels) if keep_state else None
     return pictures, state, counts.n_rows, counts.n_hits
 
 
@@ -224,16 +182,12 @@ def render_backward(
     from kinosplat.render.rasterize import InputGradients
 
     device = state.rows.device
-    n_cameras, n_rows = inputs.n_cameras, state.counts.n_rows
-    n_channels = inputs.n_channels - 3
+    n_cameras = inputs.n_cameras
     checked = _Checked(device)
     dL_drgb = torch.zeros_like(pictures.rgb) if gradients.rgb is None else gradients.rgb
     dL_dchannels = None
-    channel_gradients = None
     if state.picture_channels is not None:
         dL_dchannels = _join_channels(inputs, gradients, state.picture_channels)
-        channel_gradients = torch.empty(n_rows, n_channels, device=device)
-    moments = torch.empty(n_rows, native.ROW_GRADIENT_FLOATS, device=device)
     out = InputGradients(
         gaussians={name: torch.empty_like(tensor) for name, tensor in inputs.gaussians.items()},
         features=None if inputs.features is None else torch.empty_like(inputs.features),
@@ -243,28 +197,21 @@ def render_backward(
     )
     picture_shape = (n_cameras, inputs.height, inputs.width)
     frame = state.frame if statistics is None else _native_frame(inputs, statistics, packed=False)
+    scratch = torch.empty(frame.row_gradient_bytes(state.counts), dtype=torch.uint8, device=device)
     _run(
         native.backward,
         frame,
         state.counts,
         _queue(device),
         state.rows.data_ptr(),
-        _address(state.channels),
-        state.hits.data_ptr(),
-        state.ranges.data_ptr(),
-        native.Pictures(
-            rgb=pictures.rgb.data_ptr(),
-            alpha=pictures.alpha.data_ptr(),
-            channels=_address(state.picture_channels),
-            n_blended=state.n_blended.data_ptr(),
-        ),
+        state.lists.data_ptr(),
+        native.Pictures(pictures.rgb.data_ptr(), pictures.alpha.data_ptr(), _address(state.picture_channels)),
         native.PictureGradients(
             rgb=checked("the gradient of rgb", dL_drgb, (*picture_shape, 3)),
             alpha=checked("the gradient of alpha", gradients.alpha, picture_shape),
             channels=_address(dL_dchannels),
         ),
-        moments.data_ptr(),
-        _address(channel_gradients),
+        scratch.data_ptr(),
         native.GaussianGradients(
             **{name: tensor.data_ptr() for name, tensor in out.gaussians.items()}, features=_address(out.features)
         ),

@@ -18,6 +18,9 @@ namespace {
 namespace nb = nanobind;
 using Address = uintptr_t;
 
+// Positions of hits are 32 bits, and so are CUB's.
+constexpr uint32_t kMaxHits = 0x7fffffff;
+
 template <class T>
 struct TypeOf {
     using type = T;
@@ -66,68 +69,55 @@ struct Readback {
     }
 };
 
-FrameCounts run_project(const Frame& frame, const Queue& queue, Address scratch, Address row_memory, bool keep) {
+// Waits for the numbers of rows and hits, then takes exactly the memory they need from `allocate`: bytes to address, called for
+// scratch first and then for what is kept.
+FrameCounts run_forward(const Frame& frame, const Queue& queue, bool keep, Address project_memory, Address row_memory,
+                        const Pictures& pictures, nb::callable allocate) {
     nb::gil_scoped_release release;
     const CurrentDevice current(queue.device);
-    size_t unused;
-    const ProjectScratch project = project_scratch(frame, at<void>(scratch), &unused);
-    project_forward(frame, project, rows(frame, keep, at<void>(row_memory), &unused), queue.get());
+    const cudaStream_t stream = queue.get();
+    const auto take = [&](size_t n_bytes) {
+        nb::gil_scoped_acquire acquire;
+        return at<void>(nb::cast<Address>(allocate(n_bytes)));
+    };
+    size_t n_bytes;
+    const ProjectScratch project = project_scratch(frame, at<void>(project_memory), &n_bytes);
+    Rows frame_rows = rows(frame, keep, at<void>(row_memory), &n_bytes);
+    project_forward(frame, project, frame_rows, stream);
     static thread_local Readback readback;
-    FrameCounts* counts = readback.get();
-    check(cudaMemcpyAsync(counts, project.counts, sizeof(FrameCounts), cudaMemcpyDeviceToHost, queue.get()), "read-back");
-    check(cudaStreamSynchronize(queue.get()), "project");
-    return *counts;
+    FrameCounts& counts = *readback.get();
+    check(cudaMemcpyAsync(&counts, project.counts, sizeof(FrameCounts), cudaMemcpyDeviceToHost, stream), "read-back");
+    check(cudaStreamSynchronize(stream), "project");
+    if (counts.n_hits > kMaxHits)
+        return counts;
+
+    bin_scratch(frame, counts, nullptr, &n_bytes);
+    const BinScratch scratch = bin_scratch(frame, counts, take(n_bytes), &n_bytes);
+    lists(frame, counts, nullptr, &n_bytes);
+    const Lists kept = lists(frame, counts, take(n_bytes), &n_bytes);
+    frame_rows.channels = kept.channels;
+    bin(frame, counts, project, frame_rows, scratch, kept.tiles, stream);
+    gather_channels(frame, frame_rows, int(counts.n_rows), stream);
+    blend_forward(frame, frame_rows, kept.tiles, pictures, stream);
+    return counts;
 }
 
-// Returns 0 or 1: which of the buffers of hits is kept.
-int run_bin(const Frame& frame, const FrameCounts& counts, const Queue& queue, Address project_memory, Address row_memory,
-            bool keep, Address bin_memory, Address hits_0, Address hits_1, Address ranges) {
+void run_backward(const Frame& frame, const FrameCounts& counts, const Queue& queue, Address row_memory, Address list_memory,
+                  const Pictures& pictures, const PictureGradients& picture_gradients, Address scratch,
+                  const GaussianArrays<float>& gradients, Address dL_dworld_to_camera, Address dL_dK) {
     nb::gil_scoped_release release;
     const CurrentDevice current(queue.device);
-    size_t unused;
-    const ProjectScratch project = project_scratch(frame, at<void>(project_memory), &unused);
-    BinScratch scratch = bin_scratch(frame, counts, at<void>(bin_memory), &unused);
-    scratch.hits[0] = at<uint32_t>(hits_0);
-    scratch.hits[1] = at<uint32_t>(hits_1);
-    const uint32_t* hits = bin(frame, counts, project, rows(frame, keep, at<void>(row_memory), &unused), scratch,
-                               at<uint2>(ranges), queue.get());
-    return hits == scratch.hits[0] ? 0 : 1;
-}
-
-Rows rows_with_channels(const Frame& frame, bool keep, Address row_memory, Address channels) {
-    size_t unused;
-    Rows result = rows(frame, keep, at<void>(row_memory), &unused);
-    result.channels = at<float>(channels);
-    return result;
-}
-
-void run_blend(const Frame& frame, const FrameCounts& counts, const Queue& queue, Address row_memory, bool keep,
-               Address channels, Address hits, Address ranges, const Pictures& pictures) {
-    nb::gil_scoped_release release;
-    const CurrentDevice current(queue.device);
-    const Rows r = rows_with_channels(frame, keep, row_memory, channels);
-    gather_channels(frame, r, int(counts.n_rows), queue.get());
-    blend_forward(frame, r, {at<uint32_t>(hits), at<uint2>(ranges)}, pictures, queue.get());
-}
-
-void run_backward(const Frame& frame, const FrameCounts& counts, const Queue& queue, Address row_memory, Address channels,
-                  Address hits, Address ranges, const Pictures& pictures, const PictureGradients& picture_gradients,
-                  Address moments, Address channel_gradients, const GaussianArrays<float>& gradients,
-                  Address dL_dworld_to_camera, Address dL_dK) {
-    nb::gil_scoped_release release;
-    const CurrentDevice current(queue.device);
-    const Rows r = rows_with_channels(frame, true, row_memory, channels);
-    const RowGradients row_gradients{at<float>(moments), at<float>(channel_gradients)};
-    check(cudaMemsetAsync(row_gradients.moments, 0, size_t(counts.n_rows) * kRowGradientFloats * sizeof(float), queue.get()),
-          "blend backward");
-    if (frame.n_channels() > 0)
-        check(cudaMemsetAsync(row_gradients.channels, 0, size_t(counts.n_rows) * frame.n_channels() * sizeof(float),
-                              queue.get()),
-              "blend backward");
-    if (counts.n_hits > 0)
-        blend_backward(frame, r, {at<uint32_t>(hits), at<uint2>(ranges)}, pictures, picture_gradients, row_gradients,
-                       queue.get());
-    project_backward(frame, r, row_gradients, gradients, {at<float>(dL_dworld_to_camera), at<float>(dL_dK)}, queue.get());
+    const cudaStream_t stream = queue.get();
+    size_t n_bytes;
+    Rows frame_rows = rows(frame, true, at<void>(row_memory), &n_bytes);
+    const Lists kept = lists(frame, counts, at<void>(list_memory), &n_bytes);
+    frame_rows.channels = kept.channels;
+    const RowGradients by_row = row_gradients(frame, counts, at<void>(scratch), &n_bytes);
+    if (counts.n_hits > 0) {
+        check(cudaMemsetAsync(by_row.moments, 0, n_bytes, stream), "blend backward");
+        blend_backward(frame, frame_rows, kept.tiles, pictures, picture_gradients, by_row, stream);
+    }
+    project_backward(frame, frame_rows, by_row, gradients, {at<float>(dL_dworld_to_camera), at<float>(dL_dK)}, stream);
 }
 
 template <class Number>
@@ -209,33 +199,33 @@ void bind_frame(nb::module_& module) {
             nb::arg("background"), nb::arg("n_gaussians"), nb::arg("n_cameras"), nb::arg("width"), nb::arg("height"),
             nb::arg("n_sh_rest"), nb::arg("sh_degree"), nb::arg("n_features"), nb::arg("near"), nb::arg("far"),
             nb::arg("antialiased"), nb::arg("depth_channel"), nb::arg("normal_channel"), nb::arg("packed"))
-        .def_prop_ro("n_channels", &Frame::n_channels)
-        .def_prop_ro("n_tiles", [](const Frame& frame) { return tile_grid(frame).n_all(); })
-        .def("project_bytes", [](const Frame& frame) {
+        .def("project_bytes",
+             [](const Frame& frame) {
+                 size_t n_bytes;
+                 project_scratch(frame, nullptr, &n_bytes);
+                 return n_bytes;
+             })
+        .def(
+            "row_bytes",
+            [](const Frame& frame, bool keep) {
+                size_t n_bytes;
+                rows(frame, keep, nullptr, &n_bytes);
+                return n_bytes;
+            },
+            nb::arg("keep"))
+        .def("row_gradient_bytes", [](const Frame& frame, const FrameCounts& counts) {
             size_t n_bytes;
-            project_scratch(frame, nullptr, &n_bytes);
-            return n_bytes;
-        })
-        .def("row_bytes", [](const Frame& frame, bool keep) {
-            size_t n_bytes;
-            rows(frame, keep, nullptr, &n_bytes);
-            return n_bytes;
-        }, nb::arg("keep"))
-        .def("bin_bytes", [](const Frame& frame, const FrameCounts& counts) {
-            size_t n_bytes;
-            bin_scratch(frame, counts, nullptr, &n_bytes);
+            row_gradients(frame, counts, nullptr, &n_bytes);
             return n_bytes;
         });
 
     nb::class_<Pictures>(module, "Pictures", "Addresses of what is rendered; 0 where it is not wanted.")
         .def(
             "__init__",
-            [](Pictures* self, Address rgb, Address alpha, Address channels, Address median_depth, Address n_blended) {
-                new (self) Pictures{at<float>(rgb), at<float>(alpha), at<float>(channels), at<float>(median_depth),
-                                    at<int>(n_blended)};
+            [](Pictures* self, Address rgb, Address alpha, Address channels, Address median_depth) {
+                new (self) Pictures{at<float>(rgb), at<float>(alpha), at<float>(channels), at<float>(median_depth)};
             },
-            nb::arg("rgb"), nb::arg("alpha"), nb::arg("channels") = 0, nb::arg("median_depth") = 0,
-            nb::arg("n_blended") = 0);
+            nb::arg("rgb"), nb::arg("alpha"), nb::arg("channels") = 0, nb::arg("median_depth") = 0);
 
     nb::class_<PictureGradients>(module, "PictureGradients", "Addresses of the gradients of pictures; 0 stands for zeros.")
         .def(
@@ -252,18 +242,13 @@ void bind(nb::module_& module) {
     module.doc() = "Passes of the CUDA backend; arrays are addresses in device memory, shapes are in cuda/gpu/frame.h.";
     bind_frame(module);
 
-    module.def("project", &run_project, nb::arg("frame"), nb::arg("queue"), nb::arg("scratch"), nb::arg("rows"),
-               nb::arg("keep"), "Visible rows; waits for their number.");
-    module.def("bin", &run_bin, nb::arg("frame"), nb::arg("counts"), nb::arg("queue"), nb::arg("project_scratch"),
-               nb::arg("rows"), nb::arg("keep"), nb::arg("scratch"), nb::arg("hits_0"), nb::arg("hits_1"),
-               nb::arg("ranges"), "Hits sorted by tile and depth; returns which buffer they are in.");
-    module.def("blend", &run_blend, nb::arg("frame"), nb::arg("counts"), nb::arg("queue"), nb::arg("rows"),
-               nb::arg("keep"), nb::arg("channels"), nb::arg("hits"), nb::arg("ranges"), nb::arg("pictures"),
-               "Pictures from sorted hits.");
+    module.def("forward", &run_forward, nb::arg("frame"), nb::arg("queue"), nb::arg("keep"), nb::arg("project_scratch"),
+               nb::arg("rows"), nb::arg("pictures"), nb::arg("allocate"),
+               "Pictures of all cameras; waits once, for the numbers of rows and hits.");
     module.def("backward", &run_backward, nb::arg("frame"), nb::arg("counts"), nb::arg("queue"), nb::arg("rows"),
-               nb::arg("channels"), nb::arg("hits"), nb::arg("ranges"), nb::arg("pictures"),
-               nb::arg("picture_gradients"), nb::arg("moments"), nb::arg("channel_gradients"), nb::arg("gradients"),
-               nb::arg("dL_dworld_to_camera"), nb::arg("dL_dK"), "Gradients of everything from those of the pictures.");
+               nb::arg("lists"), nb::arg("pictures"), nb::arg("picture_gradients"), nb::arg("scratch"),
+               nb::arg("gradients"), nb::arg("dL_dworld_to_camera"), nb::arg("dL_dK"),
+               "Gradients of everything from those of the pictures.");
 
     module.def(
         "photometric",
@@ -298,7 +283,7 @@ void bind(nb::module_& module) {
         nb::arg("exp_avg"), nb::arg("exp_avg_sq"), nb::arg("visible"), nb::arg("beta1"), nb::arg("beta2"),
         nb::arg("eps"), nb::arg("step_size"), nb::arg("inverse_sqrt_second_correction"), "One Adam update in place.");
 
-    module.attr("ROW_GRADIENT_FLOATS") = kRowGradientFloats;
+    module.attr("MAX_HITS") = kMaxHits;
     module.attr("MAX_CAMERAS") = kMaxCameras;
     module.attr("MAX_IMAGE_SIZE") = kMaxImageSize;
 }

@@ -85,6 +85,44 @@ __device__ inline TileFalloff unpack(float4 a, float v_y, float log2_opacity) {
     return {a.x, a.y, a.z, a.w, v_y, log2_opacity};
 }
 
+// What a pixel has left. Both directions step through the same hits with the same arithmetic, rounding and all, so that the backward
+// pass finds the same contributions without a record of them.
+struct PixelState {
+    float transmittance = 1.0f;
+    float needed; // exponent a contribution must have; more than any has once the pixel is finished
+
+    __device__ explicit PixelState(bool inside) : needed(inside ? kLog2MinAlpha : INFINITY) {}
+    __device__ bool finished() const { return needed == INFINITY; }
+};
+
+struct Contribution {
+    float raw;    // opacity * falloff
+    float alpha;  // clamped; 0 where there is no contribution
+    float before; // transmittance in front
+    float weight; // alpha * before
+};
+
+__device__ inline Contribution contribute(PixelState& pixel, float exponent) {
+    Contribution c;
+    c.raw = exp2_fast(exponent);
+    c.before = pixel.transmittance;
+    c.alpha = exponent >= pixel.needed ? clamp_alpha(c.raw) : 0.0f;
+    c.weight = __fmul_rn(c.alpha, c.before);
+    const float after = __fsub_rn(c.before, c.weight);
+    const bool finishes = after < float(kMinTransmittance);
+    pixel.needed = finishes ? INFINITY : pixel.needed;
+    pixel.transmittance = finishes ? c.before : after;
+    c.alpha = finishes ? 0.0f : c.alpha;
+    c.weight = finishes ? 0.0f : c.weight;
+    return c;
+}
+
+// Where a lane's hit goes when a warp moves those that reach it to the front, in order.
+__device__ inline int compacted_slot(bool reaches, unsigned reaching_lanes) {
+    const unsigned before = (1u << lane_id()) - 1;
+    return reaches ? __popc(reaching_lanes & before) : __popc(reaching_lanes) + __popc(~reaching_lanes & before);
+}
+
 // Extra channels are blended a few at a time, in launches of their own beyond the first few.
 struct ChannelChunk {
     int begin, count, total;

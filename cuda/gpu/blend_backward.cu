@@ -13,9 +13,25 @@
 namespace kinosplat::gpu {
 namespace {
 
-constexpr int kCollected = 8;             // hits
+constexpr int kCollected = 8;               // hits
 constexpr int kCollectedStride = kWarp + 4; // floats; the padding keeps 16-byte reads of the turned lanes off each other's banks
 constexpr int kBlendWarps = kBlendThreads / kWarp;
+constexpr int kWaiting = kWarp + kCollected; // hits that reach a warp: those left over from the last group, and a group's
+
+struct WarpHits {
+    float4 a[kWaiting], b[kWaiting]; // {u_x, u_y, u_0, v_0}, {v_y, log2_opacity, red, green}
+    float blue[kWaiting];
+    uint32_t row[kWaiting];
+    float2 offset[kWaiting]; // from the Gaussian's mean to the centre of the tile
+
+    __device__ void move(int from, int to) {
+        a[to] = a[from];
+        b[to] = b[from];
+        blue[to] = blue[from];
+        row[to] = row[from];
+        offset[to] = offset[from];
+    }
+};
 
 struct WarpCollection {
     float exponents[kCollected * kCollectedStride]; // dL_dexponent of each hit at each pixel
@@ -24,6 +40,8 @@ struct WarpCollection {
 };
 
 __device__ inline void add4(float* target, float4 v) {
+    if (v.x == 0.0f && v.y == 0.0f && v.z == 0.0f && v.w == 0.0f)
+        return;
 #if __CUDA_ARCH__ >= 900
     atomicAdd(reinterpret_cast<float4*>(target), v);
 #else
@@ -53,9 +71,9 @@ __device__ inline void read8(float* to, const float* from) {
     *reinterpret_cast<float4*>(to + 4) = *reinterpret_cast<const float4*>(from + 4);
 }
 
-// `hit` is what this lane's quad remembers of its hit: {unused, row, offset_x, offset_y} with the offset from the Gaussian's mean to
-// the centre of the warp's pixels.
-__device__ inline void add_collected(const WarpCollection& collection, int n_collected, float4 hit, float* moments) {
+// Adds what the hits from `first` on get to their rows; (warp_u, warp_v) is the centre of the warp's pixels.
+__device__ inline void add_collected(const WarpCollection& collection, const WarpHits& hits, int first, int n_hits, float warp_u,
+                                     float warp_v, float* moments) {
     __syncwarp();
     const int slot = lane_id() / 4, line = lane_id() % 4;
     float values[8], gradient[8];
@@ -80,14 +98,15 @@ __device__ inline void add_collected(const WarpCollection& collection, int n_col
     one = quad_sum(one);
     u = quad_sum(u);
     uu = quad_sum(uu);
-    if (slot < n_collected) {
-        const float x = hit.z, y = hit.w;
-        float* target = moments + int64_t(__float_as_uint(hit.y)) * kRowGradientFloats;
+    if (slot < n_hits) {
+        const float2 offset = hits.offset[first + slot];
+        const float x = offset.x + warp_u, y = offset.y + warp_v;
+        float* target = moments + int64_t(hits.row[first + slot]) * kRowGradientFloats;
         if (line == 0)
             add4(target, {one, fmaf(x, one, u), fmaf(y, one, v), fmaf(x, fmaf(x, one, 2.0f * u), uu)});
         else if (line == 1)
             add4(target + 4, {fmaf(x, fmaf(y, one, v), fmaf(y, u, uv)), fmaf(y, fmaf(y, one, 2.0f * v), vv), rgb[0], rgb[1]});
-        else if (line == 2)
+        else if (line == 2 && rgb[2] != 0.0f)
             atomicAdd(target + 8, rgb[2]);
     }
     __syncwarp();
@@ -101,18 +120,21 @@ __global__ __launch_bounds__(kBlendThreads) void blend_backward_kernel(const __g
                                                                        const __grid_constant__ RowGradients out, int width,
                                                                        int height, TileGrid grid, ChannelChunk chunk) {
     __shared__ float4 staged_a[kBlendThreads], staged_b[kBlendThreads];
-    __shared__ float4 staged_c[kBlendThreads]; // blue, row, offset from the mean to the centre of the tile
+    __shared__ float staged_blue[kBlendThreads];
+    __shared__ uint32_t staged_row[kBlendThreads];
+    __shared__ float2 staged_offset[kBlendThreads];
+    __shared__ WarpHits warp_hits[kBlendWarps];
     __shared__ WarpCollection collections[kBlendWarps];
+    WarpHits& hits = warp_hits[warp_id()];
     WarpCollection& collection = collections[warp_id()];
 
     const TilePixel pixel = this_pixel(grid, width, height);
     const uint2 range = lists.ranges[pixel.tile];
     float3 dL_drgb{0.0f, 0.0f, 0.0f};
     float dL_dchannels[kChannels > 0 ? kChannels : 1] = {};
-    float transmittance = 1.0f, behind = 0.0f;
-    uint32_t n_blended = 0;
+    PixelState state(pixel.inside);
+    float behind = 0.0f;
     if (pixel.inside) {
-        n_blended = pictures.n_blended[pixel.index];
         if (chunk.with_colour) {
             const float *rgb = pictures.rgb + 3 * pixel.index, *g = gradients.rgb + 3 * pixel.index;
             dL_drgb = {g[0], g[1], g[2]};
@@ -130,21 +152,39 @@ __global__ __launch_bounds__(kBlendThreads) void blend_backward_kernel(const __g
     collection.rgb[0][lane_id()] = dL_drgb.x;
     collection.rgb[1][lane_id()] = dL_drgb.y;
     collection.rgb[2][lane_id()] = dL_drgb.z;
-    const uint32_t warp_n_blended = warp_max(n_blended);
-    __shared__ uint32_t block_n_blended;
-    if (threadIdx.x == 0)
-        block_n_blended = 0;
-    __syncthreads();
-    if (lane_id() == 0)
-        atomicMax(&block_n_blended, warp_n_blended);
-    __syncthreads();
-    const uint32_t end = range.x + block_n_blended;
+
+    // Blends kCollected waiting hits, of which the last may have been filled up with nothing, and adds up what they get.
+    const auto collect = [&](int first, int n_hits) {
+#pragma unroll
+        for (int k = 0; k < kCollected; ++k) {
+            const float4 b = hits.b[first + k];
+            const float exponent = unpack(hits.a[first + k], b.x, b.y).exponent(pixel.u, pixel.v);
+            const Contribution one = contribute(state, exponent);
+            float value_dot_g = fmaf(b.z, dL_drgb.x, fmaf(b.w, dL_drgb.y, hits.blue[first + k] * dL_drgb.z));
+            if (kChannels > 0 && k < n_hits) {
+                const int64_t at = int64_t(hits.row[first + k]) * chunk.total + chunk.begin;
+#pragma unroll
+                for (int c = 0; c < kChannels; ++c)
+                    if (c < chunk.count) {
+                        value_dot_g = fmaf(rows.channels[at + c], dL_dchannels[c], value_dot_g);
+                        const float sum = warp_sum(one.weight * dL_dchannels[c]);
+                        if (lane_id() == 0)
+                            atomicAdd(out.channels + at + c, sum);
+                    }
+            }
+            behind = fmaf(-one.weight, value_dot_g, behind);
+            collection.exponents[k * kCollectedStride + lane_id()] =
+                blend_vjp(one.raw, one.alpha, __fdividef(1.0f, 1.0f - one.alpha), one.before, value_dot_g, behind);
+            collection.weights[k * kCollectedStride + lane_id()] = one.weight;
+        }
+        add_collected(collection, hits, first, n_hits, pixel.warp_u, pixel.warp_v, out.moments);
+    };
 
     float4 next_a{}, next_b{};
     float next_blue = 0.0f;
     uint32_t next_row = 0;
     const auto fetch = [&](uint32_t position) {
-        if (position < end) {
+        if (position < range.y) {
             next_row = lists.hits[position];
             const float4* record = rows.records + int64_t(next_row) * kRowFloat4s;
             next_a = record[0];
@@ -152,69 +192,59 @@ __global__ __launch_bounds__(kBlendThreads) void blend_backward_kernel(const __g
             next_blue = record[2].x;
         }
     };
-    int n_collected = 0;
-    float4 collected_hit{};
+    int n_waiting = 0;
     fetch(range.x + threadIdx.x);
-    for (uint32_t begin = range.x; begin < end; begin += kBlendThreads) {
-        __syncthreads();
+    for (uint32_t begin = range.x; begin < range.y; begin += kBlendThreads) {
+        if (__syncthreads_and(state.finished()))
+            break;
         staged_a[threadIdx.x] = staged_falloff({next_a.x, next_a.y, next_a.z, next_a.w, next_b.x, next_b.y}, pixel.centre_x,
                                                pixel.centre_y);
         staged_b[threadIdx.x] = next_b;
-        staged_c[threadIdx.x] = {next_blue, __uint_as_float(next_row), pixel.centre_x - next_a.x, pixel.centre_y - next_a.y};
+        staged_blue[threadIdx.x] = next_blue;
+        staged_row[threadIdx.x] = next_row;
+        staged_offset[threadIdx.x] = {pixel.centre_x - next_a.x, pixel.centre_y - next_a.y};
         __syncthreads();
         fetch(begin + kBlendThreads + threadIdx.x);
 
-        // Positions in the batch at which the warp, and this pixel, have nothing left to blend.
-        const int warp_count = min(int(warp_n_blended) - int(begin - range.x), kBlendThreads);
-        const int pixel_count = int(n_blended) - int(begin - range.x);
-        for (int group = 0; group < warp_count; group += kWarp) {
-            const int mine = group + lane_id();
-            const float4 mine_b = staged_b[mine];
-            const bool reaches =
-                mine < warp_count && unpack(staged_a[mine], mine_b.x, mine_b.y).reaches(pixel.warp_u, pixel.warp_v);
-            for (unsigned hits = __ballot_sync(kAllLanes, reaches); hits; hits &= hits - 1) {
-                const int hit = group + __ffs(hits) - 1;
-                const float4 b = staged_b[hit];
-                const float exponent = unpack(staged_a[hit], b.x, b.y).exponent(pixel.u, pixel.v);
-                const bool contributes = exponent >= kLog2MinAlpha && hit < pixel_count;
-                if (!__any_sync(kAllLanes, contributes))
-                    continue;
-                const float4 c = staged_c[hit];
-                const float* values = kChannels > 0
-                                          ? rows.channels + int64_t(__float_as_uint(c.y)) * chunk.total + chunk.begin
-                                          : nullptr;
-                float weight = 0.0f, dL_dexponent = 0.0f;
-                if (contributes) {
-                    const float raw = exp2_fast(exponent), alpha = clamp_alpha(raw);
-                    weight = alpha * transmittance;
-                    float value_dot_g = fmaf(b.z, dL_drgb.x, fmaf(b.w, dL_drgb.y, c.x * dL_drgb.z));
-#pragma unroll
-                    for (int k = 0; k < kChannels; ++k)
-                        if (k < chunk.count)
-                            value_dot_g = fmaf(values[k], dL_dchannels[k], value_dot_g);
-                    behind = fmaf(-weight, value_dot_g, behind);
-                    dL_dexponent = blend_vjp(raw, alpha, __fdividef(1.0f, 1.0f - alpha), transmittance, value_dot_g, behind);
-                    transmittance -= weight;
-                }
-                collection.exponents[n_collected * kCollectedStride + lane_id()] = dL_dexponent;
-                collection.weights[n_collected * kCollectedStride + lane_id()] = weight;
-                if (lane_id() / 4 == n_collected)
-                    collected_hit = {0.0f, c.y, c.z + pixel.warp_u, c.w + pixel.warp_v};
-                if (kChannels > 0)
-                    for (int k = 0; k < chunk.count; ++k) {
-                        const float sum = warp_sum(weight * dL_dchannels[k]);
-                        if (lane_id() == 0)
-                            atomicAdd(out.channels + (values - rows.channels) + k, sum);
-                    }
-                if (++n_collected == kCollected) {
-                    add_collected(collection, kCollected, collected_hit, out.moments);
-                    n_collected = 0;
-                }
+        const int count = min(range.y - begin, uint32_t(kBlendThreads));
+        for (int group = 0; group < count; group += kWarp) {
+            if (__all_sync(kAllLanes, state.finished())) {
+                n_waiting = 0;
+                break;
             }
+            const int mine = group + lane_id();
+            const float4 a = staged_a[mine], b = staged_b[mine];
+            const bool reaches = mine < count && unpack(a, b.x, b.y).reaches(pixel.warp_u, pixel.warp_v);
+            const unsigned reaching_lanes = __ballot_sync(kAllLanes, reaches);
+            if (reaches) {
+                const int slot = n_waiting + compacted_slot(true, reaching_lanes);
+                hits.a[slot] = a;
+                hits.b[slot] = b;
+                hits.blue[slot] = staged_blue[mine];
+                hits.row[slot] = staged_row[mine];
+                hits.offset[slot] = staged_offset[mine];
+            }
+            __syncwarp();
+            n_waiting += __popc(reaching_lanes);
+            int first = 0;
+            for (; first + kCollected <= n_waiting; first += kCollected)
+                collect(first, kCollected);
+            n_waiting -= first;
+            // What is left is fewer than were taken, so it moves to places nobody reads.
+            if (first > 0 && lane_id() < n_waiting)
+                hits.move(first + lane_id(), lane_id());
+            __syncwarp();
         }
     }
-    if (n_collected > 0)
-        add_collected(collection, n_collected, collected_hit, out.moments);
+    if (n_waiting > 0) {
+        if (lane_id() >= n_waiting && lane_id() < kCollected) {
+            hits.a[lane_id()] = hits.b[lane_id()] = {0.0f, -INFINITY, 0.0f, 0.0f};
+            hits.a[lane_id()].y = 0.0f;
+            hits.blue[lane_id()] = 0.0f;
+        }
+        __syncwarp();
+        collect(0, n_waiting);
+    }
 }
 
 } // namespace

@@ -107,14 +107,14 @@ struct Rows {
     float* channels;        // (rows, n_channels) or null
 };
 
-// Scratch of the bin pass, which sorts to and fro between two buffers.
+// Scratch of the bin pass, which sorts to and fro between two buffers; of hits the other one is TileLists::hits.
 struct BinScratch {
     uint64_t* status; // of the chained scan, one a block
     uint32_t* ticket;
     size_t zeroed_bytes; // the two above start at zero
     uint32_t *other_depth_keys, *other_row_numbers;
     void* tile_keys[2]; // uint16_t or uint32_t a hit
-    uint32_t* hits[2];
+    uint32_t* other_hits;
     void* sort_space; // CUB's
     size_t sort_space_bytes;
 };
@@ -130,7 +130,6 @@ struct Pictures {
     float* alpha;         // (C, H, W)
     float* channels;      // (C, H, W, n_channels) or null
     float* median_depth;  // (C, H, W) or null
-    int* n_blended;       // (C, H, W) length of the tile's list up to the pixel's last contribution, or null
 };
 
 struct PictureGradients {
@@ -155,9 +154,9 @@ struct CameraGradients {
 void project_forward(const Frame&, const ProjectScratch&, const Rows&, cudaStream_t);
 // Depth, normal and features of each row.
 void gather_channels(const Frame&, const Rows&, int n_rows, cudaStream_t);
-// Writes the ranges, and returns which of the two buffers of hits ended up as TileLists::hits.
-uint32_t* bin(const Frame&, const FrameCounts&, const ProjectScratch&, const Rows&, const BinScratch&, uint2* ranges,
-              cudaStream_t);
+// Lists of hits a tile: rows sorted by depth, one hit for each tile a row touches, sorted by tile.
+void bin(const Frame&, const FrameCounts&, const ProjectScratch&, const Rows&, const BinScratch&, const TileLists&,
+         cudaStream_t);
 
 // What the layout of scratch memory has to know of the passes.
 int project_blocks(const Frame&);

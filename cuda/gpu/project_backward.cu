@@ -98,9 +98,13 @@ __global__ __launch_bounds__(kThreads, 4) void project_backward_kernel(const __g
     float* warp_dL_dsh = one_camera ? warp_sh : warp_sh + kThreads * sh_rows.row_length;
     const unsigned seen_lanes = __ballot_sync(kAllLanes, seen);
     if (kDegree > 0)
-        load_warp_rows(warp_sh, frame.gaussians.sh_rest, sh_rows, seen_lanes);
+        start_loading_warp_rows(warp_sh, frame.gaussians.sh_rest, sh_rows, seen_lanes);
     const float* rest = warp_sh + lane_id() * sh_rows.row_length;
     float* dL_drest = warp_dL_dsh + lane_id() * sh_rows.row_length;
+    StoredGaussian<float> g;
+    if (seen)
+        g = load_gaussian(frame.gaussians, i, moving);
+    finish_loading_warp_rows();
     constexpr int kUsed = 3 * ((kDegree + 1) * (kDegree + 1) - 1);
     for (int k = one_camera && seen ? kUsed : 0; k < sh_rows.row_length; ++k)
         dL_drest[k] = 0.0f;
@@ -109,9 +113,6 @@ __global__ __launch_bounds__(kThreads, 4) void project_backward_kernel(const __g
         for (int k = 0; k < frame.n_features; ++k)
             dL_dfeatures[k] = 0.0f;
 
-    StoredGaussian<float> g;
-    if (seen)
-        g = load_gaussian(frame.gaussians, i, moving);
     StoredGradient<float> sum{};
     Vec3<float> dL_ddc{0.0f, 0.0f, 0.0f};
     float screen_gradient = 0.0f;

@@ -30,8 +30,28 @@ __device__ inline void record_projection(const StatisticsArrays& to, int i, cons
     atomicMax(reinterpret_cast<int*>(to.max_radius + i), __float_as_int(screen_radius(s.projection.covariance)));
 }
 
+// A cheap test, false only if the Gaussian cannot be visible: on screen it reaches at most sqrt(2 ln 255) = 3.33 standard
+// deviations, none of which is longer than the longest scale times the length of a row of the Jacobian.
+__device__ inline bool is_near_view(const StoredGaussian<float>& g, const View<float>& view) {
+    const PinholeCamera<float>& c = view.camera;
+    const Vec3<float> mean =
+        view.moving ? slice_in_time(g.mean, g.displacement, g.time_centre, g.log_duration, view.time).mean : g.mean;
+    const Vec3<float> m = c.rotation * mean + c.translation;
+    if (!(m.z >= c.near && m.z <= c.far))
+        return false;
+    const float scale = expf(fmaxf(fmaxf(g.log_scale.x, g.log_scale.y), g.log_scale.z)), inverse_z = 1.0f / m.z;
+    const auto reaches = [&](float x, float focal, float centre, float size) {
+        const float u = focal * x * inverse_z + centre;
+        const float slope = fmaxf(fabsf(centre), fabsf(size - centre)) + float(kJacobianMargin) * size;
+        const float jacobian = sqrtf(focal * focal + slope * slope) * inverse_z;
+        const float reach = 3.4f * sqrtf(jacobian * jacobian * scale * scale + float(kDilation)) + 1.0f;
+        return u + reach > 0.0f && u - reach < size;
+    };
+    return reaches(m.x, c.fx, c.cx, c.width) && reaches(m.y, c.fy, c.cy, c.height);
+}
+
 template <int kDegree>
-__global__ __launch_bounds__(kThreads) void project_forward_kernel(const __grid_constant__ Frame frame,
+__global__ __launch_bounds__(kThreads, 8) void project_forward_kernel(const __grid_constant__ Frame frame,
                                                                    const __grid_constant__ ProjectScratch scratch,
                                                                    const __grid_constant__ Rows rows) {
     extern __shared__ float4 shared_sh[];
@@ -44,12 +64,23 @@ __global__ __launch_bounds__(kThreads) void project_forward_kernel(const __grid_
     const int i = first + lane_id();
     const View<float> view = load_view(frame, camera);
 
+    StoredGaussian<float> g;
+    bool candidate = i < frame.n_gaussians && (!view.moving || is_alive(frame.gaussians, i, view));
+    if (candidate) {
+        g = load_gaussian(frame.gaussians, i, view.moving);
+        candidate = is_near_view(g, view);
+    }
+
+    // Coefficients are on their way while the rest is worked out; those of Gaussians that turn out not to be visible come in vain.
+    const WarpRows sh_rows{first, frame.n_gaussians, 3 * frame.n_sh_rest};
+    float* warp_sh = reinterpret_cast<float*>(shared_sh) + warp_id() * kWarp * sh_rows.row_length;
+    if (kDegree > 0)
+        start_loading_warp_rows(warp_sh, frame.gaussians.sh_rest, sh_rows, __ballot_sync(kAllLanes, candidate));
     bool visible = false;
     ScreenGaussian<float> s;
     Falloff falloff;
     TileSpan span;
-    if (i < frame.n_gaussians && is_alive(frame.gaussians, i, view)) {
-        const StoredGaussian<float> g = load_gaussian(frame.gaussians, i, view.moving);
+    if (candidate) {
         s = to_screen(g, view);
         if (is_drawn(g, view, s)) {
             falloff = falloff_of(s);
@@ -57,11 +88,8 @@ __global__ __launch_bounds__(kThreads) void project_forward_kernel(const __grid_
             visible = span.n_tiles() > 0;
         }
     }
-
-    const WarpRows sh_rows{first, frame.n_gaussians, 3 * frame.n_sh_rest};
-    float* warp_sh = reinterpret_cast<float*>(shared_sh) + warp_id() * kWarp * sh_rows.row_length;
     if (kDegree > 0)
-        load_warp_rows(warp_sh, frame.gaussians.sh_rest, sh_rows, __ballot_sync(kAllLanes, visible));
+        finish_loading_warp_rows();
     Vec3<float> colour;
     if (visible) {
         float basis[(kDegree + 1) * (kDegree + 1)];

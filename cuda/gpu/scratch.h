@@ -53,7 +53,6 @@ inline Rows rows(const Frame& frame, bool keep, void* memory, size_t* n_bytes) {
     return r;
 }
 
-// All but the two buffers of hits, one of which is kept.
 inline BinScratch bin_scratch(const Frame& frame, const FrameCounts& counts, void* memory, size_t* n_bytes) {
     Carver carver(memory);
     BinScratch s{};
@@ -64,10 +63,37 @@ inline BinScratch bin_scratch(const Frame& frame, const FrameCounts& counts, voi
     s.other_row_numbers = carver.take<uint32_t>(counts.n_rows);
     for (void*& keys : s.tile_keys)
         keys = carver.take<char>(size_t(counts.n_hits) * tile_key_bytes(frame));
+    s.other_hits = carver.take<uint32_t>(counts.n_hits);
     s.sort_space_bytes = sort_space_bytes(frame, counts);
     s.sort_space = carver.take<char>(s.sort_space_bytes);
     *n_bytes = carver.used();
     return s;
+}
+
+// Kept for the backward pass: the lists, and the channels of the rows where there are any.
+struct Lists {
+    TileLists tiles;
+    float* channels;
+};
+
+inline Lists lists(const Frame& frame, const FrameCounts& counts, void* memory, size_t* n_bytes) {
+    Carver carver(memory);
+    Lists l{};
+    l.tiles.ranges = carver.take<uint2>(tile_grid(frame).n_all());
+    l.tiles.hits = carver.take<uint32_t>(counts.n_hits);
+    l.channels = frame.n_channels() > 0 ? carver.take<float>(size_t(counts.n_rows) * frame.n_channels()) : nullptr;
+    *n_bytes = carver.used();
+    return l;
+}
+
+// Gradients of the rows, zeroed before they are added to.
+inline RowGradients row_gradients(const Frame& frame, const FrameCounts& counts, void* memory, size_t* n_bytes) {
+    Carver carver(memory);
+    RowGradients g{};
+    g.moments = carver.take<float>(size_t(counts.n_rows) * kRowGradientFloats);
+    g.channels = frame.n_channels() > 0 ? carver.take<float>(size_t(counts.n_rows) * frame.n_channels()) : nullptr;
+    *n_bytes = carver.used();
+    return g;
 }
 
 } // namespace kinosplat::gpu

@@ -79,8 +79,8 @@ __device__ inline int row_of_offset(int offset, int row_length) {
     return int(__umulhi(unsigned(offset), 0xffffffffu / unsigned(row_length) + 1u));
 }
 
-// Reads the rows of the lanes in `wanted`, 16 bytes at a time; other rows are left as they are.
-__device__ inline void load_warp_rows(float* shared, const float* global, WarpRows rows, unsigned wanted) {
+// Starts to read the rows of the lanes in `wanted`, 16 bytes at a time; other rows are left as they are.
+__device__ inline void start_loading_warp_rows(float* shared, const float* global, WarpRows rows, unsigned wanted) {
     if (!wanted || rows.row_length == 0)
         return;
     const float* source = global + int64_t(rows.first_gaussian) * rows.row_length;
@@ -96,6 +96,9 @@ __device__ inline void load_warp_rows(float* shared, const float* global, WarpRo
             for (int k = offset; k < n_floats; ++k)
                 shared[k] = source[k];
     }
+}
+
+__device__ inline void finish_loading_warp_rows() {
     wait_for_async_copies();
     __syncwarp();
 }

@@ -25,7 +25,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_cpu(height: int, width: int,
     mask = (torch.rand(2, height, width, generator=torch.Generator().manual_seed(0)) > 0.3).float() if masked else None
     results = {}
     for device in ("cpu", "cuda"):
-        leaf = rendered.to(device).requires_grad_()
+        leaf = rendered.to(device, copy=True).requires_grad_()
         loss = photometric_loss(leaf, target.to(device), mask=None if mask is None else mask.to(device))
         loss.backward()
         results[device] = loss.item(), leaf.grad.cpu()
