@@ -162,6 +162,7 @@ void run_blend_forward(Arguments& a) {
     BlendOutputs<T> out{};
     out.channels = list.data();
     out.transmittance = a.array<T>("transmittance", {arrays.height, arrays.width});
+    out.alpha = a.array<T>("out_alpha", {arrays.height, arrays.width});
     out.last_hit = a.array<int32_t>("last_hit", {arrays.height, arrays.width});
     out.median_depth = a.optional_array<T>("median_depth", {arrays.height, arrays.width});
     const int64_t n_hits = a.size("hit_rows", 0);
@@ -204,6 +205,7 @@ void run_project_backward(Arguments& a) {
     g.hit_offsets = a.array<const int32_t>("hit_offsets", {-1});
     g.records = a.array<const T>("records", {-1, record_stride(channels.count())});
     g.hits = a.array<const T>("hit_gradients", {-1, kNumMoments + channels.count()});
+    g.clear = a.flag("clear");
     g.means = a.array<T>("dL_dmeans", {n, 3});
     g.quats = a.array<T>("dL_dquats", {n, 4});
     g.log_scales = a.array<T>("dL_dlog_scales", {n, 3});
@@ -220,7 +222,7 @@ void run_project_backward(Arguments& a) {
     g.world_to_camera = a.array<T>("dL_dworld_to_camera", {4, 4});
     g.K = a.array<T>("dL_dK", {3, 3});
     g.screen_gradient = a.optional_array<float>("screen_gradient", {n});
-    std::vector<CameraGradient<T>> partial(chunks_of(g.n_rows, kProjectChunk));
+    std::vector<CameraGradient<T>> partial(std::max<int64_t>(1, chunks_of(g.n_rows, kProjectChunk)));
     g.partial = partial.data();
     const int n_threads = threads(a);
     a.finish();
