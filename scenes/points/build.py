@@ -10,15 +10,15 @@ from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
 
 from kinosplat.scenes.points.fusion import fill, merge, n_seen_through
-from kinosplat.scenes.points.pictures import Clip, make_rig, separate
-from kinosplat.scenes.points.plane_sweep import DepthMaps, SweepSettings, depth_maps
+from kinosplat.scenes.points.pictures import Clip, make_rig, separate, spread
+from kinosplat.scenes.points.plane_sweep import DepthMaps, Range, SweepSettings, depth_maps, depth_range
 from kinosplat.scenes.points.random_frusta import random_points
-from kinosplat.scenes.points.rig import Rig
+from kinosplat.scenes.points.rig import Rig, near_depths
 from kinosplat.scenes.points.visual_hull import INSIDE, sample, visual_hull
 from kinosplat.scenes.scene import PointCloud, Scene
 
-LEAST_AGREEING = ((8, 3), (4, 2), (0, 1))
-"""From so many views on, so many others must agree with a depth."""
+LEAST_AGREEING = ((16, 3), (5, 2), (0, 1))
+"""From so many depth maps on, so many others must agree with a depth."""
 WORST_COST = 0.45
 """Matches worse than this (ZNCC below 0.55) are not believed even if views agree."""
 FREE_STEPS = 3.0
@@ -33,6 +33,8 @@ FILLED_PIXELS = 1 / 16
 """Share of the pixels without a depth that get one from their surroundings."""
 LARGEST_MOVING_SHARE = 0.5
 """Moving things get at most this share of the points."""
+MOVING_SLACK = 1.5
+"""Factor by which things may come nearer or go farther than at the two times looked at."""
 OUTLINE_QUORUM = 0.8
 """Share of the views seeing a moving point that must have it in their foreground."""
 
@@ -49,6 +51,8 @@ class Budget:
     """Views at a time, evenly spread over the cameras."""
     n_key_frames: int
     """Times, evenly spread over the clip."""
+    n_moving_views: int
+    """Views at a key frame in which moving things are searched; all views are compared with these."""
     n_cells: int
     """Cells on the longest side of the visual hull's grid."""
     sweep: SweepSettings
@@ -57,12 +61,12 @@ class Budget:
     @classmethod
     def for_cpu(cls) -> Budget:
         """Seconds on two cores."""
-        return cls(6_000, 24_000, 48, 8, 128, SweepSettings())
+        return cls(6_000, 24_000, 48, 6, 14, 128, SweepSettings())
 
     @classmethod
     def for_gpu(cls) -> Budget:
         """Seconds on a GPU."""
-        return cls(16_000, 256_000, 64, 24, 256, SweepSettings(n_planes=128, n_probe_planes=192))
+        return cls(16_000, 256_000, 64, 24, 64, 256, SweepSettings(n_planes=128, n_probe_planes=192))
 
 
 @dataclass(frozen=True)
@@ -130,15 +134,16 @@ def sweep_points(
         background, is_background, foregrounds = separate(images)
         rig = make_rig(scene, clip.views[0], background, device)
         still, filled = _still(rig, _both(is_background.to(device), usable[0]), seed, budget)
-        for key in clip.keys:
-            moment = make_rig(scene, clip.views[key], images[key], device)
-            moving.append(_moving(moment, _both(foregrounds[key].to(device), usable[key]), budget))
+        moments = [make_rig(scene, clip.views[key], images[key], device) for key in clip.keys]
+        moved = [_both(foregrounds[key].to(device), usable[key]) for key in clip.keys]
+        within = _moving_range(moments, moved, budget)
+        moving = [_moving(moment, mask, within, budget) for moment, mask in zip(moments, moved, strict=True)]
     elif clip.times == (None,):
         still, filled = _still(make_rig(scene, clip.views[0], images[0], device), usable[0], seed, budget)
     else:
         for key in clip.keys:
             rig = make_rig(scene, clip.views[key], images[key], device)
-            moving.append(_agreed(rig, _search(rig, budget, None), usable[key]))
+            moving.append(_agreed(rig, _depth_maps(rig, budget), usable[key]))
     n_still, n_moving = 0 if still is None else len(still), sum(map(len, moving))
     if n_still + n_moving < min(LEAST_POINTS, n_points):
         return None
@@ -170,17 +175,17 @@ def random_cloud(
     return cloud, f"{n_points} points drawn at random where the cameras look"
 
 
-def _search(rig: Rig, budget: Budget, outline: Tensor | None) -> DepthMaps:
-    """Depth maps at the size of `rig`, by way of smaller ones."""
-    height, width = rig.size
-    sizes = [(height, width)]
+def _pyramid(rig: Rig, budget: Budget) -> list[Rig]:
+    """The rig's pictures from small to full size, each with four times the pixels of the one before."""
+    sizes = [rig.size]
     while sizes[0][0] * sizes[0][1] > 2 * budget.coarse_pixels:
         sizes.insert(0, (-(-sizes[0][0] // 2), -(-sizes[0][1] // 2)))
-    pyramid = [resized(rig, *size) for size in sizes]
-    outlines = None
-    if outline is not None:
-        outlines = [interpolate(outline.float()[:, None], size, mode="area")[:, 0] for size in sizes]
-    return depth_maps(pyramid, budget.sweep, outlines)
+    return [resized(rig, *size) for size in sizes]
+
+
+def _depth_maps(rig: Rig, budget: Budget) -> DepthMaps:
+    pyramid = _pyramid(rig, budget)
+    return depth_maps(pyramid, budget.sweep, depth_range(pyramid[0], budget.sweep))
 
 
 def resized(rig: Rig, height: int, width: int) -> Rig:
@@ -194,8 +199,8 @@ def resized(rig: Rig, height: int, width: int) -> Rig:
 
 def _still(rig: Rig, usable: Tensor | None, seed: int, budget: Budget) -> tuple[_Points, _Points]:
     """Points on which views agree, and points between those at the depth of their surroundings."""
-    maps = _search(rig, budget, None)
-    known = _believed(rig, maps, usable)
+    maps = _depth_maps(rig, budget)
+    known = _believed(maps, usable)
     inverse = fill(maps.inverse_depth, known)
     missing = ~known & (inverse > 0)
     if usable is not None:
@@ -210,13 +215,13 @@ def _still(rig: Rig, usable: Tensor | None, seed: int, budget: Budget) -> tuple[
 
 def _agreed(rig: Rig, maps: DepthMaps, usable: Tensor | None) -> _Points:
     """Points on which views agree and that do not hide what others see."""
-    known = _believed(rig, maps, usable)
+    known = _believed(maps, usable)
     return _unhidden(rig, maps, known, _lifted(rig, maps.inverse_depth, known), SEEN_THROUGH)
 
 
-def _believed(rig: Rig, maps: DepthMaps, usable: Tensor | None) -> Tensor:
+def _believed(maps: DepthMaps, usable: Tensor | None) -> Tensor:
     """(V, H, W) bool: pixels whose depth other views confirm."""
-    least = next(least for n_views, least in LEAST_AGREEING if len(rig.images) >= n_views)
+    least = next(least for n_maps, least in LEAST_AGREEING if len(maps.views) >= n_maps)
     return _both((maps.n_agreeing >= least) & (maps.cost < WORST_COST), usable)
 
 
@@ -226,12 +231,31 @@ def _unhidden(rig: Rig, maps: DepthMaps, known: Tensor, points: _Points, n_views
     return points[looked_past < n_views]
 
 
-def _moving(rig: Rig, foreground: Tensor, budget: Budget) -> _Points:
+def _moving_range(rigs: Sequence[Rig], foregrounds: Sequence[Tensor], budget: Budget) -> Range:
+    """The range of depths in which things move, from the first and the middle key frame, wider by a half."""
+    lows, highs = [], []
+    for key in (0, len(rigs) // 2):
+        small = _pyramid(rigs[key], budget)[0]
+        low, high = depth_range(small, budget.sweep, _outline(foregrounds[key], small))
+        lows.append(low / MOVING_SLACK)
+        highs.append(torch.minimum(high * MOVING_SLACK, 1 / near_depths(small)))
+    return torch.stack(lows).amin(dim=0), torch.stack(highs).amax(dim=0)
+
+
+def _outline(foreground: Tensor, rig: Rig) -> Tensor:
+    """The foreground (V, H, W) at the size of a rig, as the share of each pixel."""
+    return interpolate(foreground.float()[:, None], rig.size, mode="area")[:, 0]
+
+
+def _moving(rig: Rig, foreground: Tensor, within: Range, budget: Budget) -> _Points:
     """Points of what differs from the background, (V, H, W) bool, and does so in most views that see them."""
     if not bool(foreground.any()):
         return _Points(rig.images.new_zeros(0, 3), rig.images.new_zeros(0, 3), rig.images.new_zeros(0))
-    maps = _search(rig, budget, foreground)
-    known = _believed(rig, maps, foreground)
+    pyramid = _pyramid(rig, budget)
+    outlines = [_outline(foreground, small) for small in pyramid]
+    views = spread(range(len(rig.images)), budget.n_moving_views)
+    maps = depth_maps(pyramid, budget.sweep, within, views, outlines)
+    known = _believed(maps, foreground)
     inverse = fill(maps.inverse_depth, known)
     points = _joined(
         [

@@ -8,20 +8,22 @@ from torch.nn.functional import adaptive_max_pool2d, grid_sample, interpolate
 
 from kinosplat.scenes.points.rig import Rig
 
+PRIMES = (83492791, 73856093 * 2**20 + 7, 19349663 * 2**24 + 43, 50331653 * 2**28 + 9)
+"""Large odd factors that spread cells over 64 bits."""
 LEAST_SUPPORT = 2
 """Points that must fall into a cell for it to count."""
 
 
-def agreement(rig: Rig, inverse_depth: Tensor, tolerance: Tensor, neighbours: Tensor) -> Tensor:
-    """(V, H, W) int: how many of the neighbours (V, n) have their own depth within `tolerance` (V,) of where a pixel's point is.
+def agreement(rig: Rig, inverse_depth: Tensor, tolerance: Tensor, witnesses: Tensor, views: list[int]) -> Tensor:
+    """(V, H, W) int: how many witnesses (V, n) have their own depth within `tolerance` (V,) of where a pixel's point is.
 
-    Tolerances are in 1/depth, like `inverse_depth` (V, H, W).
+    Tolerances are in 1/depth, like `inverse_depth` (V, H, W). Only the pixels of `views` are asked about.
     """
     height, width = rig.size
     counts = torch.zeros(inverse_depth.shape, dtype=torch.int32, device=inverse_depth.device)
-    for view in range(len(inverse_depth)):
+    for view in views:
         points = rig.unproject(view, 1 / inverse_depth[view])
-        for other in neighbours[view].tolist():
+        for other in witnesses[view].tolist():
             pixels, depth = rig.project(points, other)
             grid = pixels / torch.tensor([width, height], device=pixels.device) * 2 - 1
             inside = (grid.abs() <= 1).all(dim=-1) & (depth > 0)
@@ -64,7 +66,9 @@ def merge(positions: Tensor, colors: Tensor, sizes: Tensor, n_points: int, seed:
         return positions, colors
     level = sizes.log2().round()
     places = torch.floor((positions - positions.amin(dim=0)) / level.exp2()[:, None]).long()
-    _, group = torch.unique(torch.cat([level.long()[:, None], places], dim=1), dim=0, return_inverse=True)
+    # One number a cell (Teschner et al. 2003), since unique rows are slow; two cells in a billion may share it.
+    hashed = (torch.cat([level.long()[:, None], places], dim=1) * torch.tensor(PRIMES, device=places.device)).sum(dim=1)
+    _, group = torch.unique(hashed, return_inverse=True)
     n_groups = int(group.max()) + 1
     count = torch.bincount(group, minlength=n_groups).float()
     kept = (count >= LEAST_SUPPORT).nonzero()[:, 0]

@@ -66,37 +66,48 @@ class DepthMaps:
     """(V, H, W) float32, 1 / distance along the camera's axis."""
     cost: Tensor
     """(V, H, W) float32 matching cost of the winner: 0 is a perfect match, 1 none."""
-    margin: Tensor
-    """(V, H, W) float32: by how much the next best depth is worse, relative, on the coarsest level."""
     n_agreeing: Tensor
     """(V, H, W) int32, how many other views agree."""
     step: Tensor
     """(V,) inverse depth between the planes of the finest level."""
+    views: list[int]
+    """Those that have a depth map."""
 
 
-def depth_maps(pyramid: list[Rig], settings: SweepSettings, outlines: list[Tensor] | None = None) -> DepthMaps:
+Range = tuple[Tensor, Tensor]
+"""(V,) least and (V,) largest inverse depth of each view."""
+
+
+def depth_maps(
+    pyramid: list[Rig],
+    settings: SweepSettings,
+    within: Range,
+    views: list[int] | None = None,
+    outlines: list[Tensor] | None = None,
+) -> DepthMaps:
     """Depth maps at the size of the last rig of `pyramid`, which holds the same pictures from small to large.
 
-    With `outlines`, foregrounds (V, H, W) float at each size, places outside them are unlikely.
+    Only `views` get one, all by default; the other views are still compared with. With `outlines`, foregrounds (V, H, W)
+    float at each size, places outside them are unlikely.
     """
     coarse = pyramid[0]
+    views = list(range(len(coarse.images))) if views is None else views
     outline = [None] * len(pyramid) if outlines is None else outlines
-    low, high = depth_range(coarse, settings, outline[0])
+    low, high = within
     neighbours = choose_neighbours(coarse, settings.n_neighbours, 2 / (low + high))
     share = torch.linspace(0, 1, settings.n_planes, device=low.device)
     planes = low[:, None] + (high - low)[:, None] * share
     step = planes[:, 1] - planes[:, 0]
-    inverse, cost, margin = sweep(coarse, planes, neighbours, settings, outline[0])
+    inverse, cost, _ = sweep(coarse, planes, neighbours, settings, outline[0], views)
     for rig, mask in zip(pyramid[1:], outline[1:], strict=True):
         step = step / 2
-        inverse, cost = sharpen(rig, inverse, step, neighbours, settings, mask)
-    witnesses = choose_neighbours(coarse, settings.n_witnesses, 2 / (low + high))
-    margin = interpolate(margin[:, None], inverse.shape[1:], mode="nearest")[:, 0]
-    n_agreeing = agreement(pyramid[-1], inverse, settings.tolerance * step, witnesses)
-    return DepthMaps(inverse, cost, margin, n_agreeing, step)
+        inverse, cost = sharpen(rig, inverse, step, neighbours, settings, mask, views)
+    witnesses = choose_neighbours(coarse, settings.n_witnesses, 2 / (low + high), among=views)
+    n_agreeing = agreement(pyramid[-1], inverse, settings.tolerance * step, witnesses, views)
+    return DepthMaps(inverse, cost, n_agreeing, step, views)
 
 
-def depth_range(rig: Rig, settings: SweepSettings, outline: Tensor | None) -> tuple[Tensor, Tensor]:
+def depth_range(rig: Rig, settings: SweepSettings, outline: Tensor | None = None) -> Range:
     """(V,) least and largest inverse depth of what a few probing views see, between infinity and `near_depths`."""
     n_views = len(rig.images)
     nearest = 1 / near_depths(rig)
@@ -105,11 +116,11 @@ def depth_range(rig: Rig, settings: SweepSettings, outline: Tensor | None) -> tu
     planes = nearest[:, None] * torch.linspace(0, 1, settings.n_probe_planes, device=nearest.device)
     inverse, cost, margin = sweep(rig, planes, neighbours, settings, outline, probes)
     points = []
-    for place, view in enumerate(probes):
-        good = (cost[place] < GOOD_COST) & (margin[place] > GOOD_MARGIN) & (inverse[place] > 0)
+    for view in probes:
+        good = (cost[view] < GOOD_COST) & (margin[view] > GOOD_MARGIN) & (inverse[view] > 0)
         if outline is not None:
             good &= outline[view] > 0
-        points.append(rig.unproject(view, 1 / inverse[place].clamp(min=1e-9))[good])
+        points.append(rig.unproject(view, 1 / inverse[view].clamp(min=1e-9))[good])
     found = torch.cat(points)
     low, high = torch.zeros_like(nearest), nearest.clone()
     for view in range(n_views):
@@ -130,17 +141,16 @@ def sweep(
     neighbours: Tensor,
     settings: SweepSettings,
     outline: Tensor | None,
-    views: list[int] | None = None,
+    views: list[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Inverse depth, cost and uniqueness (V, H, W) of the given views, all by default.
+    """Inverse depth, cost and uniqueness (V, H, W); views other than `views` get cost 1.
 
     `planes` (V, K) inverse depths in increasing order, `neighbours` (V, n).
     """
-    views = list(range(len(rig.images))) if views is None else views
     matcher = Matcher(rig, settings.patch_radius, outline)
-    inverse = planes[views].mean(dim=1)[:, None, None].repeat(1, *rig.size)
+    inverse = planes.mean(dim=1)[:, None, None].repeat(1, *rig.size)
     cost, margin = torch.ones_like(inverse), torch.zeros_like(inverse)
-    for place, view in enumerate(views):
+    for view in views:
         window = matcher.window(view)
         if window is None:
             continue
@@ -148,14 +158,20 @@ def sweep(
         aggregated = semi_global(costs, settings.small_step, settings.large_step)
         winner = aggregated.argmin(dim=0)
         spacing = planes[view, 1] - planes[view, 0]
-        inverse[place][window] = planes[view][winner] + parabola(aggregated, winner) * spacing
-        cost[place][window] = costs.gather(0, winner[None])[0]
-        margin[place][window] = uniqueness(aggregated, winner)
+        inverse[view][window] = planes[view][winner] + parabola(aggregated, winner) * spacing
+        cost[view][window] = costs.gather(0, winner[None])[0]
+        margin[view][window] = uniqueness(aggregated, winner)
     return inverse, cost, margin
 
 
 def sharpen(
-    rig: Rig, coarse: Tensor, step: Tensor, neighbours: Tensor, settings: SweepSettings, outline: Tensor | None
+    rig: Rig,
+    coarse: Tensor,
+    step: Tensor,
+    neighbours: Tensor,
+    settings: SweepSettings,
+    outline: Tensor | None,
+    views: list[int],
 ) -> tuple[Tensor, Tensor]:
     """Inverse depth and cost (V, H, W) at the size of `rig`, by trying steps (V,) to either side of `coarse` (V, h, w).
 
@@ -165,7 +181,7 @@ def sharpen(
     matcher = Matcher(rig, settings.patch_radius, outline)
     inverse = interpolate(coarse[:, None], rig.size, mode="bilinear")[:, 0]
     cost = torch.ones_like(inverse)
-    for view in range(len(rig.images)):
+    for view in views:
         window = matcher.window(view)
         if window is None:
             continue

@@ -95,8 +95,11 @@ def near_depths(rig: Rig) -> Tensor:
     return near
 
 
-def choose_neighbours(rig: Rig, n_neighbours: int, typical_depth: Tensor) -> Tensor:
-    """(V, n) for each view the others that see what it sees at `typical_depth` (V,), at angles good for matching."""
+def choose_neighbours(rig: Rig, n_neighbours: int, typical_depth: Tensor, among: list[int] | None = None) -> Tensor:
+    """(V, n) for each view the others that see what it sees at `typical_depth` (V,), at angles good for matching.
+
+    Only the views in `among` are chosen from, if given.
+    """
     positions, forwards = rig.positions, rig.forwards
     n_views = len(positions)
     scores = torch.full((n_views, n_views), -torch.inf)
@@ -110,4 +113,6 @@ def choose_neighbours(rig: Rig, n_neighbours: int, typical_depth: Tensor) -> Ten
         score -= 1e-3 * angle / 180  # Where all are too wide, the least wide.
         score[v] = -torch.inf
         scores[v] = score.cpu()
-    return scores.topk(min(n_neighbours, n_views - 1), dim=1).indices
+    candidates = torch.arange(n_views) if among is None else torch.tensor(among)
+    best = scores[:, candidates].topk(max(min(n_neighbours, len(candidates) - 1), 1), dim=1).indices
+    return candidates[best]
