@@ -30,6 +30,7 @@ from torch import Tensor
 
 from kinosplat.render import Camera, Gaussians, GaussianStatistics, RasterSettings, native_cpu, rasterize
 from kinosplat.render.adam import adam_step
+from kinosplat.render.backend import call_native
 from kinosplat.render.losses import photometric_loss
 from scenes import front_camera, random_gaussians
 
@@ -95,23 +96,16 @@ class Clock:
         return Times(wall, cpu)
 
 
-class TimedPasses:
-    """Stands in for the native module: times its passes, and sees every array they are given."""
+class TimedCalls:
+    """Stands in for the call of a native pass: times it, and sees every array it is given."""
 
-    def __init__(self, native: Any, clock: Clock) -> None:
-        self.native, self.clock = native, clock
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
         self.arrays: dict[str, Tensor] = {}
 
-    def __getattr__(self, name: str) -> Any:
-        attribute = getattr(self.native, name)
-        if name not in PASSES:
-            return attribute
-
-        def timed(**arguments: Any) -> Any:
-            self.arrays |= {key: value for key, value in arguments.items() if isinstance(value, Tensor)}
-            return self.clock.time(name, lambda: attribute(**arguments))
-
-        return timed
+    def __call__(self, function: Callable[..., Any], **arguments: Any) -> Any:
+        self.arrays |= {key: value for key, value in arguments.items() if isinstance(value, Tensor)}
+        return self.clock.time(function.__name__, lambda: call_native(function, **arguments))
 
 
 @dataclass(frozen=True)
@@ -223,7 +217,7 @@ def measure(options: Options) -> dict[str, Any]:
         random_gaussians(options.n, scales=(0.01, 0.05)), front_camera(width, height, focal=1200 * width / 1920)
     )
     clock, meter = Clock(), RateMeter()
-    native_cpu.native = timed = TimedPasses(native_cpu.native, clock)
+    native_cpu.call_native = timed = TimedCalls(clock)
     whole = {"forward": scene.forward, "forward + backward": scene.forward_backward, "training step": scene.step}
     for function in whole.values():
         function()

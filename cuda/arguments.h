@@ -48,18 +48,29 @@ inline std::string device_name(int type, int id) {
 }
 
 class Arguments {
+    struct Value {
+        std::string name;
+        nb::handle given;
+        nb::ndarray<nb::ro> array; // invalid for what is no array; keeps the memory alive during the call
+        bool taken = false;
+    };
+
   public:
-    // All arrays must be on this device.
+    // All arrays must be on this device. Every array is imported once, here: that is what costs time at this boundary.
     Arguments(nb::kwargs values, int device_type, int device_id = 0)
-        : values_(std::move(values)), device_type_(device_type), device_id_(device_id) {
-        arrays_.reserve(nb::len(values_));
+        : owner_(std::move(values)), device_type_(device_type), device_id_(device_id) {
+        values_.reserve(nb::len(owner_));
+        for (auto [name, given] : owner_) {
+            Value value{nb::cast<std::string>(name), given, {}};
+            if (!given.is_none() && !PyFloat_Check(given.ptr()) && !PyLong_Check(given.ptr()))
+                nb::try_cast(given, value.array);
+            values_.push_back(std::move(value));
+        }
     }
 
-    bool is_given(const char* name) { return !value(name).is_none(); }
+    bool is_given(const char* name) { return !value(name).given.is_none(); }
 
-    bool is_double(const char* name) {
-        return nb::cast<nb::ndarray<nb::ro>>(value(name)).dtype() == nb::dtype<double>();
-    }
+    bool is_double(const char* name) { return imported(name).dtype() == nb::dtype<double>(); }
 
     int64_t integer(const char* name) { return scalar<int64_t>(name, "an int"); }
     double number(const char* name) { return scalar<double>(name, "a number"); }
@@ -68,12 +79,8 @@ class Arguments {
     // Address of an array; T const for what is only read. A dimension of -1 may have any size.
     template <class T>
     T* array(const char* name, std::initializer_list<int64_t> shape) {
-        nb::handle given = value(name);
-        nb::ndarray<nb::ro> array;
-        if (!nb::try_cast(given, array))
-            throw nb::value_error((std::string(name) + " must be a tensor.").c_str());
+        const nb::ndarray<nb::ro>& array = imported(name);
         check(name, array, nb::dtype<std::remove_const_t<T>>(), shape);
-        arrays_.push_back(array);
         return static_cast<T*>(const_cast<void*>(static_cast<const void*>(array.data())));
     }
 
@@ -85,7 +92,7 @@ class Arguments {
 
     // Size of dimension `axis` of an array taken elsewhere.
     int64_t size(const char* name, int axis) {
-        const auto array = nb::cast<nb::ndarray<nb::ro>>(value(name));
+        const nb::ndarray<nb::ro>& array = imported(name);
         if (axis >= int(array.ndim()))
             throw nb::value_error(
                 (std::string(name) + " must have more than " + std::to_string(axis) + " dimensions.").c_str());
@@ -94,31 +101,32 @@ class Arguments {
 
     // To be called when everything was taken: an argument nobody asked for is a mistake of the caller.
     void finish() const {
-        for (auto [name, unused] : values_)
-            if (!taken(nb::cast<std::string>(name)))
-                throw nb::type_error(("unknown argument " + nb::cast<std::string>(name) + ".").c_str());
+        for (const Value& value : values_)
+            if (!value.taken)
+                throw nb::type_error(("unknown argument " + value.name + ".").c_str());
     }
 
   private:
-    nb::handle value(const char* name) {
-        if (!values_.contains(name))
-            throw nb::type_error((std::string("missing argument ") + name + ".").c_str());
-        if (!taken(name))
-            names_.push_back(name);
-        return nb::handle(PyDict_GetItemString(values_.ptr(), name));
+    Value& value(const char* name) {
+        for (Value& value : values_)
+            if (value.name == name) {
+                value.taken = true;
+                return value;
+            }
+        throw nb::type_error((std::string("missing argument ") + name + ".").c_str());
     }
 
-    bool taken(const std::string& name) const {
-        for (const std::string& other : names_)
-            if (other == name)
-                return true;
-        return false;
+    const nb::ndarray<nb::ro>& imported(const char* name) {
+        const Value& found = value(name);
+        if (!found.array.is_valid())
+            throw nb::value_error((std::string(name) + " must be a tensor.").c_str());
+        return found.array;
     }
 
     template <class T>
     T scalar(const char* name, const char* kind) {
         T result;
-        if (!nb::try_cast(value(name), result))
+        if (!nb::try_cast(value(name).given, result))
             throw nb::type_error((std::string(name) + " must be " + kind + ".").c_str());
         return result;
     }
@@ -160,10 +168,9 @@ class Arguments {
 
     [[noreturn]] static void fail(const std::string& sentence) { throw nb::value_error(sentence.c_str()); }
 
-    nb::kwargs values_;
+    nb::kwargs owner_;
     int device_type_, device_id_;
-    std::vector<nb::ndarray<nb::ro>> arrays_; // keeps the memory alive during the call
-    std::vector<std::string> names_;
+    std::vector<Value> values_;
 };
 
 } // namespace kinosplat

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kinosplat._native import cpu as native
+from kinosplat.render.backend import call_native
 
 if TYPE_CHECKING:
     from kinosplat.render.rasterize import Frame, FrameGradients, FrameInputs, InputGradients
@@ -89,7 +90,8 @@ def _camera_forward(
     depths = torch.empty(n, dtype=dtype)
     ellipses = torch.empty(n, native.N_ELLIPSE_FIELDS, dtype=dtype)
     hit_offsets = torch.empty(n + 1, dtype=torch.int32)
-    n_rows, n_hits = native.project_forward(
+    n_rows, n_hits = call_native(
+        native.project_forward,
         **_projection_arguments(inputs, camera),
         indices=indices,
         records=records,
@@ -103,7 +105,8 @@ def _camera_forward(
     tile_offsets = torch.empty(n_tiles + 1, dtype=torch.int32)
     hit_rows = torch.empty(n_hits, dtype=torch.int32)
     hit_slots = torch.empty(n_hits, dtype=torch.int32)
-    native.bin(
+    call_native(
+        native.bin,
         n_rows=n_rows,
         n_hits=n_hits,
         width=width,
@@ -137,7 +140,8 @@ def _camera_forward(
     wants_hits = statistics is not None
     hit_weights = torch.empty(n_hits, dtype=dtype) if wants_hits else None
     hit_pixels = torch.empty(n_hits, dtype=dtype) if wants_hits else None
-    native.blend_forward(
+    call_native(
+        native.blend_forward,
         **_blend_arguments(inputs, camera, state),
         **{f"out_{name}": tensor for name, tensor in _channels_of(inputs, out, camera).items()},
         out_alpha=out.alpha[camera],
@@ -147,7 +151,8 @@ def _camera_forward(
         n_threads=n_threads,
     )
     if statistics is not None:
-        native.add_statistics(
+        call_native(
+            native.add_statistics,
             n_rows=n_rows,
             indices=indices,
             hit_offsets=hit_offsets,
@@ -205,7 +210,8 @@ def _camera_backward(
     n_hits, n_channels = state.hit_rows.shape[0], inputs.n_channels
     hit_gradients = torch.empty(n_hits, native.N_MOMENTS + n_channels, dtype=dtype)
     tile_backgrounds = torch.empty(native.n_tiles(inputs.width, inputs.height), n_channels, dtype=dtype)
-    native.blend_backward(
+    call_native(
+        native.blend_backward,
         **_blend_arguments(inputs, camera, state),
         **{f"dL_d{name}": tensor for name, tensor in _channels_of(inputs, gradients, camera).items()},
         dL_dalpha=_of_camera(gradients.alpha, camera),
@@ -214,7 +220,8 @@ def _camera_backward(
         n_threads=n_threads,
     )
     out.background[camera].add_(tile_backgrounds[:, :3].sum(dim=0))
-    native.project_backward(
+    call_native(
+        native.project_backward,
         **_projection_arguments(inputs, camera),
         n_rows=state.n_rows,
         indices=state.indices,
@@ -293,7 +300,8 @@ def photometric(
     n_threads = torch.get_num_threads()
     band_sums = torch.empty(n, native.photometric_bands(height), 2, dtype=torch.float64)
     dL_drendered = torch.empty_like(rendered) if gradient else None
-    native.photometric(
+    call_native(
+        native.photometric,
         rendered=rendered,
         target=target,
         mask=mask,
@@ -321,7 +329,8 @@ def adam_step(
     inverse_sqrt_second_correction: float,
 ) -> None:
     """One update in place of (N, D) tensors."""
-    native.adam_step(
+    call_native(
+        native.adam_step,
         parameter=parameter,
         gradient=gradient,
         exp_avg=exp_avg,
