@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cpu/lanes.h"
 #include "cpu/passes.h"
 #include "cpu/threads.h"
 #include "math/ssim.h"
@@ -18,11 +19,13 @@ constexpr int kPad = kSsimRadius * kColours; // zeros on both sides of a line
 constexpr int kMoments = 4;                  // a, b, a^2 + b^2, a b
 constexpr int kTerms = 3;                    // of the gradient
 
-// Line lengths are rounded up to whole vectors of 16.
-constexpr int64_t padded_line(int64_t width) { return (width * kColours + 2 * kPad + 15) / 16 * 16; }
+// Numbers in a line with its padding: a vector may start at the last number of a line and be convolved there.
+constexpr int64_t padded_line(int64_t width) { return (width * kColours + 2 * kPad + 16 + 15) / 16 * 16; }
 
 template <class T>
 class Band {
+    using L = Lanes<T>;
+
   public:
     Band(const PhotometricArrays<T>& arrays, int64_t image, int band, T* scratch)
         : arrays_(arrays), n_(int64_t(arrays.width) * kColours), stride_(padded_line(arrays.width)),
@@ -85,22 +88,33 @@ class Band {
         }
     }
 
-    static void convolve_along(const T* from, T* to, int64_t n) {
-        for (int64_t i = 0; i < n; ++i) {
-            T sum = ssim_window<T>(0) * from[i];
+    // Runs over a line by whole vectors; what they write past its end lands in padding that nobody reads.
+    template <class Function>
+    KS_HOST_DEVICE void for_each_vector(Function&& function) const {
+        for (int64_t i = 0; i < n_; i += L::kCount)
+            function(i);
+    }
+
+    // 1 for numbers of the line, 0 past its end.
+    KS_HOST_DEVICE L inside_line(int64_t i) const { return select(L::ramp() < L(T(n_ - i)), L(T(1)), L(T(0))); }
+
+    void convolve_along(const T* from, T* to) const {
+        for_each_vector([&](int64_t i) {
+            L sum = L(ssim_window<T>(0)) * L::load(from + i);
             for (int k = 1; k <= kSsimRadius; ++k)
-                sum += ssim_window<T>(k) * (from[i - k * kColours] + from[i + k * kColours]);
-            to[i] = sum;
-        }
+                sum =
+                    sum + L(ssim_window<T>(k)) * (L::load(from + i - k * kColours) + L::load(from + i + k * kColours));
+            sum.store(to + i);
+        });
     }
 
     // Window across the lines y - 5 .. y + 5 of a ring, at number i.
     template <int kCount>
-    static KS_HOST_DEVICE T across(T* const (*lines)[kCount], const int* order, int which, int64_t i) {
-        T sum = ssim_window<T>(0) * lines[order[kSsimRadius]][which][i];
+    static KS_HOST_DEVICE L across(T* const (*lines)[kCount], const int* order, int which, int64_t i) {
+        L sum = L(ssim_window<T>(0)) * L::load(lines[order[kSsimRadius]][which] + i);
         for (int k = 1; k <= kSsimRadius; ++k)
-            sum +=
-                ssim_window<T>(k) * (lines[order[kSsimRadius - k]][which][i] + lines[order[kSsimRadius + k]][which][i]);
+            sum = sum + L(ssim_window<T>(k)) * (L::load(lines[order[kSsimRadius - k]][which] + i) +
+                                                L::load(lines[order[kSsimRadius + k]][which] + i));
         return sum;
     }
 
@@ -118,22 +132,17 @@ class Band {
         }
         T *a = line_[0], *b = line_[1];
         load_masked(y, a, b);
-        double difference = 0;
-        for (int64_t begin = 0; begin < n_; begin += 1024) {
-            T part = T(0);
-            const int64_t end = std::min(n_, begin + 1024);
-#pragma omp simd reduction(+ : part)
-            for (int64_t i = begin; i < end; ++i) {
-                part += std::abs(a[i] - b[i]);
-                line_[2][i] = a[i] * a[i] + b[i] * b[i];
-                line_[3][i] = a[i] * b[i];
-            }
-            difference += part;
-        }
+        L difference(T(0));
+        for_each_vector([&](int64_t i) {
+            const L va = L::load(a + i), vb = L::load(b + i), d = va - vb;
+            difference = difference + maximum(d, -d); // both are zero in the padding
+            (va * va + vb * vb).store(line_[2] + i);
+            (va * vb).store(line_[3] + i);
+        });
         if (y >= first_ && y < last_)
-            sums[0] += difference;
+            sums[0] += horizontal_sum(difference);
         for (int i = 0; i < kMoments; ++i)
-            convolve_along(line_[i], out[i], n_);
+            convolve_along(line_[i], out[i]);
     }
 
     // SSIM of line y to the sum, its gradient's terms, convolved along the line, to the other ring.
@@ -148,28 +157,22 @@ class Band {
             load_masked(y, masked_a_, masked_b_);
         int order[kSsimTaps];
         ring_order(y, order);
-        double similarity = 0;
-        for (int64_t begin = 0; begin < n_; begin += 1024) {
-            T part = T(0);
-            const int64_t end = std::min(n_, begin + 1024);
-#pragma omp simd reduction(+ : part)
-            for (int64_t i = begin; i < end; ++i) {
-                const SsimPoint<T> point =
-                    ssim_point(WindowMoments<T>{across(moments_, order, 0, i), across(moments_, order, 1, i),
-                                                across(moments_, order, 2, i), across(moments_, order, 3, i)});
-                const T weight = mask_ ? mask_line_[i] : T(1);
-                part += weight * point.value;
-                term_[0][i] = weight * point.d_mean_a;
-                term_[1][i] = weight * point.d_squares;
-                term_[2][i] = weight * point.d_ab;
-            }
-            similarity += part;
-        }
+        L similarity(T(0));
+        for_each_vector([&](int64_t i) {
+            const SsimPoint<L> point =
+                ssim_point(WindowMoments<L>{across(moments_, order, 0, i), across(moments_, order, 1, i),
+                                            across(moments_, order, 2, i), across(moments_, order, 3, i)});
+            const L weight = mask_ ? L::load(mask_line_ + i) : inside_line(i);
+            similarity = similarity + weight * point.value;
+            (weight * point.d_mean_a).store(term_[0] + i);
+            (weight * point.d_squares).store(term_[1] + i);
+            (weight * point.d_ab).store(term_[2] + i);
+        });
         if (y >= first_ && y < last_)
-            sums[1] += similarity;
+            sums[1] += horizontal_sum(similarity);
         if (gradient_)
             for (int i = 0; i < kTerms; ++i)
-                convolve_along(term_[i], out[i], n_);
+                convolve_along(term_[i], out[i]);
     }
 
     void write_gradient(int y) {
@@ -179,15 +182,22 @@ class Band {
         const T l1_scale = (T(1) - arrays_.ssim_weight) * arrays_.inverse_count;
         const T ssim_scale = -arrays_.ssim_weight * arrays_.inverse_count;
         T* out = gradient_ + y * n_;
-#pragma omp simd
-        for (int64_t i = 0; i < n_; ++i) {
-            const T a = masked_a_[i], b = masked_b_[i];
-            const T ssim_part =
-                across(terms_, order, 0, i) + T(2) * a * across(terms_, order, 1, i) + b * across(terms_, order, 2, i);
-            const T sign = T(a > b) - T(a < b);
-            const T gradient = l1_scale * sign + ssim_scale * ssim_part;
-            out[i] = mask_ ? gradient * mask_line_[i] : gradient;
-        }
+        for_each_vector([&](int64_t i) {
+            const L a = L::load(masked_a_ + i), b = L::load(masked_b_ + i), one(T(1)), zero(T(0));
+            const L ssim_part = across(terms_, order, 0, i) + L(T(2)) * a * across(terms_, order, 1, i) +
+                                b * across(terms_, order, 2, i);
+            const L sign = select(a > b, one, zero) - select(a < b, one, zero);
+            L gradient = L(l1_scale) * sign + L(ssim_scale) * ssim_part;
+            if (mask_)
+                gradient = gradient * L::load(mask_line_ + i);
+            if (i + L::kCount <= n_) {
+                gradient.store(out + i);
+            } else {
+                T values[L::kCount];
+                gradient.store(values);
+                std::copy(values, values + (n_ - i), out + i); // the gradient has no padding
+            }
+        });
     }
 
     const PhotometricArrays<T>& arrays_;

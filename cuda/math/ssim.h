@@ -24,9 +24,9 @@ struct WindowMoments {
 template <class T>
 struct SsimPoint {
     T value;
-    T d_mean_a; // derivative of value with respect to the windowed mean of a (the other moments held)
+    T d_mean_a;  // derivative of value with respect to the windowed mean of a (the other moments held)
     T d_squares; // ... of a^2
-    T d_ab;     // ... of a b
+    T d_ab;      // ... of a b
 };
 
 // The gradient of the sum of w(p) value(p) with respect to a(x) is, with * the window convolution,
