@@ -8,11 +8,14 @@ still, what does not move is found once, in the pictures' median, and holds for 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from kinosplat.scenes.frames import FrameLoader
-from kinosplat.scenes.points.build import Budget, hull_points, random_cloud, sweep_points
+from kinosplat.scenes.points.budget import Budget
+from kinosplat.scenes.points.build import Pictures, hull_points, random_cloud, sweep_points
 from kinosplat.scenes.points.pictures import choose_key_frames, load_small
 from kinosplat.scenes.scene import PointCloud, Scene
 
@@ -46,15 +49,14 @@ def first_points(
     width, height = _within(camera.width, camera.height, budget.fine_pixels)
     with FrameLoader(scene.train, cache_bytes=cache_bytes) as frames:
         images, masks = load_small(scene, clip, frames, width, height)
-    covered = None if masks[0] is None else torch.stack([mask.mean() for mask in masks if mask is not None]).mean()
-    if covered is not None and covered < MASK_SAYS_SOMETHING:
-        found = hull_points(scene, clip, images, masks, n_points, device, budget)
-        if found is not None:
-            return found
-    found = sweep_points(scene, clip, images, masks, n_points, seed, device, budget)
-    if found is not None:
-        return found
-    return random_cloud(scene, clip, images, n_points, seed)
+    pictures = Pictures(scene, clip, images, masks, device)
+    found = hull_points(pictures, n_points, seed, budget) if _outline_something(masks) else None
+    return found or sweep_points(pictures, n_points, seed, budget) or random_cloud(pictures, n_points, seed)
+
+
+def _outline_something(masks: Sequence[Tensor | None]) -> bool:
+    shares = [mask.mean() for mask in masks if mask is not None]
+    return bool(shares) and float(torch.stack(shares).mean()) < MASK_SAYS_SOMETHING
 
 
 def _within(width: int, height: int, n_pixels: int) -> tuple[int, int]:

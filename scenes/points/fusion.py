@@ -8,11 +8,6 @@ from torch.nn.functional import adaptive_max_pool2d, grid_sample, interpolate
 
 from kinosplat.scenes.points.rig import Rig
 
-PRIMES = (83492791, 73856093 * 2**20 + 7, 19349663 * 2**24 + 43, 50331653 * 2**28 + 9)
-"""Large odd factors that spread cells over 64 bits."""
-LEAST_SUPPORT = 2
-"""Points that must fall into a cell for it to count."""
-
 
 def agreement(rig: Rig, inverse_depth: Tensor, tolerance: Tensor, witnesses: Tensor, views: list[int]) -> Tensor:
     """(V, H, W) int: how many witnesses (V, n) have their own depth within `tolerance` (V,) of where a pixel's point is.
@@ -52,35 +47,6 @@ def fill(inverse_depth: Tensor, known: Tensor) -> Tensor:
         missing &= ~found
         radius *= 2
     return filled
-
-
-def merge(positions: Tensor, colors: Tensor, sizes: Tensor, n_points: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Points (P, 3) and colours (P, 3) averaged in cells, and of these at most `n_points`.
-
-    Cells are about as large as a pixel at the point, `sizes` (P,), rounded to a power of two.
-
-    Cells with one point only are dropped: a surface is found in several views, a mismatch in one. Those with more are
-    drawn more often.
-    """
-    if len(positions) == 0:
-        return positions, colors
-    level = sizes.log2().round()
-    places = torch.floor((positions - positions.amin(dim=0)) / level.exp2()[:, None]).long()
-    # One number a cell (Teschner et al. 2003), since unique rows are slow; two cells in a billion may share it.
-    hashed = (torch.cat([level.long()[:, None], places], dim=1) * torch.tensor(PRIMES, device=places.device)).sum(dim=1)
-    _, group = torch.unique(hashed, return_inverse=True)
-    n_groups = int(group.max()) + 1
-    count = torch.bincount(group, minlength=n_groups).float()
-    kept = (count >= LEAST_SUPPORT).nonzero()[:, 0]
-    if len(kept) > n_points:
-        # The n largest of log(u) / weight are a draw without replacement (Efraimidis and Spirakis 2006).
-        uniform = torch.rand(len(kept), generator=torch.Generator().manual_seed(seed)).to(kept.device)
-        kept = kept[(uniform.clamp(min=1e-9).log() / count[kept]).topk(n_points).indices.sort().values]
-    sums = (
-        torch.zeros(n_groups, 3, device=group.device).index_add_(0, group, values) for values in (positions, colors)
-    )
-    merged_positions, merged_colors = ((total / count[:, None])[kept] for total in sums)
-    return merged_positions, merged_colors
 
 
 def n_seen_through(rig: Rig, inverse_depth: Tensor, known: Tensor, tolerance: Tensor, points: Tensor) -> Tensor:

@@ -23,8 +23,6 @@ class Rig:
     """(V, 4, 4) float32."""
     K: Tensor
     """(V, 3, 3) float32, for the size of the images."""
-    valid: Tensor | None = None
-    """(V, H, W) bool, pixels that may be used; all of them if None."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -40,6 +38,10 @@ class Rig:
     def forwards(self) -> Tensor:
         """(V, 3) unit viewing directions."""
         return self.world_to_camera[:, 2, :3]
+
+    def only(self, views: list[int]) -> Rig:
+        """Some of the views."""
+        return Rig(self.images[views], self.world_to_camera[views], self.K[views])
 
     def rays(self) -> Tensor:
         """(V, 3, H * W): camera coordinates of each pixel's centre at depth 1."""
