@@ -116,7 +116,7 @@ def psnr(training: Training, gaussians: Gaussians, views: list[View]) -> float:
     clip = method.clip if gaussians.is_moving else None
     shown = GaussianMethod(method.config, method.image, gaussians, radius=method.rows.radius, clip=clip, seed=0)
     background = training.background.evaluation_color()
-    return evaluate(shown, views, background, mask_use=training.config.image.mask_use).psnr
+    return evaluate(shown, views, background, mask_use=training.config.image.settled_mask_use).psnr
 
 
 if __name__ == "__main__":

@@ -114,6 +114,8 @@ class Scene:
     """World up axis when the format or the cameras tell it."""
     background: tuple[float, float, float] | None = None
     """Colour to composite pictures with alpha on, when the format fixes one."""
+    masks_cut_out: bool = False
+    """Whether masks outline the object that the scene consists of, as in IDR; else they say which pixels to trust."""
     resolution_note: str = "full resolution"
     """How pictures were scaled, in words for the report, such as `area filter, 1600x1200 -> 400x300`."""
 

@@ -181,7 +181,7 @@ class _Pictures(AbstractContextManager["_Pictures"]):
             shown,
             spread(training.scene.test, training.config.evaluation.max_test_views),
             training.background.evaluation_color(),
-            mask_use=training.config.image.mask_use,
+            mask_use=training.config.image.settled_mask_use,
             cache_bytes=cache_bytes(training.config),
         )
         return Quality(result.psnr, result.ssim)

@@ -40,11 +40,17 @@ class ImageConfig:
     background: Literal["auto", "black", "white", "random", "learned"] = "auto"
     """Colour behind the scene; auto is the scene's own when its format fixes one, random with --mask-use object-only,
     else black."""
-    mask_use: Literal["ignore-outside", "object-only"] = "ignore-outside"
+    mask_use: Literal["auto", "ignore-outside", "object-only"] = "auto"
     """What a mask means: pixels outside it do not count, or the scene ends at it (as if the mask were the alpha
-    channel)."""
+    channel); auto is object-only where the data set's masks outline an object (IDR), else ignore-outside."""
     alpha_weight: float = 0.1
     """Weight of the mean absolute error of the rendered alpha, for pictures with alpha."""
+
+    @property
+    def settled_mask_use(self) -> Literal["ignore-outside", "object-only"]:
+        """What masks mean in this run; a run settles `auto` before it starts."""
+        assert self.mask_use != "auto"
+        return self.mask_use
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def evaluate_now(training: Training) -> Evaluation:
         training.method,
         spread(training.scene.test, training.config.evaluation.max_test_views),
         training.background.evaluation_color(),
-        mask_use=training.config.image.mask_use,
+        mask_use=training.config.image.settled_mask_use,
         cache_bytes=cache_bytes(training.config),
     )
 

@@ -29,7 +29,7 @@ from kinosplat.trainers.methods.registry import n_first_points, restore_method
 from kinosplat.trainers.recorder import Recorder
 from kinosplat.trainers.report import Report, device_words, peak_memory_mib
 from kinosplat.trainers.serialize import from_json, to_json
-from kinosplat.trainers.training import Training, choose_device, restore, scene_for, start
+from kinosplat.trainers.training import Training, choose_device, restore, scene_for, settle_masks, start
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ def train(config: TrainConfig, scene: Scene, run_dir: Path, callbacks: Callbacks
     config = resolve(config)
     began = time.monotonic()
     seen = scene_for(config, scene)
+    config = settle_masks(config, seen)
     training = _begin(config, seen, run_dir, began)
     write_config(run_dir, config)
     return _finish(training, callbacks or Callbacks())
@@ -204,7 +205,7 @@ def _final_evaluation(training: Training) -> Evaluation:
         training.method,
         spread(training.scene.test, options.max_test_views),
         training.background.evaluation_color(),
-        mask_use=training.config.image.mask_use,
+        mask_use=training.config.image.settled_mask_use,
         cache_bytes=cache_bytes(training.config),
         renders_dir=training.run_dir / "test" if options.save_test_renders else None,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -65,7 +66,7 @@ class Training:
             loader.get_batch(indices, upcoming),
             cameras,
             self.background.color(self.step),
-            self.config.image.mask_use,
+            self.config.image.settled_mask_use,
             None if self.exposure is None else self.exposure.of(physical),
         )
 
@@ -129,6 +130,14 @@ def scene_for(config: TrainConfig, scene: Scene) -> Scene:
     if scene.is_moving and not learns_motion(config.method):
         return still_scene(scene, config.data.frame or 0)
     return scene
+
+
+def settle_masks(config: TrainConfig, scene: Scene) -> TrainConfig:
+    """The config with `--mask-use auto` decided by what the masks of the scene are about."""
+    if config.image.mask_use != "auto":
+        return config
+    use: Literal["object-only", "ignore-outside"] = "object-only" if scene.masks_cut_out else "ignore-outside"
+    return dataclasses.replace(config, image=dataclasses.replace(config.image, mask_use=use))
 
 
 def start(
@@ -204,5 +213,5 @@ def make_background(config: TrainConfig, scene: Scene, device: torch.device) -> 
         return Background(kind, config.schedule.seed, device)
     if scene.background is not None:
         return Background(scene.background, config.schedule.seed, device)
-    cut_out = config.image.mask_use == "object-only" and any(view.mask is not None for view in scene.train)
+    cut_out = config.image.settled_mask_use == "object-only" and any(view.mask is not None for view in scene.train)
     return Background("random" if cut_out else "black", config.schedule.seed, device)

@@ -52,7 +52,7 @@ def run(arguments: Sequence[str], program: str) -> int:
         loaded.method,
         views,
         loaded.background,
-        mask_use=loaded.config.image.mask_use,
+        mask_use=loaded.config.image.settled_mask_use,
         renders_dir=command.renders,
     )
     path = command.table or command.run / f"eval_{command.views}.csv"

@@ -70,6 +70,7 @@ def read(root: Path, options: LoadOptions) -> Capture:
     return Capture(
         format="idr",
         shots=tuple(shots),
+        masks_cut_out=True,
         normalisation=_normalisation(matrices, numbers, path),
         is_dtu=re.search(r"scan_?\d+$", root.resolve().name) is not None,
     )

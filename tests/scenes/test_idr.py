@@ -25,6 +25,7 @@ def change(root: Path, **arrays: np.ndarray) -> None:
 def test_projections_are_taken_apart_into_the_cameras_they_were_made_of(tmp_path: Path) -> None:
     scene = load_scene(write_idr(tmp_path))
     assert scene.format == "idr"
+    assert scene.masks_cut_out
     assert_shows_the_rig(scene, 4)
 
 
