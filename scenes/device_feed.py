@@ -1,6 +1,8 @@
-"""Pictures on their way to a CUDA device: pinned memory, a stream of their own, a thread that starts the copies ahead of time.
+"""Pictures on their way to a CUDA device: pinned memory, a stream of their own, a thread that starts the copies ahead
+of time.
 
-The consumer's stream waits for a copy by an event, so the host never does. Pictures stay on the device up to a number of bytes.
+The consumer's stream waits for a copy by an event, so the host never does. Pictures stay on the device up to a number
+of bytes.
 """
 
 from __future__ import annotations
@@ -57,7 +59,9 @@ class DeviceFeed:
     def batch(
         self, indices: Sequence[int], upcoming: Sequence[Sequence[int]]
     ) -> tuple[list[Tensor], list[Tensor | None]]:
-        """Pixels and masks of `indices` as uint8 tensors, ready on the current stream; starts the copies of the `upcoming` batches."""
+        """Pixels and masks of `indices` as uint8 tensors, ready on the current stream; starts the copies of the
+        `upcoming` batches.
+        """
         asked = [tuple(indices), *(tuple(batch) for batch in upcoming)]
         before = self._staged
         self._staged = {}

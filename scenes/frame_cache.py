@@ -1,6 +1,7 @@
 """Pictures kept in memory up to a number of bytes.
 
-The limit is hard: a picture that does not fit without dropping one that is about to be used is not kept. Not locked; `Fetcher` does that.
+The limit is hard: a picture that does not fit without dropping one that is about to be used is not kept. Not locked;
+`Fetcher` does that.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 FREE_MEMORY_SHARE = 0.25
-"""Share of the free memory that pictures take by default; the rest is for the trainer, and for whoever else is on the machine."""
+"""Share of the free memory that pictures take by default; the rest is for the trainer, and for whoever else is on the
+machine.
+"""
 
 
 class FrameCache:
@@ -48,7 +51,9 @@ class FrameCache:
         return kept + n_bytes <= self.limit_bytes
 
     def put(self, key: int, frame: NDArray[np.uint8], keep: Container[int] = ()) -> bool:
-        """Keep a picture, dropping the least recently used that are not in `keep`; False when there is no room for it even so."""
+        """Keep a picture, dropping the least recently used that are not in `keep`; False when there is no room for it
+        even so.
+        """
         if key in self._frames:
             return True
         dropped: list[int] = []
@@ -69,7 +74,9 @@ class FrameCache:
 
 
 def default_cache_bytes() -> int:
-    """A quarter of the memory that is free now: what the kernel calls available, or what the container's limit leaves, if less."""
+    """A quarter of the memory that is free now: what the kernel calls available, or what the container's limit leaves,
+    if less.
+    """
     free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     meminfo, limit, used = (
         Path(name) for name in ("/proc/meminfo", "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current")

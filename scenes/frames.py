@@ -1,8 +1,10 @@
-"""Pictures for the trainer: loaded lazily by background workers, kept as uint8 up to a number of bytes, delivered as floats.
+"""Pictures for the trainer: loaded lazily by background workers, kept as uint8 up to a number of bytes, delivered as
+floats.
 
-What is delivered depends on the view alone, never on what the cache holds or on which worker was faster. A picture that cannot be read
-or has another size than its camera raises InputError naming it, in the thread that asks for it. Memory taken: the cache's limit, half
-of it again for open video decoders where there are videos, and the pictures that workers are at.
+What is delivered depends on the view alone, never on what the cache holds or on which worker was faster. A picture that
+cannot be read or has another size than its camera raises InputError naming it, in the thread that asks for it. Memory
+taken: the cache's limit, half of it again for open video decoders where there are videos, and the pictures that workers
+are at.
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-
 
 import numpy as np
 import torch
@@ -79,7 +80,9 @@ class FrameLoader:
         device: torch.device | str = "cpu",
         device_cache_bytes: int = 0,
     ) -> None:
-        """`cache_bytes` defaults to a quarter of the free memory; `device_cache_bytes` lets pictures stay on a CUDA device as well."""
+        """`cache_bytes` defaults to a quarter of the free memory; `device_cache_bytes` lets pictures stay on a CUDA
+        device as well.
+        """
         if not views:
             raise ValueError("views must hold at least one view.")
         if n_workers < 1:
@@ -138,7 +141,8 @@ class FrameLoader:
     def get_batch(self, indices: Sequence[int], upcoming: Sequence[Sequence[int]] = ()) -> LoadedBatch:
         """Pictures of several views of one size.
 
-        On a CUDA device the `upcoming` batches start on their way there, through pinned memory and on a stream of their own.
+        On a CUDA device the `upcoming` batches start on their way there, through pinned memory and on a stream of their
+        own.
         """
         sizes = {(self.views[index].camera.width, self.views[index].camera.height) for index in indices}
         if len(sizes) != 1:

@@ -1,7 +1,8 @@
 """Background workers that bring pictures into a cache.
 
-Whatever goes wrong in a worker surfaces in the thread that asks for the picture, and only there; nobody waits for a worker that is gone.
-Frames of one video are decoded by one worker at a time, in the order of the file as far as possible.
+Whatever goes wrong in a worker surfaces in the thread that asks for the picture, and only there; nobody waits for a
+worker that is gone. Frames of one video are decoded by one worker at a time, in the order of the file as far as
+possible.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class _Video:
 
 
 class Fetcher:
-    """Loads pictures, known by their place in `sources`, ahead of time and on demand; a context manager that stops its workers."""
+    """Loads pictures, known by their place in `sources`, ahead of time and on demand; a context manager that stops its
+    workers.
+    """
 
     def __init__(self, sources: Sequence[ImageSource], n_bytes: Sequence[int], cache: FrameCache, n_workers: int):
         """`n_bytes` is what each picture is expected to take in the cache."""
@@ -82,7 +85,9 @@ class Fetcher:
         self.close()
 
     def close(self) -> None:
-        """Stop the workers (each finishes the picture it is at) and free the decoders; whoever waits gets a RuntimeError."""
+        """Stop the workers (each finishes the picture it is at) and free the decoders; whoever waits gets a
+        RuntimeError.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -99,7 +104,9 @@ class Fetcher:
             self._changed.notify_all()
 
     def take(self, keys: Sequence[int]) -> list[NDArray[np.uint8]]:
-        """The pictures, waiting for those not at hand; the caller must not write to them. Raises what went wrong with one of them."""
+        """The pictures, waiting for those not at hand; the caller must not write to them. Raises what went wrong with
+        one of them.
+        """
         taken: dict[int, NDArray[np.uint8]] = {}
         with self._changed:
             for key in keys:
@@ -202,7 +209,9 @@ class Fetcher:
                 self._idle_order.append((video, decoder))
 
     def _is_worth_keeping(self, key: int, near: bool) -> bool:
-        """Whether a frame that is decoded only because it lies on the way, maybe near its end, should be converted and kept."""
+        """Whether a frame that is decoded only because it lies on the way, maybe near its end, should be converted and
+        kept.
+        """
         with self._changed:
             if key in self._cache or key in self._arrived:
                 return False
@@ -211,7 +220,9 @@ class Fetcher:
             return (near or self._all_fit) and self._cache.has_room(self._n_bytes[key])
 
     def _decoder(self, video: _Video, index: VideoIndex, target: int) -> VideoDecoder:
-        """The open decoder with the shortest way to frame `target`, or a new one when all have a long way and there is memory for it."""
+        """The open decoder with the shortest way to frame `target`, or a new one when all have a long way and there is
+        memory for it.
+        """
         with self._changed:
             best = min(video.idle, key=lambda decoder: decoder.n_frames_to(target), default=None)
             full = self._decoder_bytes + index.decoder_bytes > self._max_decoder_bytes

@@ -1,9 +1,9 @@
 """Which views the trainer sees at which step: a pure function of the seed and the step, so that a run resumes anywhere.
 
-Every view is used equally often. Image files come in a new random order each epoch. Frames of videos that do not fit in memory
-together come from a pool that slides over the clip: each frame is decoded once for several uses, and every video is read forwards
-whatever its groups of pictures are. The cameras are dealt into a few groups, each at another time of the clip and, where memory
-allows, at several; so the pool always holds several moments, each seen by several cameras.
+Every view is used equally often. Image files come in a new random order each epoch. Frames of videos that do not fit in
+memory together come from a pool that slides over the clip: each frame is decoded once for several uses, and every video
+is read forwards whatever its groups of pictures are. The cameras are dealt into a few groups, each at another time of
+the clip and, where memory allows, at several; so the pool always holds several moments, each seen by several cameras.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from kinosplat.scenes.video import DECODER_BYTES_PER_PIXEL, VideoFrame
 POOL_BYTES = 768 * 2**20
 """Default size of the pool: leaves a quarter of a cache of 1 GiB to what is fetched ahead."""
 USES_A_VISIT = 4
-"""How often a decoded frame is used before the pool moves on; decoding costs a few milliseconds, a training step about one."""
+"""How often a decoded frame is used before the pool moves on; decoding costs a few milliseconds, a training step about
+one.
+"""
 CAMERAS_A_GROUP = 8
-"""Fewest cameras that stand at the same time of the clip; with fewer, moving things overfit to the views of the moment."""
+"""Fewest cameras that stand at the same time of the clip; with fewer, moving things overfit to the views of the moment.
+"""
 MAX_GROUPS = 4
 """Beyond four moments at once, more of them gain less than more cameras at each."""
 KEPT_EPOCHS = 2
@@ -117,8 +120,8 @@ class _Order:
             return self._members[random.permutation(len(self._members))]
         n_rows = int(self._rows.max()) + 1
         lifetime = max(self.n_pooled * n_rows / len(self._members), 1.0)
-        # The first use falls into the frame's own row, so each video is asked for its frames in order; the others are spread
-        # over the rest of its life in the pool. Rows go around, so an epoch begins with the pool the last one left.
+        # The first use falls into the frame's own row, so each video is asked for its frames in order; the others are
+        # spread over the rest of its life in the pool. Rows go around: an epoch begins with the pool the last one left.
         visit = np.arange(self._uses)[:, None] * (lifetime / self._uses)
         spread = np.where(visit == 0, 1.0, lifetime / self._uses)
         moment = self._rows + visit + spread * random.random((self._uses, len(self._members)))
@@ -126,7 +129,9 @@ class _Order:
 
 
 def _rows(views: Sequence[View], n_pooled: int, max_decoders: int, seed: tuple[int, int]) -> NDArray[np.int64]:
-    """When each view enters the pool: every camera goes forwards through its frames, at one or several places of the clip."""
+    """When each view enters the pool: every camera goes forwards through its frames, at one or several places of the
+    clip.
+    """
     moments = [_moment(view) for view in views]
     columns = {moment: column for column, moment in enumerate(sorted(set(moments)))}
     cameras = {camera: i for i, camera in enumerate(sorted({view.camera_index for view in views}))}

@@ -1,11 +1,11 @@
 """Frames of video files, streamed: nothing but the frames on their way is ever held.
 
-Frame i is the i-th picture in presentation order that the container shows: frames cut off by an edit list do not count, and the
-order of B-frames in the file does not matter. `VideoDecoder` goes on from where it stands when that is the shortest way and
-otherwise starts at the last key frame before the one asked for.
+Frame i is the i-th picture in presentation order that the container shows: frames cut off by an edit list do not count,
+and the order of B-frames in the file does not matter. `VideoDecoder` goes on from where it stands when that is the
+shortest way and otherwise starts at the last key frame before the one asked for.
 
-Bad input: a file that is no video, that ends before the last frame its header declares, a frame beyond the end, and a damaged frame
-(or one that was predicted from a damaged frame) raise InputError naming the file and the frame.
+Bad input: a file that is no video, that ends before the last frame its header declares, a frame beyond the end, and a
+damaged frame (or one that was predicted from a damaged frame) raise InputError naming the file and the frame.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from kinosplat.errors import InputError
 from kinosplat.scenes.lenses import Delivery
 
 DECODER_BYTES_PER_PIXEL = 12
-"""Memory of one open decoder per pixel of the video: 8 reference frames of 1.5 bytes; measured 16 MB at 1352x1014 with H.264."""
+"""Memory of one open decoder per pixel of the video: 8 reference frames of 1.5 bytes; measured 16 MB at 1352x1014 with
+H.264.
+"""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,9 @@ class VideoIndex:
     fps: float | None
     """Average frames a second, when the file tells."""
     timestamps: tuple[int, ...]
-    """Presentation timestamp of each frame in increasing order; empty for files without timestamps, which are decoded from the start."""
+    """Presentation timestamp of each frame in increasing order; empty for files without timestamps, which are decoded
+    from the start.
+    """
     key_frames: tuple[int, ...]
     """Increasing indices of the frames where decoding can begin; 0 is always one of them."""
 
@@ -60,7 +64,9 @@ class VideoIndex:
 
 
 def index_video(path: Path) -> VideoIndex:
-    """Read all packets of a video (not its pictures): how many frames there are, when they are shown, where decoding can begin."""
+    """Read all packets of a video (not its pictures): how many frames there are, when they are shown, where decoding
+    can begin.
+    """
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -75,6 +81,8 @@ def index_video(path: Path) -> VideoIndex:
             fps = float(stream.average_rate) if stream.average_rate else None
             width, height = stream.codec_context.width, stream.codec_context.height
             rotation = _rotation(container, stream) if packets else 0
+            # AVI stores no presentation times; those FFmpeg guesses differ between seeking and reading on.
+            has_times = container.format.name != "avi"
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; check the path of the video.") from None
     except (OSError, av.error.FFmpegError) as error:
@@ -85,14 +93,17 @@ def index_video(path: Path) -> VideoIndex:
         width, height = height, width
     shown = sorted((pts, key) for pts, key, discarded in packets if not discarded and pts is not None)
     timestamps = tuple(pts for pts, _ in shown)
-    if len(timestamps) < sum(not discarded for _, _, discarded in packets) or len(set(timestamps)) < len(timestamps):
+    n_shown = sum(not discarded for _, _, discarded in packets)
+    if not has_times or len(timestamps) < n_shown or len(set(timestamps)) < n_shown:
         return VideoIndex(path, width, height, len(packets), fps, (), (0,))
     key_frames = sorted({0} | {index for index, (_, key) in enumerate(shown) if key})
     return VideoIndex(path, width, height, len(timestamps), fps, timestamps, tuple(key_frames))
 
 
 class VideoDecoder:
-    """One open video; gives frames as (H, W, 3) uint8 sRGB arrays, cheapest in increasing order. Not for several threads at once."""
+    """One open video; gives frames as (H, W, 3) uint8 sRGB arrays, cheapest in increasing order. Not for several
+    threads at once.
+    """
 
     def __init__(self, index: VideoIndex) -> None:
         self.index = index
@@ -132,7 +143,9 @@ class VideoDecoder:
         return target - start + 1
 
     def until(self, target: int) -> Iterator[tuple[int, DecodedFrame]]:
-        """Decode up to and including frame `target`; gives every frame passed on the way, so that callers may keep those too."""
+        """Decode up to and including frame `target`; gives every frame passed on the way, so that callers may keep
+        those too.
+        """
         if not 0 <= target < self.index.n_frames:
             raise InputError(
                 f"{self.index.path} has {self.index.n_frames} frames but frame {target} is needed; "
@@ -206,7 +219,7 @@ class VideoFrame:
         return f"{self.path} frame {self.index}"
 
     def load(self) -> NDArray[np.uint8]:
-        """This frame alone, as delivered; decodes from the key frame before it."""
+        """The frame alone, as delivered; decodes from the key frame before it."""
         with VideoDecoder(index_video(self.path)) as decoder:
             return self.delivery.apply(decoder.read(self.index), self.description)
 
@@ -214,7 +227,8 @@ class VideoFrame:
 def to_rgb(frame: DecodedFrame) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 sRGB, turned upright.
 
-    Uses the matrix and the range the frame names; where it names none, BT.601 and limited range, as FFmpeg and OpenCV do.
+    Uses the matrix and the range the frame names; where it names none, BT.601 and limited range, as FFmpeg and OpenCV
+    do.
     """
     matrix = Colorspace.ITU709 if frame.colorspace == Colorspace.ITU709 else Colorspace.ITU601
     full = frame.color_range == ColorRange.JPEG

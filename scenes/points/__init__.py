@@ -1,8 +1,9 @@
 """First points: where the trainer's first Gaussians stand.
 
-In this order: the points that came with the scene; the visual hull where masks show an object's outline; a plane sweep over views with
-known poses; points drawn at random where the cameras look. Moving scenes get points at key frames (`PointCloud.times`); where cameras stand
-still, what does not move is found once, in the pictures' median, and holds for the whole clip (`PointCloud.durations`).
+In this order: the points that came with the scene; the visual hull where masks show an object's outline; a plane sweep
+over views with known poses; points drawn at random where the cameras look. Moving scenes get points at key frames
+(`PointCloud.times`); where cameras stand still, what does not move is found once, in the pictures' median, and holds
+for the whole clip (`PointCloud.durations`).
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Budget:
     @classmethod
     def for_cpu(cls) -> Budget:
         """Seconds on two cores."""
-        return cls(6_000, 24_000, 48, 6, 14, 128, SweepSettings())
+        return cls(6_000, 24_000, 48, 6, 14, 96, SweepSettings())
 
     @classmethod
     def for_gpu(cls) -> Budget:

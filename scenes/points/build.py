@@ -26,7 +26,9 @@ HULL_SHARE = 0.3
 LARGEST_MOVING_SHARE = 0.5
 """Moving things get at most this share of the points when there are still ones."""
 QUORUMS = (0.95, 0.8)
-"""Share of the views seeing a place that must have it inside their mask: few exceptions, or some if nothing is left else."""
+"""Share of the views seeing a place that must have it inside their mask: few exceptions, or some if nothing is left
+else.
+"""
 
 Found = tuple[PointCloud, str]
 """Points, and in words how they were found."""
@@ -62,7 +64,9 @@ class Pictures:
 
 
 def hull_points(pictures: Pictures, n_points: int, seed: int, budget: Budget) -> Found | None:
-    """The visual hull of the masks, carved by what a plane sweep finds inside it; None when no place is inside all masks."""
+    """The visual hull of the masks, carved by what a plane sweep finds inside it; None when no place is inside all
+    masks.
+    """
     rigs, outlines, hulls, times = [], [], [], []
     for key in pictures.clip.keys:
         rig, mask = pictures.rig(key), pictures.masks[key]
@@ -78,8 +82,8 @@ def hull_points(pictures: Pictures, n_points: int, seed: int, budget: Budget) ->
         return None
     within = outlined_range(rigs, outlines, budget)
     parts, n_views = [], budget.n_views if len(rigs) == 1 else budget.n_moving_views
-    for rig, outline, hull in zip(rigs, outlines, hulls, strict=True):
-        surface, left = outlined_surface(rig, outline, within, n_views, budget, hull)
+    for rig, outline, candidates in zip(rigs, outlines, hulls, strict=True):
+        surface, left = outlined_surface(rig, outline, within, n_views, budget, candidates)
         n_each = n_points // len(rigs)
         left = left.drawn(int(HULL_SHARE * n_each) if len(surface) else n_each, seed)
         parts += [surface.merged(n_each - len(left), seed), left]
@@ -99,11 +103,11 @@ def sweep_points(pictures: Pictures, n_points: int, seed: int, budget: Budget) -
     still = filled = None
     moving: list[Candidates] = []
     if clip.still:
-        background, is_background, foregrounds = separate(pictures.images)
+        background, is_background, foregrounds = separate(pictures.images, pictures.device)
         rig = make_rig(pictures.scene, clip.views[0], background, pictures.device)
-        still, filled = whole_surface(rig, _both(is_background.to(pictures.device), pictures.inside(0)), seed, budget)
+        still, filled = whole_surface(rig, _both(is_background, pictures.inside(0)), seed, budget)
         rigs = [pictures.rig(key) for key in clip.keys]
-        moved = [_both(foregrounds[key].to(pictures.device), pictures.inside(key)) for key in clip.keys]
+        moved = [_both(foregrounds[key], pictures.inside(key)) for key in clip.keys]
         within = outlined_range(rigs, moved, budget)
         n_views = budget.n_moving_views
         moving = [

@@ -10,7 +10,8 @@ from kinosplat.scenes.points.rig import Rig
 
 
 def agreement(rig: Rig, inverse_depth: Tensor, tolerance: Tensor, witnesses: Tensor, views: list[int]) -> Tensor:
-    """(V, H, W) int: how many witnesses (V, n) have their own depth within `tolerance` (V,) of where a pixel's point is.
+    """(V, H, W) int: how many witnesses (V, n) have their own depth within `tolerance` (V,) of where a pixel's point
+    is.
 
     Tolerances are in 1/depth, like `inverse_depth` (V, H, W). Only the pixels of `views` are asked about.
     """
@@ -29,7 +30,8 @@ def agreement(rig: Rig, inverse_depth: Tensor, tolerance: Tensor, witnesses: Ten
 
 
 def fill(inverse_depth: Tensor, known: Tensor) -> Tensor:
-    """Inverse depths (V, H, W), with the farthest of the surroundings where not `known`; 0 in views where nothing is known.
+    """Inverse depths (V, H, W), with the farthest of the surroundings where not `known`; 0 in views where nothing is
+    known.
 
     The farthest, because what cannot be matched is rather the wall behind a thing than the thing.
     """

@@ -1,6 +1,7 @@
 """The pictures that first points are made from: small copies of the training views, sorted by moment and by what moves.
 
-For cameras that stand still, the median over the key frames shows the scene without what moves; what differs from it is the foreground.
+For cameras that stand still, the median over the key frames shows the scene without what moves; what differs from it is
+the foreground.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from kinosplat.scenes.points.rig import Rig
 from kinosplat.scenes.scene import Scene, View
 
 MOVED = 0.04
-"""Difference from the background, in [0, 1] of the strongest channel, beyond the noise, that makes a pixel foreground."""
+"""Difference from the background, in [0, 1] of the strongest channel, beyond the noise, that makes a pixel foreground.
+"""
 BACKGROUND_FRAMES = 24
 """Times from which the background is taken: enough for what moves to be elsewhere at more than half of them."""
 NOISE_FACTOR = 4.0
@@ -73,7 +75,8 @@ def spread(items: Sequence, n: int) -> list:
 def load_small(
     scene: Scene, clip: Clip, frames: FrameLoader, width: int, height: int
 ) -> tuple[list[Tensor], list[Tensor | None]]:
-    """For each time the pictures (V, H, W, 3) uint8 and foregrounds (V, H, W) of masks and alpha, if any, by an area filter.
+    """For each time the pictures (V, H, W, 3) uint8 and foregrounds (V, H, W) of masks and alpha, if any, by an area
+    filter.
 
     Pictures with alpha are put on black.
     """
@@ -110,14 +113,15 @@ def make_rig(scene: Scene, members: Sequence[int], images: Tensor, device: torch
     )
 
 
-def separate(images: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+def separate(images: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor, list[Tensor]]:
     """What stands still and what moves, from pictures (V, H, W, 3) uint8 of the same cameras at several times.
 
-    Returns the background (V, H, W, 3) uint8, where it is one (V, H, W) bool, and the foreground of each time (V, H, W) bool.
+    Returns the background (V, H, W, 3) uint8, where it is one (V, H, W) bool, and the foreground of each time (V, H, W)
+    bool.
     """
     backgrounds, moved = [], []
     for view in range(len(images[0])):
-        pictures = torch.stack([moment[view] for moment in images])
+        pictures = torch.stack([moment[view].to(device) for moment in images])
         background = pictures.median(dim=0).values
         difference = (pictures.float() - background.float()).abs().amax(dim=-1) / 255
         backgrounds.append(background)

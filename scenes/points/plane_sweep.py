@@ -1,9 +1,10 @@
 """Depth maps from pictures with known poses, by sweeping planes through space.
 
-For every pixel of every view, planes facing the camera at depths evenly spaced in 1/depth are tried: neighbouring views are warped onto
-the reference by the plane's homography (Collins 1996) and compared with it by zero-mean normalised cross-correlation on small patches.
-The best half of the neighbours counts, so that one may be occluded. Costs are aggregated along scanlines (semi-global matching,
-Hirschmueller 2008), the lowest wins, is refined between planes by a parabola, and must agree with other views' depth maps to be kept.
+For every pixel of every view, planes facing the camera at depths evenly spaced in 1/depth are tried: neighbouring views
+are warped onto the reference by the plane's homography (Collins 1996) and compared with it by zero-mean normalised
+cross-correlation on small patches. The best half of the neighbours counts, so that one may be occluded. Costs are
+aggregated along scanlines (semi-global matching, Hirschmueller 2008), the lowest wins, is refined between planes by a
+parabola, and must agree with other views' depth maps to be kept.
 """
 
 from __future__ import annotations
@@ -87,8 +88,8 @@ def depth_maps(
 ) -> DepthMaps:
     """Depth maps at the size of the last rig of `pyramid`, which holds the same pictures from small to large.
 
-    Only `views` get one, all by default; the other views are still compared with. With `outlines`, foregrounds (V, H, W)
-    float at each size, places outside them are unlikely.
+    Only `views` get one, all by default; the other views are still compared with. With `outlines`, foregrounds (V, H,
+    W) float at each size, places outside them are unlikely.
     """
     coarse = pyramid[0]
     views = list(range(len(coarse.images))) if views is None else views
@@ -224,9 +225,11 @@ class Matcher:
         return slice(low[0], high[0]), slice(low[1], high[1])
 
     def costs(self, view: int, neighbours: Tensor, inverse_depths: Tensor, window: Window) -> Tensor:
-        """(K, h, w) in [0, 1]: 1 - ZNCC in the window, averaged over the two best neighbours; 1 where none sees the place.
+        """(K, h, w) in [0, 1]: 1 - ZNCC in the window, averaged over the two best neighbours; 1 where none sees the
+        place.
 
-        `inverse_depths` is (K, 1, 1) or (K, h, w). Places outside the neighbours' outlines cost up to OUTSIDE_COST more.
+        `inverse_depths` is (K, 1, 1) or (K, h, w). Places outside the neighbours' outlines cost up to OUTSIDE_COST
+        more.
         """
         n_pixels = self._grey[view][window].numel()
         n_at_once = max((CPU_CHUNK if self._grey.device.type == "cpu" else GPU_CHUNK) // n_pixels, 1)
@@ -251,7 +254,7 @@ class Matcher:
         return (1 - 0.5 * (best + second)).clamp_(0, 1) + outside
 
     def _warp(self, view: int, other: int, inverse_depths: Tensor, window: Window) -> tuple[Tensor, Tensor]:
-        """Layers (C, K, h, w) of `other` where `view` puts its pixels: grey, maybe outline; and whether it sees them."""
+        """Layers (C, K, h, w) of `other` (grey, maybe outline) where `view` puts its pixels; whether it sees them."""
         rig = self._rig
         height, width = rig.size
         relative = rig.world_to_camera[other] @ torch.linalg.inv(rig.world_to_camera[view])
@@ -293,7 +296,9 @@ class Matcher:
 
 
 def semi_global(costs: Tensor, small_step: float, large_step: float) -> Tensor:
-    """Sum of the minimal path costs from four sides, (K, H, W) like `costs`; steps of one plane and of more are penalised."""
+    """Sum of the minimal path costs from four sides, (K, H, W) like `costs`; steps of one plane and of more are
+    penalised.
+    """
     total = torch.zeros_like(costs)
     for dim in (1, 2):
         lines = costs.movedim(dim, 0).contiguous()
@@ -308,7 +313,9 @@ def semi_global(costs: Tensor, small_step: float, large_step: float) -> Tensor:
 
 
 def _next_on_path(path: Tensor, costs: Tensor, small_step: float, large_step: float) -> Tensor:
-    """Path costs (K, n) of the next line of pixels: its own, plus the cheapest way there, less the least to stay bounded."""
+    """Path costs (K, n) of the next line of pixels: its own, plus the cheapest way there, less the least to stay
+    bounded.
+    """
     floor = path.amin(dim=0, keepdim=True)
     cheapest = torch.minimum(path, floor + large_step)
     stepped = path + small_step
@@ -318,7 +325,7 @@ def _next_on_path(path: Tensor, costs: Tensor, small_step: float, large_step: fl
 
 
 def parabola(costs: Tensor, winner: Tensor) -> Tensor:
-    """(H, W) in [-0.5, 0.5]: the vertex of the parabola through the winner's cost and its neighbours', from the winner."""
+    """(H, W) in [-0.5, 0.5]: vertex of the parabola through the winner's cost and its neighbours'."""
     last = len(costs) - 1
     middle = winner.clamp(1, last - 1)
     before, here, after = (costs.gather(0, (middle + step)[None])[0] for step in (-1, 0, 1))

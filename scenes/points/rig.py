@@ -69,7 +69,8 @@ class Rig:
 
 
 def focus_point(positions: Tensor, forwards: Tensor) -> Tensor | None:
-    """(3,) the point nearest to all optical axes, or None when the cameras do not look at a common place in front of them.
+    """(3,) the point nearest to all optical axes, or None when the cameras do not look at a common place in front of
+    them.
 
     Least squares: sum over cameras of (I - f fT)(x - c) = 0.
     """
@@ -85,7 +86,8 @@ def focus_point(positions: Tensor, forwards: Tensor) -> Tensor | None:
 def near_depths(rig: Rig) -> Tensor:
     """(V,) the depth nearer than which nothing is looked for.
 
-    There the nearest neighbour sees a thing half a picture away; with cameras around a place, at most a quarter of the way to it.
+    There the nearest neighbour sees a thing half a picture away; with cameras around a place, at most a quarter of the
+    way to it.
     """
     positions = rig.positions
     distances = torch.cdist(positions, positions).fill_diagonal_(torch.inf)

@@ -1,4 +1,6 @@
-"""Points on surfaces from depth maps: those that views agree on, that nobody looks past, and that lie inside all outlines."""
+"""Points on surfaces from depth maps: those that views agree on, that nobody looks past, and that lie inside all
+outlines.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +38,14 @@ LEAST_FOR_BOX = 1000
 BOX_SLACK = 0.05
 """Share of its longest side by which the box, of all but a hundredth of the points on each side, is enlarged."""
 UNKNOWN_QUORUM = 0.5
-"""Share of the views seeing a point of the hull that must have no depth there; else it is inside or behind something."""
+"""Share of the views seeing a point of the hull that must have no depth there; else it is inside or behind something.
+"""
 
 
 def whole_surface(rig: Rig, usable: Tensor | None, seed: int, budget: Budget) -> tuple[Candidates, Candidates]:
-    """Points on which views agree, and points between those at the depth of their surroundings; pixels (V, H, W) `usable`."""
+    """Points on which views agree, and points between those at the depth of their surroundings; pixels (V, H, W)
+    `usable`.
+    """
     pyramid = _pyramid(rig, budget)
     maps = depth_maps(pyramid, budget.sweep, depth_range(pyramid[0], budget.sweep))
     known = _believed(maps, usable)
@@ -59,8 +64,9 @@ def outlined_surface(
 ) -> tuple[Candidates, Candidates]:
     """Points inside the outline, (V, H, W) bool, and in most of the other outlines; and what is left of the hull.
 
-    Depth is searched in `n_views` of the views. Pixels without one get it from their surroundings, unless there is a visual
-    hull to fill in with: of that, what is near the other points, no view looks past, and most see without a depth is left.
+    Depth is searched in `n_views` of the views. Pixels without one get it from their surroundings, unless there is a
+    visual hull to fill in with: of that, what is near the other points, no view looks past, and most see without a
+    depth is left.
     """
     nothing = no_candidates(rig.images.device)
     if not bool(outline.any()):

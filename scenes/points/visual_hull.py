@@ -1,7 +1,8 @@
-"""The visual hull: what lies inside the object's outline in all pictures, carved out of a grid of cells (Laurentini 1994).
+"""The visual hull: what lies inside the object's outline in all pictures, carved out of a grid of cells (Laurentini
+1994).
 
-The box that holds it is found on a coarse grid around the place all cameras look at, and then carved finely. Cells at the surface become points
-with the median colour of the views that see them.
+The box that holds it is found on a coarse grid around the place all cameras look at, and then carved finely. Cells at
+the surface become points with the median colour of the views that see them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ LEAST_VIEWS = 2
 def visual_hull(
     rig: Rig, masks: Tensor, n_points: int, n_cells: int, quorum: float = QUORUM
 ) -> tuple[Tensor, Tensor] | None:
-    """(P, 3) surface points and (P, 3) colours in [0, 1], about `n_points` or fewer; None when nothing is inside the masks (V, H, W).
+    """(P, 3) surface points and (P, 3) colours in [0, 1], about `n_points` or fewer; None when nothing is inside the
+    masks (V, H, W).
 
     `n_cells` is the finest grid's longest side.
     """
@@ -87,7 +89,7 @@ def _centres(low: Tensor, cell: Tensor, counts: Tensor) -> Tensor:
 
 
 def sample(rig: Rig, values: Tensor, points: Tensor, view: int) -> tuple[Tensor, Tensor]:
-    """Bilinear values (..., C) of a picture (H, W, C) of `view` where points (..., 3) are seen, and whether they are."""
+    """Bilinear values (..., C) of a picture (H, W, C) of `view` at points (..., 3), and whether it sees them."""
     height, width = rig.size
     pixels, depth = rig.project(points, view)
     grid = pixels / torch.tensor([width, height], device=pixels.device) * 2 - 1
@@ -99,7 +101,9 @@ def sample(rig: Rig, values: Tensor, points: Tensor, view: int) -> tuple[Tensor,
 
 
 def _colours(rig: Rig, points: Tensor, low: Tensor, cell: Tensor, inside: Tensor) -> Tensor:
-    """Median colour of each point over the views that see it in front of the other cells, found by a depth buffer of the points."""
+    """Median colour of each point over the views that see it in front of the other cells, found by a depth buffer of
+    the points.
+    """
     height, width = rig.size
     colours = []
     for view in range(len(rig.images)):
