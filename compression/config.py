@@ -52,9 +52,9 @@ class Resolved:
 
 
 PRESETS = {
-    "small": Resolved(("sample", "prune", "quantise"), keep=0.25, prune_quantile=0.05, rounding_loss=0.5),
-    "balanced": Resolved(("sample", "prune", "quantise"), keep=0.5, prune_quantile=0.05, rounding_loss=0.2),
-    "quality": Resolved(("prune", "quantise"), keep=1.0, prune_quantile=0.1, rounding_loss=0.05),
+    "small": Resolved(("sample", "prune", "quantise"), keep=0.25, prune_quantile=0.3, rounding_loss=0.5),
+    "balanced": Resolved(("sample", "prune", "quantise"), keep=0.5, prune_quantile=0.3, rounding_loss=0.2),
+    "quality": Resolved(("prune", "quantise"), keep=1.0, prune_quantile=0.4, rounding_loss=0.05),
 }
 
 

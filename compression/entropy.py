@@ -11,10 +11,17 @@ import math
 import torch
 from torch import Tensor
 
+from kinosplat.compression.kino.layout import PACKED_BITS
+
 
 def plane_bytes(integers: Tensor, bits: int) -> float:
-    """Bytes of the planes of (N, C) integers below 2^`bits`."""
+    """Bytes of the planes of (N, C) integers below 2^`bits`, in pairs where two fit into a byte."""
     total_bits = 0.0
+    if bits <= PACKED_BITS and integers.ndim == 2 and integers.shape[1] > 1:
+        odd = integers[:, 1::2]
+        even = integers[:, 0::2].clone()
+        even[:, : odd.shape[1]] += odd << PACKED_BITS
+        integers, bits = even, 8
     for column in integers.reshape(len(integers), -1).unbind(1):
         for shift in range(0, bits, 8):
             counts = torch.bincount((column >> shift) & 255, minlength=256).double()

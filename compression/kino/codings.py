@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from typing_extensions import assert_never
 
 from kinosplat.compression.kino.layout import Attribute
-from kinosplat.compression.kino.planes import PayloadCursor
+from kinosplat.compression.kino.planes import PayloadCursor, unpack_pairs
 from kinosplat.compression.morton import deinterleave, interleave
 
 ROTATION_LIMIT = math.sqrt(2.0) - 1.0  # tan(45 deg / 2): the largest x/w, y/w, z/w after `canonical_axes`
@@ -132,7 +132,11 @@ def decode(
     minimum = step = np.zeros(0)
     if attribute.has_range:
         minimum, step = cursor.floats(attribute.components), cursor.floats(attribute.components)
-    integers = cursor.integers(n, attribute.n_integers, attribute.n_bytes, delta=attribute.delta)
+    if attribute.packed:
+        octets = cursor.integers(n, attribute.n_planes, 1, delta=False)
+        integers = unpack_pairs(octets, attribute.n_integers)
+    else:
+        integers = cursor.integers(n, attribute.n_integers, attribute.n_bytes, delta=attribute.delta)
     if attribute.coding == "float32":
         return np.ascontiguousarray(integers.astype(np.uint32)).view(np.float32)
     if attribute.coding == "float16":

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 MAGIC = b"\x89KINO\r\n\x1a"
 VERSION = 1
+PACKED_BITS = 4
 PRELUDE = struct.Struct("<8sIIQQIIII")
 RECORD = struct.Struct("<QIIffII")
 
@@ -59,6 +60,9 @@ class Attribute:
     """Left out of chunks of still Gaussians."""
     codebooks: tuple[str, ...] = ()
     """Names of the tensors the indices look into, in the order of the components; codebook coding only."""
+    packed: bool = False
+    """Two consecutive integers of at most 4 bits share a byte, the first in the lower half; not together with
+    `delta`."""
 
     @property
     def n_integers(self) -> int:
@@ -71,6 +75,11 @@ class Attribute:
     def n_bytes(self) -> int:
         """Bytes of one stored integer, one plane each."""
         return ((3 * self.bits if self.coding == "morton" else self.bits) + 7) // 8
+
+    @property
+    def n_planes(self) -> int:
+        """Byte planes in a chunk."""
+        return (self.n_integers + 1) // 2 if self.packed else self.n_integers * self.n_bytes
 
     @property
     def has_range(self) -> bool:
@@ -183,6 +192,7 @@ class Header:
         for a in self.attributes:
             entry: dict[str, Any] = {"name": a.name, "components": a.components, "coding": a.coding, "bits": a.bits}
             entry |= {"delta": True} if a.delta else {}
+            entry |= {"packed": True} if a.packed else {}
             entry |= {"moving": True} if a.moving else {}
             entry |= {"codebooks": list(a.codebooks)} if a.codebooks else {}
             attributes.append(entry)

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, cast, get_args
 
 from kinosplat.compression.kino.layout import (
     MAGIC,
+    PACKED_BITS,
     PRELUDE,
     RECORD,
     VERSION,
@@ -107,7 +108,7 @@ def check_record(record: ChunkRecord, prelude: Prelude, header: Header, name: st
     """Refuse a record that points outside the data or claims more than its bytes could hold."""
     if record.offset < prelude.data_offset or record.end > prelude.index_offset:
         refuse(name, "has a chunk outside of its data")
-    plane_bytes = sum(attribute.n_integers * attribute.n_bytes for attribute in header.attributes)
+    plane_bytes = sum(attribute.n_planes for attribute in header.attributes)
     claimed = record.n_gaussians * max(plane_bytes, 1)
     if record.n_gaussians > header.n_gaussians or claimed > MEMORY_A_STORED_BYTE * record.n_bytes:
         refuse(name, "has a chunk that claims more Gaussians than its bytes can hold")
@@ -153,6 +154,7 @@ def _attribute(entry: Any) -> Attribute:
         coding=cast(CodingName, coding),
         bits=_field(entry, "bits", int, minimum=1, maximum=most_bits),
         delta=_field(entry, "delta", bool, default=False),
+        packed=_field(entry, "packed", bool, default=False),
         moving=_field(entry, "moving", bool, default=False),
         codebooks=_names(entry, "codebooks", default=[]),
     )
@@ -161,6 +163,8 @@ def _attribute(entry: Any) -> Attribute:
         raise ValueError(f"{coding} coding needs {expected} components")
     if coding in ("float32", "float16") and attribute.bits != most_bits:
         raise ValueError(f"{coding} coding has {most_bits} bits")
+    if attribute.packed and (attribute.bits > PACKED_BITS or attribute.delta or coding == "morton"):
+        raise ValueError(f"integers are packed that do not fit into {PACKED_BITS} bits")
     if coding == "rotation" and attribute.bits < 2:
         raise ValueError("rotation coding needs 2 bits")
     return attribute

@@ -61,6 +61,23 @@ def write_planes(integers: NDArray[np.uint64], n_bytes: int, *, delta: bool) -> 
     return b"".join(parts)
 
 
+def pack_pairs(integers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """(N, ceil(C / 2)) bytes of (N, C) integers below 16: the first of two in the lower half.
+
+    A Huffman code spends a bit on every symbol; where most integers are the same, two of them together spend far less.
+    """
+    even = integers[:, 0::2]
+    odd = np.zeros_like(even)
+    odd[:, : integers.shape[1] // 2] = integers[:, 1::2]
+    return even | (odd << np.uint64(4))
+
+
+def unpack_pairs(octets: NDArray[np.uint64], n_components: int) -> NDArray[np.uint64]:
+    """The inverse of `pack_pairs`: (N, n_components)."""
+    both = np.stack([octets & np.uint64(15), octets >> np.uint64(4)], axis=2)
+    return both.reshape(len(octets), -1)[:, :n_components]
+
+
 class PayloadCursor:
     """Reads one chunk's payload from front to back; ValueError where it ends too early."""
 
@@ -76,7 +93,8 @@ class PayloadCursor:
 
     def floats(self, count: int) -> NDArray[np.float64]:
         """The next `count` float32, as float64; they must be finite."""
-        values = np.frombuffer(self.take(4 * count), "<f4").astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a damaged number may be a signalling NaN; it is refused below
+            values = np.frombuffer(self.take(4 * count), "<f4").astype(np.float64)
         if not np.isfinite(values).all():
             raise ValueError("a chunk has a range that is not finite")
         return values

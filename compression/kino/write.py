@@ -23,9 +23,18 @@ from kinosplat.compression.kino.codings import (
     attribute_of,
     encode,
 )
-from kinosplat.compression.kino.layout import PRELUDE, RECORD, VERSION, Attribute, ChunkRecord, Header, Prelude
+from kinosplat.compression.kino.layout import (
+    PACKED_BITS,
+    PRELUDE,
+    RECORD,
+    VERSION,
+    Attribute,
+    ChunkRecord,
+    Header,
+    Prelude,
+)
 from kinosplat.compression.kino.metadata import Metadata
-from kinosplat.compression.kino.planes import write_planes
+from kinosplat.compression.kino.planes import pack_pairs, write_planes
 from kinosplat.compression.kino.tensors import StoredTensor, encode_tensor, store_tensor
 from kinosplat.compression.kino.time_chunks import TimeChunk, time_chunks, visible_interval
 from kinosplat.render.gaussians import TIME_PARAMETER_NAMES, Gaussians
@@ -160,14 +169,18 @@ def _encode_attribute(
     moving = name in TIME_PARAMETER_NAMES
     attribute = attribute_of(name, array.shape[1], coding, moving=moving)
     encoded = [None if chunk.is_still and moving else encode(array, coding, chunk.rows, name) for chunk in chunks]
-    candidates = (True,) if attribute.delta else (False, True)
-    streams = {}
-    for delta in candidates:
-        streams[delta] = [
-            b"" if part is None else part[1] + write_planes(part[0], attribute.n_bytes, delta=delta) for part in encoded
-        ]
-    delta = min(candidates, key=lambda choice: (sum(map(len, streams[choice])), choice))
-    return replace(attribute, delta=delta), streams[delta]
+    variants = [attribute] if attribute.delta else [attribute, replace(attribute, delta=True)]
+    if attribute.bits <= PACKED_BITS and attribute.n_integers > 1 and attribute.coding != "morton":
+        variants.append(replace(attribute, packed=True))
+    streams = {v: [b"" if part is None else part[1] + _planes(part[0], v) for part in encoded] for v in variants}
+    best = min(variants, key=lambda variant: sum(map(len, streams[variant])))
+    return best, streams[best]
+
+
+def _planes(integers: NDArray[np.uint64], attribute: Attribute) -> bytes:
+    if attribute.packed:
+        return write_planes(pack_pairs(integers), 1, delta=False)
+    return write_planes(integers, attribute.n_bytes, delta=attribute.delta)
 
 
 def _lay_out(

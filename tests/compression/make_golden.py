@@ -54,7 +54,9 @@ def main() -> None:
         chunk_gaussians=(30, 100),
     )
     write_kino(
-        FOLDER / f"v{VERSION}_still.kino", random_gaussians(60, sh_degree=3, moving=False), {"means": MortonCoding(20)}
+        FOLDER / f"v{VERSION}_still.kino",
+        random_gaussians(60, sh_degree=3, moving=False),
+        {"means": MortonCoding(20), "sh_rest": QuantisedCoding(3), "log_scales": QuantisedCoding(4)},
     )
     tensors = {
         "table": store_tensor(rng.normal(size=(64, 2)).astype(np.float32), 8),
