@@ -77,8 +77,8 @@ __device__ inline void write_large(const HitWriter<TileKey>& out, uint32_t at, u
 template <class TileKey>
 __global__ __launch_bounds__(kThreads) void emit_hits_kernel(const uint32_t* __restrict__ sorted_rows, int n_rows,
                                                              const uint2* __restrict__ spans,
-                                                             const __grid_constant__ Rows rows, int record_float4s, int width,
-                                                             int height, TileGrid grid, uint64_t* status, uint32_t* ticket,
+                                                             const __grid_constant__ Rows rows, int width, int height,
+                                                             TileGrid grid, uint64_t* status, uint32_t* ticket,
                                                              TileKey* keys, uint32_t* hits) {
     __shared__ uint32_t warp_counts[kWarps];
     __shared__ uint32_t block_prefix;
@@ -119,7 +119,7 @@ __global__ __launch_bounds__(kThreads) void emit_hits_kernel(const uint32_t* __r
         const int lane = __ffs(large) - 1;
         const uint32_t large_row = __shfl_sync(kAllLanes, row, lane);
         write_large(out, __shfl_sync(kAllLanes, before, lane), __shfl_sync(kAllLanes, count, lane),
-                    rows.records + int64_t(record_float4s) * large_row, large_row, __shfl_sync(kAllLanes, first_tile, lane),
+                    rows.records + int64_t(kRowFloat4s) * large_row, large_row, __shfl_sync(kAllLanes, first_tile, lane),
                     grid.columns, width, height);
     }
     if (staged) {
@@ -191,8 +191,8 @@ void bin_with_keys(const Frame& frame, const FrameCounts& counts, const ProjectS
     uint32_t* const hits[2] = {even ? lists.hits : scratch.other_hits, even ? scratch.other_hits : lists.hits};
     TileKey* const keys[2] = {static_cast<TileKey*>(scratch.tile_keys[0]), static_cast<TileKey*>(scratch.tile_keys[1])};
     emit_hits_kernel<TileKey><<<emit_blocks(counts), kThreads, 0, stream>>>(
-        rows_by_depth, counts.n_rows, project.spans, rows, frame.packed ? kPackedRowFloat4s : kRowFloat4s, frame.width,
-        frame.height, grid, scratch.status, scratch.ticket, keys[0], hits[0]);
+        rows_by_depth, counts.n_rows, project.spans, rows, frame.width, frame.height,
+        grid, scratch.status, scratch.ticket, keys[0], hits[0]);
     check_launch("emit hits");
 
     TileKey* sorted_keys;

@@ -3,6 +3,7 @@
 #include "gpu/bindings.h"
 
 #include <algorithm>
+#include <atomic>
 #include <nanobind/stl/vector.h>
 #include <type_traits>
 #include <vector>
@@ -58,15 +59,40 @@ struct Queue {
     cudaStream_t get() const { return reinterpret_cast<cudaStream_t>(stream); }
 };
 
-// Page-locked memory that the counts of a frame are read back to; one a thread, for as long as the thread lives.
-struct Readback {
-    FrameCounts* counts = nullptr;
-    ~Readback() { cudaFreeHost(counts); }
-    FrameCounts* get() {
-        if (!counts)
-            check(cudaHostAlloc(reinterpret_cast<void**>(&counts), sizeof(FrameCounts), cudaHostAllocPortable), "read-back");
-        return counts;
+// Where a frame's counts arrive; one a thread, for as long as the thread lives.
+class Readback {
+  public:
+    ~Readback() { cudaFreeHost(memory_); }
+
+    HostCounts* prepare() {
+        if (!memory_)
+            check(cudaHostAlloc(reinterpret_cast<void**>(&memory_), sizeof(HostCounts),
+                                cudaHostAllocPortable | cudaHostAllocMapped),
+                  "read-back");
+        memory_->ready = 0;
+        return memory_;
     }
+
+    // The GPU writes the counts before its kernel ends; now and then the stream is asked whether it failed.
+    FrameCounts wait(cudaStream_t stream) {
+        const volatile uint32_t& ready = memory_->ready;
+        while (!ready) {
+            for (int k = 0; k < 4096 && !ready; ++k) {
+            }
+            const cudaError_t status = ready ? cudaErrorNotReady : cudaStreamQuery(stream);
+            if (status == cudaSuccess && !ready)
+                throw std::runtime_error("project: the counts did not arrive");
+            if (status == cudaErrorNotReady)
+                cudaGetLastError(); // it is no error
+            else
+                check(status, "project");
+        }
+        std::atomic_thread_fence(std::memory_order_acquire);
+        return memory_->counts;
+    }
+
+  private:
+    HostCounts* memory_ = nullptr;
 };
 
 // Waits for the numbers of rows and hits, then takes exactly the memory they need from `allocate`: bytes to address, called for
@@ -81,18 +107,21 @@ FrameCounts run_forward(const Frame& frame, const Queue& queue, bool keep, Addre
         return at<void>(nb::cast<Address>(allocate(n_bytes)));
     };
     size_t n_bytes;
-    const ProjectScratch project = project_scratch(frame, at<void>(project_memory), &n_bytes);
+    ProjectScratch project = project_scratch(frame, at<void>(project_memory), &n_bytes);
     Rows frame_rows = rows(frame, keep, at<void>(row_memory), &n_bytes);
-    project_forward(frame, project, frame_rows, stream);
-    static thread_local Readback readback;
-    FrameCounts& counts = *readback.get();
-    check(cudaMemcpyAsync(&counts, project.counts, sizeof(FrameCounts), cudaMemcpyDeviceToHost, stream), "read-back");
-    check(cudaStreamSynchronize(stream), "project");
+    FrameCounts counts{};
+    if (frame.n_pairs() > 0) {
+        static thread_local Readback readback;
+        project.host_counts = readback.prepare();
+        project_forward(frame, project, frame_rows, stream);
+        counts = readback.wait(stream);
+    }
     if (counts.n_hits > kMaxHits)
         return counts;
 
-    bin_scratch(frame, counts, nullptr, &n_bytes);
-    const BinScratch scratch = bin_scratch(frame, counts, take(n_bytes), &n_bytes);
+    const size_t sort_bytes = sort_space_bytes(frame, counts);
+    bin_scratch(frame, counts, sort_bytes, nullptr, &n_bytes);
+    const BinScratch scratch = bin_scratch(frame, counts, sort_bytes, take(n_bytes), &n_bytes);
     lists(frame, counts, nullptr, &n_bytes);
     const Lists kept = lists(frame, counts, take(n_bytes), &n_bytes);
     frame_rows.channels = kept.channels;

@@ -1,5 +1,8 @@
-// What blending does in both directions: a block of 8 warps takes one tile, each warp 8 x 4 of its pixels, one a lane. The tile's
-// hits are staged in shared memory 256 at a time; of each 32 a warp first drops those that cannot reach its own pixels.
+// What blending does in both directions: a block of 4 warps takes one tile, each warp 8 x 8 of its pixels, two a lane. The tile's
+// hits are staged in shared memory, one a thread; of each 32 a warp keeps those that can reach its own pixels.
+//
+// Shared memory delivers 128 bytes a clock, and a value that all lanes read counts 32 times: with one pixel a lane, reading hits
+// took longer than blending them.
 #pragma once
 
 #include "gpu/device.cuh"
@@ -9,8 +12,11 @@
 
 namespace kinosplat::gpu {
 
-constexpr int kBlendThreads = kTileSize * kTileSize;
-constexpr int kWarpColumns = 8, kWarpRows = 4; // pixels of one warp
+constexpr int kPixels = 2; // of a lane, one below the other
+constexpr int kBlendThreads = kTileSize * kTileSize / kPixels;
+constexpr int kBlendWarps = kBlendThreads / kWarp;
+constexpr int kWarpSide = 8;                      // pixels of a warp, both ways
+constexpr int kPixelStep = kWarp / kWarpSide;     // lines between a lane's pixels
 
 constexpr float kLog2MinAlpha = -7.994353436858858f; // log2(1 / 255)
 // A little more than nothing is kept by the test of 32 pixels at once, so that its rounding drops no contribution.
@@ -22,36 +28,39 @@ __device__ inline float exp2_fast(float x) {
     return y;
 }
 
-// One lane's pixel. Coordinates u, v are relative to the centre of the tile.
-struct TilePixel {
+// One lane's pixels. Coordinates u, v are relative to the centre of the tile.
+struct LanePixels {
     int tile; // over all cameras
     int camera;
     float centre_x, centre_y; // of the tile, pixels
-    float u, v;
+    float u, v[kPixels];
     float warp_u, warp_v; // centre of the warp's pixels
-    bool inside;
-    int64_t index; // in (C, H, W)
+    bool inside[kPixels];
+    int64_t index[kPixels]; // in (C, H, W)
 };
 
-__device__ inline TilePixel this_pixel(const TileGrid& grid, int width, int height) {
-    TilePixel p;
+__device__ inline LanePixels this_lane(const TileGrid& grid, int width, int height) {
+    LanePixels p;
     p.tile = blockIdx.x;
     p.camera = p.tile / grid.n_tiles();
     const int in_camera = p.tile - p.camera * grid.n_tiles();
     const int row = in_camera / grid.columns, column = in_camera - row * grid.columns;
-    const int warp_x = (warp_id() % (kTileSize / kWarpColumns)) * kWarpColumns;
-    const int warp_y = (warp_id() / (kTileSize / kWarpColumns)) * kWarpRows;
-    const int local_x = warp_x + lane_id() % kWarpColumns, local_y = warp_y + lane_id() / kWarpColumns;
-    const int x = column * kTileSize + local_x, y = row * kTileSize + local_y;
+    constexpr int kWarpsAcross = kTileSize / kWarpSide;
+    const int warp_x = warp_id() % kWarpsAcross * kWarpSide, warp_y = warp_id() / kWarpsAcross * kWarpSide;
+    const int local_x = warp_x + lane_id() % kWarpSide, x = column * kTileSize + local_x;
     constexpr float kMiddle = 0.5f * (kTileSize - 1);
     p.centre_x = float(column * kTileSize) + 0.5f * kTileSize;
     p.centre_y = float(row * kTileSize) + 0.5f * kTileSize;
     p.u = float(local_x) - kMiddle;
-    p.v = float(local_y) - kMiddle;
-    p.warp_u = float(warp_x) + 0.5f * (kWarpColumns - 1) - kMiddle;
-    p.warp_v = float(warp_y) + 0.5f * (kWarpRows - 1) - kMiddle;
-    p.inside = x < width && y < height;
-    p.index = (int64_t(p.camera) * height + y) * width + x;
+    p.warp_u = float(warp_x) + 0.5f * (kWarpSide - 1) - kMiddle;
+    p.warp_v = float(warp_y) + 0.5f * (kWarpSide - 1) - kMiddle;
+#pragma unroll
+    for (int k = 0; k < kPixels; ++k) {
+        const int local_y = warp_y + lane_id() / kWarpSide + k * kPixelStep, y = row * kTileSize + local_y;
+        p.v[k] = float(local_y) - kMiddle;
+        p.inside[k] = x < width && y < height;
+        p.index[k] = (int64_t(p.camera) * height + y) * width + x;
+    }
     return p;
 }
 
@@ -68,10 +77,10 @@ struct TileFalloff {
     // False only if alpha < 1/255 at all pixels of a warp: the box around them, carried to the coordinates (a, b) above, lies
     // outside of the circle in which the exponent is large enough.
     __device__ bool reaches(float warp_u, float warp_v) const {
-        constexpr float kHalfU = 0.5f * (kWarpColumns - 1), kHalfV = 0.5f * (kWarpRows - 1);
+        constexpr float kHalf = 0.5f * (kWarpSide - 1);
         const float a = fmaf(u_x, warp_u, fmaf(u_y, warp_v, u_0)), b = fmaf(v_y, warp_v, v_0);
-        const float outside_a = fmaxf(fabsf(a) - fmaf(u_x, kHalfU, fabsf(u_y) * kHalfV), 0.0f);
-        const float outside_b = fmaxf(fabsf(b) - v_y * kHalfV, 0.0f);
+        const float outside_a = fmaxf(fabsf(a) - (u_x + fabsf(u_y)) * kHalf, 0.0f);
+        const float outside_b = fmaxf(fabsf(b) - v_y * kHalf, 0.0f);
         return fmaf(outside_a, outside_a, outside_b * outside_b) <= log2_opacity - kLog2MinAlpha + kReachSlack;
     }
 };
@@ -88,11 +97,18 @@ __device__ inline TileFalloff unpack(float4 a, float v_y, float log2_opacity) {
 // What a pixel has left. Both directions step through the same hits with the same arithmetic, rounding and all, so that the backward
 // pass finds the same contributions without a record of them.
 struct PixelState {
-    float transmittance = 1.0f;
+    float transmittance;
     float needed; // exponent a contribution must have; more than any has once the pixel is finished
+};
 
-    __device__ explicit PixelState(bool inside) : needed(inside ? kLog2MinAlpha : INFINITY) {}
-    __device__ bool finished() const { return needed == INFINITY; }
+struct LaneState {
+    PixelState pixels[kPixels];
+
+    __device__ explicit LaneState(const LanePixels& lane) {
+        for (int k = 0; k < kPixels; ++k)
+            pixels[k] = {1.0f, lane.inside[k] ? kLog2MinAlpha : INFINITY};
+    }
+    __device__ bool finished() const { return fminf(pixels[0].needed, pixels[1].needed) == INFINITY; }
 };
 
 struct Contribution {

@@ -1,10 +1,10 @@
 // Blend, backward: front to back once more. What lies behind a contribution is what the finished pixel has left after it, so
 // that nothing but the picture itself has to be kept from the forward pass.
 //
-// A lane is a pixel, but gradients are summed over pixels. Each warp collects what 8 hits get from its 32 pixels in shared
-// memory and then turns its lanes around: four lanes a hit, one line of 8 pixels each. Moments along a line have constant
-// factors, and two exchanges sum the four lines; a hit costs about 14 instructions that way, where summing nine numbers over a
-// warp by exchanges would cost 90.
+// Lanes are pixels, but gradients are summed over pixels. Each warp collects what 8 hits get from its 64 pixels in shared memory
+// and then turns its lanes around: four lanes a hit, two lines of 8 pixels each. Moments along a line have constant factors,
+// and two exchanges sum the four lanes; that takes a seventh of the instructions that summing nine numbers over a warp by exchanges
+// would.
 #include <type_traits>
 
 #include "gpu/blend.cuh"
@@ -14,8 +14,9 @@ namespace kinosplat::gpu {
 namespace {
 
 constexpr int kCollected = 8;               // hits
-constexpr int kCollectedStride = kWarp + 4; // floats; the padding keeps 16-byte reads of the turned lanes off each other's banks
-constexpr int kBlendWarps = kBlendThreads / kWarp;
+constexpr int kWarpPixels = kWarp * kPixels;
+// Floats from hit to hit; the padding keeps 16-byte reads of the turned lanes off each other's banks.
+constexpr int kCollectedStride = kWarpPixels + 4;
 constexpr int kWaiting = kWarp + kCollected; // hits that reach a warp: those left over from the last group, and a group's
 
 struct WarpHits {
@@ -33,10 +34,10 @@ struct WarpHits {
     }
 };
 
+// What hits get from the warp's pixels.
 struct WarpCollection {
-    float exponents[kCollected * kCollectedStride]; // dL_dexponent of each hit at each pixel
+    float exponents[kCollected * kCollectedStride]; // dL_dexponent
     float weights[kCollected * kCollectedStride];   // alpha * transmittance
-    float rgb[3][kWarp];                            // dL_drgb of each pixel
 };
 
 __device__ inline void add4(float* target, float4 v) {
@@ -58,56 +59,87 @@ __device__ inline float quad_sum(float x) {
     return x + __shfl_xor_sync(kAllLanes, x, 2);
 }
 
-__device__ inline float dot8(const float* a, const float* b) {
-    float sum = a[0] * b[0];
-#pragma unroll
-    for (int k = 1; k < 8; ++k)
-        sum = fmaf(a[k], b[k], sum);
-    return sum;
-}
-
 __device__ inline void read8(float* to, const float* from) {
     *reinterpret_cast<float4*>(to) = *reinterpret_cast<const float4*>(from);
     *reinterpret_cast<float4*>(to + 4) = *reinterpret_cast<const float4*>(from + 4);
 }
 
+// A lane as one of four that look after a hit: `slot` of the collection, and the lines that are this lane's pixels' lines too.
+struct TurnedLane {
+    int slot = lane_id() / 4, line = lane_id() % 4;
+    float dL_drgb[3][kPixels][kWarpSide]; // of the pixels on its lines; stays the same from hit to hit
+
+    __device__ int place(int k) const { return k * kWarp + line * kWarpSide; }
+    __device__ float height(int k) const { return float(line + k * kPixelStep) - 0.5f * (kWarpSide - 1); }
+
+    // Through `space`, from the lanes that own the pixels.
+    __device__ void read_gradient(float* space, const float3 (&mine)[kPixels]) {
+#pragma unroll
+        for (int k = 0; k < kPixels; ++k) {
+            space[k * kWarp + lane_id()] = mine[k].x;
+            space[kWarpPixels + k * kWarp + lane_id()] = mine[k].y;
+            space[2 * kWarpPixels + k * kWarp + lane_id()] = mine[k].z;
+        }
+        __syncwarp();
+#pragma unroll
+        for (int c = 0; c < 3; ++c)
+#pragma unroll
+            for (int k = 0; k < kPixels; ++k)
+                read8(dL_drgb[c][k], space + c * kWarpPixels + place(k));
+        __syncwarp();
+    }
+};
+
 // Adds what the hits from `first` on get to their rows; (warp_u, warp_v) is the centre of the warp's pixels.
-__device__ inline void add_collected(const WarpCollection& collection, const WarpHits& hits, int first, int n_hits, float warp_u,
-                                     float warp_v, float* moments) {
+__device__ inline void add_collected(const WarpCollection& collection, const TurnedLane& lane, const WarpHits& hits, int first,
+                                     int n_hits, float warp_u, float warp_v, const RowGradients& out) {
     __syncwarp();
-    const int slot = lane_id() / 4, line = lane_id() % 4;
-    float values[8], gradient[8];
-    read8(values, collection.exponents + slot * kCollectedStride + line * 8);
-    float one = 0.0f, u = 0.0f, uu = 0.0f;
+    float one = 0.0f, u = 0.0f, v = 0.0f, uu = 0.0f, uv = 0.0f, vv = 0.0f, rgb[3] = {};
 #pragma unroll
-    for (int k = 0; k < 8; ++k) {
-        const float position = float(k) - 0.5f * (kWarpColumns - 1);
-        one += values[k];
-        u = fmaf(values[k], position, u);
-        uu = fmaf(values[k], position * position, uu);
-    }
-    const float height = float(line) - 0.5f * (kWarpRows - 1);
-    read8(values, collection.weights + slot * kCollectedStride + line * 8);
-    float rgb[3];
+    for (int k = 0; k < kPixels; ++k) {
+        float values[kWarpSide];
+        read8(values, collection.exponents + lane.slot * kCollectedStride + lane.place(k));
+        float line_one = 0.0f, line_u = 0.0f;
 #pragma unroll
-    for (int c = 0; c < 3; ++c) {
-        read8(gradient, collection.rgb[c] + line * 8);
-        rgb[c] = quad_sum(dot8(values, gradient));
+        for (int i = 0; i < kWarpSide; ++i) {
+            const float position = float(i) - 0.5f * (kWarpSide - 1);
+            line_one += values[i];
+            line_u = fmaf(values[i], position, line_u);
+            uu = fmaf(values[i], position * position, uu);
+        }
+        const float height = lane.height(k);
+        one += line_one;
+        u += line_u;
+        v = fmaf(height, line_one, v);
+        uv = fmaf(height, line_u, uv);
+        vv = fmaf(height * height, line_one, vv);
+        read8(values, collection.weights + lane.slot * kCollectedStride + lane.place(k));
+#pragma unroll
+        for (int c = 0; c < 3; ++c)
+#pragma unroll
+            for (int i = 0; i < kWarpSide; ++i)
+                rgb[c] = fmaf(values[i], lane.dL_drgb[c][k][i], rgb[c]);
     }
-    const float v = quad_sum(height * one), vv = quad_sum(height * height * one), uv = quad_sum(height * u);
     one = quad_sum(one);
     u = quad_sum(u);
+    v = quad_sum(v);
     uu = quad_sum(uu);
-    if (slot < n_hits) {
-        const float2 offset = hits.offset[first + slot];
+    uv = quad_sum(uv);
+    vv = quad_sum(vv);
+#pragma unroll
+    for (int c = 0; c < 3; ++c)
+        rgb[c] = quad_sum(rgb[c]);
+    if (lane.slot < n_hits) {
+        const float2 offset = hits.offset[first + lane.slot];
         const float x = offset.x + warp_u, y = offset.y + warp_v;
-        float* target = moments + int64_t(hits.row[first + slot]) * kRowGradientFloats;
-        if (line == 0)
+        const uint32_t row = hits.row[first + lane.slot];
+        float* target = out.moments + int64_t(row) * kRowGradientFloats;
+        if (lane.line == 0)
             add4(target, {one, fmaf(x, one, u), fmaf(y, one, v), fmaf(x, fmaf(x, one, 2.0f * u), uu)});
-        else if (line == 1)
+        else if (lane.line == 1)
             add4(target + 4, {fmaf(x, fmaf(y, one, v), fmaf(y, u, uv)), fmaf(y, fmaf(y, one, 2.0f * v), vv), rgb[0], rgb[1]});
-        else if (line == 2 && rgb[2] != 0.0f)
-            atomicAdd(target + 8, rgb[2]);
+        else if (lane.line == 2 && rgb[2] != 0.0f)
+            atomicAdd(out.blue + row, rgb[2]);
     }
     __syncwarp();
 }
@@ -128,56 +160,68 @@ __global__ __launch_bounds__(kBlendThreads) void blend_backward_kernel(const __g
     WarpHits& hits = warp_hits[warp_id()];
     WarpCollection& collection = collections[warp_id()];
 
-    const TilePixel pixel = this_pixel(grid, width, height);
-    const uint2 range = lists.ranges[pixel.tile];
-    float3 dL_drgb{0.0f, 0.0f, 0.0f};
-    float dL_dchannels[kChannels > 0 ? kChannels : 1] = {};
-    PixelState state(pixel.inside);
-    float behind = 0.0f;
-    if (pixel.inside) {
+    const LanePixels lane = this_lane(grid, width, height);
+    const uint2 range = lists.ranges[lane.tile];
+    float3 dL_drgb[kPixels] = {};
+    float dL_dchannels[kPixels][kChannels > 0 ? kChannels : 1] = {};
+    float behind[kPixels] = {};
+    LaneState state(lane);
+#pragma unroll
+    for (int k = 0; k < kPixels; ++k) {
+        if (!lane.inside[k])
+            continue;
+        const int64_t pixel = lane.index[k];
         if (chunk.with_colour) {
-            const float *rgb = pictures.rgb + 3 * pixel.index, *g = gradients.rgb + 3 * pixel.index;
-            dL_drgb = {g[0], g[1], g[2]};
-            behind = rgb[0] * g[0] + rgb[1] * g[1] + rgb[2] * g[2];
+            const float *rgb = pictures.rgb + 3 * pixel, *g = gradients.rgb + 3 * pixel;
+            dL_drgb[k] = {g[0], g[1], g[2]};
+            behind[k] = rgb[0] * g[0] + rgb[1] * g[1] + rgb[2] * g[2];
             if (gradients.alpha)
-                behind -= (1.0f - pictures.alpha[pixel.index]) * gradients.alpha[pixel.index];
+                behind[k] -= (1.0f - pictures.alpha[pixel]) * gradients.alpha[pixel];
         }
         if (kChannels > 0)
-            for (int k = 0; k < chunk.count; ++k) {
-                const int64_t at = pixel.index * chunk.total + chunk.begin + k;
-                dL_dchannels[k] = gradients.channels[at];
-                behind = fmaf(pictures.channels[at], dL_dchannels[k], behind);
+            for (int c = 0; c < chunk.count; ++c) {
+                const int64_t at = pixel * chunk.total + chunk.begin + c;
+                dL_dchannels[k][c] = gradients.channels[at];
+                behind[k] = fmaf(pictures.channels[at], dL_dchannels[k][c], behind[k]);
             }
     }
-    collection.rgb[0][lane_id()] = dL_drgb.x;
-    collection.rgb[1][lane_id()] = dL_drgb.y;
-    collection.rgb[2][lane_id()] = dL_drgb.z;
+    TurnedLane turned;
+    turned.read_gradient(collection.exponents, dL_drgb);
 
     // Blends kCollected waiting hits, of which the last may have been filled up with nothing, and adds up what they get.
     const auto collect = [&](int first, int n_hits) {
 #pragma unroll
-        for (int k = 0; k < kCollected; ++k) {
-            const float4 b = hits.b[first + k];
-            const float exponent = unpack(hits.a[first + k], b.x, b.y).exponent(pixel.u, pixel.v);
-            const Contribution one = contribute(state, exponent);
-            float value_dot_g = fmaf(b.z, dL_drgb.x, fmaf(b.w, dL_drgb.y, hits.blue[first + k] * dL_drgb.z));
-            if (kChannels > 0 && k < n_hits) {
-                const int64_t at = int64_t(hits.row[first + k]) * chunk.total + chunk.begin;
+        for (int i = 0; i < kCollected; ++i) {
+            const float4 b = hits.b[first + i];
+            const TileFalloff falloff = unpack(hits.a[first + i], b.x, b.y);
+            const float blue = hits.blue[first + i];
+            const int64_t channels_at = int64_t(hits.row[first + i]) * chunk.total + chunk.begin;
+            float dL_dvalues[kChannels > 0 ? kChannels : 1] = {};
 #pragma unroll
-                for (int c = 0; c < kChannels; ++c)
-                    if (c < chunk.count) {
-                        value_dot_g = fmaf(rows.channels[at + c], dL_dchannels[c], value_dot_g);
-                        const float sum = warp_sum(one.weight * dL_dchannels[c]);
-                        if (lane_id() == 0)
-                            atomicAdd(out.channels + at + c, sum);
-                    }
+            for (int k = 0; k < kPixels; ++k) {
+                const Contribution one = contribute(state.pixels[k], falloff.exponent(lane.u, lane.v[k]));
+                float value_dot_g = fmaf(b.z, dL_drgb[k].x, fmaf(b.w, dL_drgb[k].y, blue * dL_drgb[k].z));
+                if (kChannels > 0 && i < n_hits)
+#pragma unroll
+                    for (int c = 0; c < kChannels; ++c)
+                        if (c < chunk.count) {
+                            value_dot_g = fmaf(rows.channels[channels_at + c], dL_dchannels[k][c], value_dot_g);
+                            dL_dvalues[c] = fmaf(one.weight, dL_dchannels[k][c], dL_dvalues[c]);
+                        }
+                behind[k] = fmaf(-one.weight, value_dot_g, behind[k]);
+                const int at = i * kCollectedStride + k * kWarp + lane_id();
+                collection.exponents[at] = blend_vjp(one.raw, one.alpha, __fdividef(1.0f, 1.0f - one.alpha), one.before,
+                                                     value_dot_g, behind[k]);
+                collection.weights[at] = one.weight;
             }
-            behind = fmaf(-one.weight, value_dot_g, behind);
-            collection.exponents[k * kCollectedStride + lane_id()] =
-                blend_vjp(one.raw, one.alpha, __fdividef(1.0f, 1.0f - one.alpha), one.before, value_dot_g, behind);
-            collection.weights[k * kCollectedStride + lane_id()] = one.weight;
+            if (kChannels > 0 && i < n_hits)
+                for (int c = 0; c < chunk.count; ++c) {
+                    const float sum = warp_sum(dL_dvalues[c]);
+                    if (lane_id() == 0)
+                        atomicAdd(out.channels + channels_at + c, sum);
+                }
         }
-        add_collected(collection, hits, first, n_hits, pixel.warp_u, pixel.warp_v, out.moments);
+        add_collected(collection, turned, hits, first, n_hits, lane.warp_u, lane.warp_v, out);
     };
 
     float4 next_a{}, next_b{};
@@ -189,7 +233,7 @@ __global__ __launch_bounds__(kBlendThreads) void blend_backward_kernel(const __g
             const float4* record = rows.records + int64_t(next_row) * kRowFloat4s;
             next_a = record[0];
             next_b = record[1];
-            next_blue = record[2].x;
+            next_blue = rows.blue_depth[next_row].x;
         }
     };
     int n_waiting = 0;
@@ -197,12 +241,12 @@ __global__ __launch_bounds__(kBlendThreads) void blend_backward_kernel(const __g
     for (uint32_t begin = range.x; begin < range.y; begin += kBlendThreads) {
         if (__syncthreads_and(state.finished()))
             break;
-        staged_a[threadIdx.x] = staged_falloff({next_a.x, next_a.y, next_a.z, next_a.w, next_b.x, next_b.y}, pixel.centre_x,
-                                               pixel.centre_y);
+        staged_a[threadIdx.x] = staged_falloff({next_a.x, next_a.y, next_a.z, next_a.w, next_b.x, next_b.y}, lane.centre_x,
+                                               lane.centre_y);
         staged_b[threadIdx.x] = next_b;
         staged_blue[threadIdx.x] = next_blue;
         staged_row[threadIdx.x] = next_row;
-        staged_offset[threadIdx.x] = {pixel.centre_x - next_a.x, pixel.centre_y - next_a.y};
+        staged_offset[threadIdx.x] = {lane.centre_x - next_a.x, lane.centre_y - next_a.y};
         __syncthreads();
         fetch(begin + kBlendThreads + threadIdx.x);
 
@@ -214,7 +258,7 @@ __global__ __launch_bounds__(kBlendThreads) void blend_backward_kernel(const __g
             }
             const int mine = group + lane_id();
             const float4 a = staged_a[mine], b = staged_b[mine];
-            const bool reaches = mine < count && unpack(a, b.x, b.y).reaches(pixel.warp_u, pixel.warp_v);
+            const bool reaches = mine < count && unpack(a, b.x, b.y).reaches(lane.warp_u, lane.warp_v);
             const unsigned reaching_lanes = __ballot_sync(kAllLanes, reaches);
             if (reaches) {
                 const int slot = n_waiting + compacted_slot(true, reaching_lanes);
@@ -238,9 +282,10 @@ __global__ __launch_bounds__(kBlendThreads) void blend_backward_kernel(const __g
     }
     if (n_waiting > 0) {
         if (lane_id() >= n_waiting && lane_id() < kCollected) {
-            hits.a[lane_id()] = hits.b[lane_id()] = {0.0f, -INFINITY, 0.0f, 0.0f};
-            hits.a[lane_id()].y = 0.0f;
+            hits.a[lane_id()] = {0.0f, 0.0f, 0.0f, 0.0f};
+            hits.b[lane_id()] = {0.0f, -INFINITY, 0.0f, 0.0f};
             hits.blue[lane_id()] = 0.0f;
+            hits.row[lane_id()] = 0;
         }
         __syncwarp();
         collect(0, n_waiting);

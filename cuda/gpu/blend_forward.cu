@@ -9,11 +9,11 @@ namespace {
 // What a call wants: kPlain is the colour alone; kDetailed adds channels, median depth and statistics.
 enum class Mode { kPacked, kPlain, kDetailed };
 
-// Weights are summed over a warp as integers, in steps of 2^-26: 32 weights of at most 1 fit.
-constexpr float kWeightStep = 1.0f / (1 << 26);
+// Weights are summed over a warp as integers, in steps of 2^-25: 64 weights of at most 1 fit.
+constexpr float kWeightStep = 1.0f / (1 << 25);
 
 // Hits are blended so many at a time, so that their exponents are computed side by side.
-constexpr int kUnroll = 4;
+constexpr int kUnroll = 2;
 
 // The hits of one group that reach a warp, then the others with an opacity of zero.
 template <bool kDetailed>
@@ -35,37 +35,38 @@ __global__ __launch_bounds__(kBlendThreads) void blend_forward_kernel(const __gr
     __shared__ float4 staged_a[kBlendThreads], staged_b[kBlendThreads];
     __shared__ float2 staged_c[kPacked ? 1 : kBlendThreads]; // blue, depth
     __shared__ uint32_t staged_row[kDetailed ? kBlendThreads : 1];
-    __shared__ WarpHits<kDetailed> warp_hits[kBlendThreads / kWarp];
+    __shared__ WarpHits<kDetailed> warp_hits[kBlendWarps];
     WarpHits<kDetailed>& hits = warp_hits[warp_id()];
 
-    const TilePixel pixel = this_pixel(grid, width, height);
-    const uint2 range = lists.ranges[pixel.tile];
-    PixelState state(pixel.inside);
-    float median = 0.0f;
-    float3 colour{0.0f, 0.0f, 0.0f};
-    float channels[kChannels > 0 ? kChannels : 1] = {};
+    const LanePixels lane = this_lane(grid, width, height);
+    const uint2 range = lists.ranges[lane.tile];
+    LaneState state(lane);
+    float median[kPixels] = {};
+    float3 colour[kPixels] = {};
+    float channels[kPixels][kChannels > 0 ? kChannels : 1] = {};
 
-    float4 next_a{}, next_b{}, next_c{};
+    float4 next_a{}, next_b{};
+    float2 next_c{};
     uint32_t next_row = 0;
     const auto fetch = [&](uint32_t position) {
         if (position < range.y) {
             next_row = lists.hits[position];
-            const float4* record = rows.records + int64_t(next_row) * (kPacked ? kPackedRowFloat4s : kRowFloat4s);
+            const float4* record = rows.records + int64_t(next_row) * kRowFloat4s;
             next_a = record[0];
             next_b = record[1];
             if (!kPacked)
-                next_c = record[2];
+                next_c = rows.blue_depth[next_row];
         }
     };
     fetch(range.x + threadIdx.x);
     for (uint32_t begin = range.x; begin < range.y; begin += kBlendThreads) {
         if (__syncthreads_and(state.finished()))
             break;
-        staged_a[threadIdx.x] = staged_falloff({next_a.x, next_a.y, next_a.z, next_a.w, next_b.x, next_b.y}, pixel.centre_x,
-                                               pixel.centre_y);
+        staged_a[threadIdx.x] = staged_falloff({next_a.x, next_a.y, next_a.z, next_a.w, next_b.x, next_b.y}, lane.centre_x,
+                                               lane.centre_y);
         staged_b[threadIdx.x] = next_b;
         if (!kPacked)
-            staged_c[threadIdx.x] = {next_c.x, next_c.y};
+            staged_c[threadIdx.x] = next_c;
         if (kDetailed)
             staged_row[threadIdx.x] = next_row;
         __syncthreads();
@@ -78,7 +79,7 @@ __global__ __launch_bounds__(kBlendThreads) void blend_forward_kernel(const __gr
             const int mine = group + lane_id();
             const float4 a = staged_a[mine];
             float4 b = staged_b[mine];
-            const bool reaches = mine < count && unpack(a, b.x, b.y).reaches(pixel.warp_u, pixel.warp_v);
+            const bool reaches = mine < count && unpack(a, b.x, b.y).reaches(lane.warp_u, lane.warp_v);
             const unsigned reaching_lanes = __ballot_sync(kAllLanes, reaches);
             const int slot = compacted_slot(reaches, reaching_lanes);
             float2 c;
@@ -103,28 +104,36 @@ __global__ __launch_bounds__(kBlendThreads) void blend_forward_kernel(const __gr
 #pragma unroll
                 for (int hit = first; hit < first + kUnroll; ++hit) {
                     const float4 hit_b = hits.b[hit];
-                    const float exponent = unpack(hits.a[hit], hit_b.x, hit_b.y).exponent(pixel.u, pixel.v);
-                    const Contribution one = contribute(state, exponent);
-                    colour.x = fmaf(one.weight, hit_b.z, colour.x);
-                    colour.y = fmaf(one.weight, hit_b.w, colour.y);
-                    colour.z = fmaf(one.weight, hits.blue[hit], colour.z);
-                    if (kDetailed) {
-                        if (one.before > float(kMedianTransmittance) &&
-                            state.transmittance <= float(kMedianTransmittance))
-                            median = hits.depth[hit];
-                        const float* values = rows.channels + int64_t(hits.row[hit]) * chunk.total + chunk.begin;
+                    const TileFalloff falloff = unpack(hits.a[hit], hit_b.x, hit_b.y);
+                    const float blue = hits.blue[hit];
+                    float weight = 0.0f;
+                    int n_pixels = 0;
 #pragma unroll
-                        for (int k = 0; k < kChannels; ++k)
-                            if (k < chunk.count)
-                                channels[k] = fmaf(one.weight, values[k], channels[k]);
-                        if (statistics.blend_weight && chunk.with_colour) {
-                            const uint32_t steps = warp_sum(uint32_t(one.weight / kWeightStep));
-                            const int n_pixels = __popc(__ballot_sync(kAllLanes, one.weight > 0.0f));
-                            if (n_pixels > 0 && lane_id() == 0) {
-                                const int gaussian = rows.gaussian_of_row[hits.row[hit]];
-                                atomicAdd(statistics.blend_weight + gaussian, float(steps) * kWeightStep);
-                                atomicAdd(statistics.n_pixels + gaussian, n_pixels);
-                            }
+                    for (int k = 0; k < kPixels; ++k) {
+                        const Contribution one = contribute(state.pixels[k], falloff.exponent(lane.u, lane.v[k]));
+                        colour[k].x = fmaf(one.weight, hit_b.z, colour[k].x);
+                        colour[k].y = fmaf(one.weight, hit_b.w, colour[k].y);
+                        colour[k].z = fmaf(one.weight, blue, colour[k].z);
+                        if (kDetailed) {
+                            if (one.before > float(kMedianTransmittance) &&
+                                state.pixels[k].transmittance <= float(kMedianTransmittance))
+                                median[k] = hits.depth[hit];
+                            const float* values = rows.channels + int64_t(hits.row[hit]) * chunk.total + chunk.begin;
+#pragma unroll
+                            for (int c = 0; c < kChannels; ++c)
+                                if (c < chunk.count)
+                                    channels[k][c] = fmaf(one.weight, values[c], channels[k][c]);
+                            weight += one.weight;
+                            n_pixels += one.weight > 0.0f;
+                        }
+                    }
+                    if (kDetailed && statistics.blend_weight && chunk.with_colour) {
+                        const uint32_t steps = warp_sum(uint32_t(weight / kWeightStep));
+                        const uint32_t sum = warp_sum(uint32_t(n_pixels));
+                        if (sum > 0 && lane_id() == 0) {
+                            const int gaussian = rows.gaussian_of_row[hits.row[hit]];
+                            atomicAdd(statistics.blend_weight + gaussian, float(steps) * kWeightStep);
+                            atomicAdd(statistics.n_pixels + gaussian, int(sum));
                         }
                     }
                 }
@@ -133,21 +142,26 @@ __global__ __launch_bounds__(kBlendThreads) void blend_forward_kernel(const __gr
         }
     }
 
-    if (!pixel.inside)
-        return;
-    if (chunk.with_colour) {
-        const float* behind = background + 3 * pixel.camera;
-        float* rgb = pictures.rgb + 3 * pixel.index;
-        rgb[0] = fmaf(state.transmittance, behind[0], colour.x);
-        rgb[1] = fmaf(state.transmittance, behind[1], colour.y);
-        rgb[2] = fmaf(state.transmittance, behind[2], colour.z);
-        pictures.alpha[pixel.index] = 1.0f - state.transmittance;
-        if (kDetailed && pictures.median_depth)
-            pictures.median_depth[pixel.index] = median;
+#pragma unroll
+    for (int k = 0; k < kPixels; ++k) {
+        if (!lane.inside[k])
+            continue;
+        const int64_t at = lane.index[k];
+        if (chunk.with_colour) {
+            const float transmittance = state.pixels[k].transmittance;
+            const float* behind = background + 3 * lane.camera;
+            float* rgb = pictures.rgb + 3 * at;
+            rgb[0] = fmaf(transmittance, behind[0], colour[k].x);
+            rgb[1] = fmaf(transmittance, behind[1], colour[k].y);
+            rgb[2] = fmaf(transmittance, behind[2], colour[k].z);
+            pictures.alpha[at] = 1.0f - transmittance;
+            if (kDetailed && pictures.median_depth)
+                pictures.median_depth[at] = median[k];
+        }
+        if (kChannels > 0)
+            for (int c = 0; c < chunk.count; ++c)
+                pictures.channels[at * chunk.total + chunk.begin + c] = channels[k][c];
     }
-    if (kChannels > 0)
-        for (int k = 0; k < chunk.count; ++k)
-            pictures.channels[pixel.index * chunk.total + chunk.begin + k] = channels[k];
 }
 
 } // namespace

@@ -16,7 +16,7 @@ __global__ __launch_bounds__(kThreads) void gather_channels_kernel(const __grid_
     const int i = rows.gaussian_of_row[row];
     float* channel = rows.channels + int64_t(row) * n_channels;
     if (frame.depth_channel)
-        *channel++ = rows.records[int64_t(row) * kRowFloat4s + 2].y;
+        *channel++ = rows.blue_depth[row].y;
     if (frame.normal_channel) {
         const View<float> view = load_view(frame, rows.camera_of_row ? rows.camera_of_row[row] : 0);
         const StoredGaussian<float> g = load_gaussian(frame.gaussians, i, view.moving);

@@ -96,6 +96,9 @@ __device__ inline uint32_t take_ticket(uint32_t* ticket) {
     return shared_ticket;
 }
 
+// Words a lane looks at side by side: a thousand blocks that wait for one another are passed in a few steps.
+constexpr int kLookBack = 8;
+
 // Called by one whole warp; returns the sum over all blocks before `block`, and publishes this block's `own` sum.
 __device__ inline uint64_t chained_prefix(uint64_t* status, uint32_t block, uint64_t own) {
     volatile uint64_t* words = status;
@@ -103,18 +106,24 @@ __device__ inline uint64_t chained_prefix(uint64_t* status, uint32_t block, uint
     if (block > 0) {
         if (lane_id() == 0)
             words[block] = kStatusOwn | own;
-        for (int64_t nearest = int64_t(block) - 1;; nearest -= kWarp) {
-            const int64_t index = nearest - lane_id();
-            uint64_t word = kStatusTotal;
-            if (index >= 0)
-                while (!((word = words[index]) & ~kStatusValue)) {
-                }
-            const unsigned totals = __ballot_sync(kAllLanes, (word & kStatusTotal) != 0);
-            // Nothing counts beyond the nearest block that knows its total.
-            const bool counts = !totals || lane_id() <= __ffs(totals) - 1;
-            before += warp_sum(counts ? word & kStatusValue : 0);
-            if (totals)
-                break;
+        bool found = false;
+        for (int64_t nearest = int64_t(block) - 1 - lane_id(); !found; nearest -= kWarp * kLookBack) {
+            uint64_t word[kLookBack];
+#pragma unroll
+            for (int k = 0; k < kLookBack; ++k)
+                word[k] = nearest - k * kWarp >= 0 ? words[nearest - k * kWarp] : kStatusTotal;
+#pragma unroll
+            for (int k = 0; k < kLookBack; ++k) {
+                if (found)
+                    break;
+                while (!(word[k] & ~kStatusValue))
+                    word[k] = words[nearest - k * kWarp];
+                const unsigned totals = __ballot_sync(kAllLanes, (word[k] & kStatusTotal) != 0);
+                // Nothing counts beyond the nearest block that knows its total.
+                const bool counts = !totals || lane_id() <= __ffs(totals) - 1;
+                before += warp_sum(counts ? word[k] & kStatusValue : 0);
+                found = totals != 0;
+            }
         }
     }
     if (lane_id() == 0)

@@ -74,33 +74,40 @@ TileGrid tile_grid(const Frame& frame);
 // u = u_x dx + u_y dy and v = v_y dy (Cholesky factor of its conic times log2(e) / 2), d = pixel centre - mean.
 //   [0] = {mean_x, mean_y, u_x, u_y}
 //   [1] = {v_y, log2_opacity, red, green}      packed: {v_y, log2_opacity, half2(red, green), half2(blue, 0)}
-//   [2] = {blue, depth, 0, 0}                  not there when packed
-constexpr int kRowFloat4s = 3;
-constexpr int kPackedRowFloat4s = 2;
+// and, unless packed, blue and depth as a float2 of their own.
+constexpr int kRowFloat4s = 2;
 
-// Gradients of one row: the six moments of cuda/math/blending.h, red, green, blue, three unused.
-constexpr int kRowGradientFloats = 12;
+// Gradients of one row: the six moments of cuda/math/blending.h, red and green; blue is kept apart.
+constexpr int kRowGradientFloats = 8;
 
-// What the project pass found out, read back once a frame.
+// What the project pass found out.
 struct FrameCounts {
     uint32_t n_rows, n_hits;
     uint32_t max_depth_key, max_inverse_depth_key; // bits of the largest depth, inverted bits of the smallest
 };
 
+// Page-locked memory in which the host waits for them.
+struct HostCounts {
+    FrameCounts counts;
+    uint32_t ready; // 0 until the counts are there
+};
+
 // Scratch of the project pass, for `frame.n_pairs()` rows; the bin pass reads it.
 struct ProjectScratch {
-    FrameCounts* counts;
-    uint32_t* ticket;      // order in which blocks start
-    uint64_t* status;      // of the chained scan, one a block
-    size_t zeroed_bytes;   // the three above start at zero
-    uint2* spans;          // TileSpan of each row
-    uint32_t* depth_keys;  // bits of the depth: positive floats sort like integers
-    uint32_t* row_numbers; // 0, 1, 2, ...
+    HostCounts* host_counts;
+    uint32_t* depth_limits; // as in FrameCounts
+    uint32_t* ticket;       // order in which blocks start
+    uint64_t* status;       // of the chained scan, one a block
+    size_t zeroed_bytes;    // the three above start at zero
+    uint2* spans;           // TileSpan of each row
+    uint32_t* depth_keys;   // bits of the depth: positive floats sort like integers
+    uint32_t* row_numbers;  // 0, 1, 2, ...
 };
 
 // What the project pass leaves for the passes behind it.
 struct Rows {
-    float4* records;        // (rows, kRowFloat4s or kPackedRowFloat4s)
+    float4* records;        // (rows, kRowFloat4s)
+    float2* blue_depth;     // (rows,) or null when packed
     int* gaussian_of_row;   // (rows,)
     int* camera_of_row;     // (rows,) or null with one camera
     int* row_of_pair;       // (C, N), -1 where not visible; null when no backward pass follows
@@ -140,6 +147,7 @@ struct PictureGradients {
 
 struct RowGradients {
     float* moments;  // (rows, kRowGradientFloats)
+    float* blue;     // (rows,)
     float* channels; // (rows, n_channels) or null
 };
 

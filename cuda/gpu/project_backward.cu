@@ -74,7 +74,7 @@ __device__ inline void add_camera_gradients(CameraGradient<float> g, const Pinho
 }
 
 template <int kDegree, bool kCameraGradients>
-__global__ __launch_bounds__(kThreads, 4) void project_backward_kernel(const __grid_constant__ Frame frame,
+__global__ __launch_bounds__(kThreads, 3) void project_backward_kernel(const __grid_constant__ Frame frame,
                                                                     const __grid_constant__ Rows rows,
                                                                     const __grid_constant__ RowGradients row_gradients,
                                                                     const __grid_constant__ GaussianArrays<float> out,
@@ -123,7 +123,7 @@ __global__ __launch_bounds__(kThreads, 4) void project_backward_kernel(const __g
         if (row >= 0) {
             const float4* moments = reinterpret_cast<const float4*>(row_gradients.moments + int64_t(row) * kRowGradientFloats);
             const float4 m0 = moments[0], m1 = moments[1];
-            Vec3<float> dL_dcolour{m1.z, m1.w, moments[2].x};
+            Vec3<float> dL_dcolour{m1.z, m1.w, row_gradients.blue[row]};
             const ScreenGaussian<float> s = to_screen(g, view);
             const Vec3<float> direction = view_direction(s.mean, view.camera.position);
             float basis[(kDegree + 1) * (kDegree + 1)];

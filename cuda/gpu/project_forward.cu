@@ -16,6 +16,32 @@ constexpr int kWarps = kThreads / kWarp;
 constexpr int kHitBits = 34;
 __device__ inline uint64_t pack_counts(uint64_t n_rows, uint64_t n_hits) { return n_rows << kHitBits | n_hits; }
 
+// Before the block publishes its counts, so that whoever knows all counts also knows the limits.
+__device__ inline void record_depths(uint32_t* limits, uint32_t largest, uint32_t inverse_of_smallest) {
+    if (lane_id() == 0) {
+        volatile uint32_t* known = limits; // read first: after the first few blocks hardly any has news
+        if (largest > known[0])
+            atomicMax(limits, largest);
+        if (inverse_of_smallest > known[1])
+            atomicMax(limits + 1, inverse_of_smallest);
+        __threadfence();
+    }
+}
+
+// The host goes on while the last blocks still write their rows.
+__device__ inline void send_counts(const ProjectScratch& scratch, uint64_t total) {
+    __threadfence();
+    volatile HostCounts* host = scratch.host_counts;
+    volatile uint32_t* limits = scratch.depth_limits;
+    const uint64_t n_hits = total & ((1ull << kHitBits) - 1);
+    host->counts.n_rows = uint32_t(total >> kHitBits);
+    host->counts.n_hits = n_hits > 0xffffffffull ? 0xffffffffu : uint32_t(n_hits);
+    host->counts.max_depth_key = limits[0];
+    host->counts.max_inverse_depth_key = limits[1];
+    __threadfence_system();
+    host->ready = 1;
+}
+
 __device__ inline bool features_are_finite(const Frame& frame, int i) {
     float sum = 0.0f;
     for (int k = 0; k < frame.n_features; ++k)
@@ -51,7 +77,7 @@ __device__ inline bool is_near_view(const StoredGaussian<float>& g, const View<f
 }
 
 template <int kDegree>
-__global__ __launch_bounds__(kThreads, 8) void project_forward_kernel(const __grid_constant__ Frame frame,
+__global__ __launch_bounds__(kThreads, 9) void project_forward_kernel(const __grid_constant__ Frame frame,
                                                                    const __grid_constant__ ProjectScratch scratch,
                                                                    const __grid_constant__ Rows rows) {
     extern __shared__ float4 shared_sh[];
@@ -99,6 +125,9 @@ __global__ __launch_bounds__(kThreads, 8) void project_forward_kernel(const __gr
     }
 
     const unsigned visible_lanes = __ballot_sync(kAllLanes, visible);
+    const uint32_t key = visible ? __float_as_uint(s.projection.depth) : 0u;
+    if (visible_lanes)
+        record_depths(scratch.depth_limits, warp_max(key), warp_max(visible ? ~key : 0u));
     const uint32_t warp_hits = warp_sum(visible ? span.n_tiles() : 0u);
     if (lane_id() == 0)
         warp_counts[warp_id()] = pack_counts(__popc(visible_lanes), warp_hits);
@@ -110,12 +139,8 @@ __global__ __launch_bounds__(kThreads, 8) void project_forward_kernel(const __gr
         const uint64_t before = chained_prefix(scratch.status, block, own);
         if (lane_id() == 0) {
             block_prefix = before;
-            if (block == gridDim.x - 1) {
-                const uint64_t total = before + own;
-                const uint64_t n_hits = total & ((1ull << kHitBits) - 1);
-                scratch.counts->n_rows = uint32_t(total >> kHitBits);
-                scratch.counts->n_hits = n_hits > 0xffffffffull ? 0xffffffffu : uint32_t(n_hits);
-            }
+            if (block == gridDim.x - 1)
+                send_counts(scratch, before + own);
         }
     }
     __syncthreads();
@@ -125,24 +150,14 @@ __global__ __launch_bounds__(kThreads, 8) void project_forward_kernel(const __gr
     uint32_t row = uint32_t(block_prefix >> kHitBits) + __popc(visible_lanes & ((1u << lane_id()) - 1));
     for (int w = 0; w < warp_id(); ++w)
         row += uint32_t(warp_counts[w] >> kHitBits);
-    const uint32_t key = visible ? __float_as_uint(s.projection.depth) : 0u;
-    const uint32_t largest = warp_max(key);
-    const uint32_t inverse_of_smallest = warp_max(visible ? ~key : 0u);
-    if (lane_id() == 0 && visible_lanes) {
-        // Read first: after the first few blocks hardly any has news.
-        if (largest > *const_cast<volatile uint32_t*>(&scratch.counts->max_depth_key))
-            atomicMax(&scratch.counts->max_depth_key, largest);
-        if (inverse_of_smallest > *const_cast<volatile uint32_t*>(&scratch.counts->max_inverse_depth_key))
-            atomicMax(&scratch.counts->max_inverse_depth_key, inverse_of_smallest);
-    }
     if (!visible)
         return;
 
     colour = {fmaxf(colour.x, 0.0f), fmaxf(colour.y, 0.0f), fmaxf(colour.z, 0.0f)};
     if (frame.packed)
-        write_packed_record(rows.records + kPackedRowFloat4s * row, falloff, colour);
+        write_packed_record(rows, row, falloff, colour);
     else
-        write_record(rows.records + kRowFloat4s * row, falloff, colour, s.projection.depth);
+        write_record(rows, row, falloff, colour, s.projection.depth);
     rows.gaussian_of_row[row] = i;
     if (rows.row_of_pair)
         rows.row_of_pair[int64_t(camera) * frame.n_gaussians + i] = row;
@@ -164,7 +179,7 @@ TileGrid tile_grid(const Frame& frame) {
 int project_blocks(const Frame& frame) { return divide_up(frame.n_gaussians, kThreads) * frame.n_cameras; }
 
 void project_forward(const Frame& frame, const ProjectScratch& scratch, const Rows& rows, cudaStream_t stream) {
-    check(cudaMemsetAsync(scratch.counts, 0, scratch.zeroed_bytes, stream), "project");
+    check(cudaMemsetAsync(scratch.depth_limits, 0, scratch.zeroed_bytes, stream), "project");
     if (frame.n_pairs() == 0)
         return;
     const size_t shared_bytes = frame.sh_degree == 0 ? 0 : kThreads * 3 * frame.n_sh_rest * sizeof(float);

@@ -31,16 +31,18 @@ __device__ inline Falloff read_falloff(const float4* record) {
     return {a.x, a.y, a.z, a.w, b.x, b.y};
 }
 
-__device__ inline void write_record(float4* record, const Falloff& f, Vec3<float> colour, float depth) {
-    record[0] = {f.mean_x, f.mean_y, f.u_x, f.u_y};
-    record[1] = {f.v_y, f.log2_opacity, colour.x, colour.y};
-    record[2] = {colour.z, depth, 0.0f, 0.0f};
-}
-
 __device__ inline float as_float(__half2 pair) { return *reinterpret_cast<float*>(&pair); }
 __device__ inline float2 as_pair(float bits) { return __half22float2(*reinterpret_cast<__half2*>(&bits)); }
 
-__device__ inline void write_packed_record(float4* record, const Falloff& f, Vec3<float> colour) {
+__device__ inline void write_record(const Rows& rows, uint32_t row, const Falloff& f, Vec3<float> colour, float depth) {
+    float4* record = rows.records + int64_t(row) * kRowFloat4s;
+    record[0] = {f.mean_x, f.mean_y, f.u_x, f.u_y};
+    record[1] = {f.v_y, f.log2_opacity, colour.x, colour.y};
+    rows.blue_depth[row] = {colour.z, depth};
+}
+
+__device__ inline void write_packed_record(const Rows& rows, uint32_t row, const Falloff& f, Vec3<float> colour) {
+    float4* record = rows.records + int64_t(row) * kRowFloat4s;
     record[0] = {f.mean_x, f.mean_y, f.u_x, f.u_y};
     record[1] = {f.v_y, f.log2_opacity, as_float(__floats2half2_rn(colour.x, colour.y)),
                  as_float(__floats2half2_rn(colour.z, 0.0f))};

@@ -29,7 +29,7 @@ inline ProjectScratch project_scratch(const Frame& frame, void* memory, size_t* 
     Carver carver(memory);
     const size_t n = frame.n_pairs();
     ProjectScratch s{};
-    s.counts = carver.take<FrameCounts>(1);
+    s.depth_limits = carver.take<uint32_t>(2);
     s.ticket = carver.take<uint32_t>(1);
     s.status = carver.take<uint64_t>(project_blocks(frame));
     s.zeroed_bytes = carver.used();
@@ -45,7 +45,8 @@ inline Rows rows(const Frame& frame, bool keep, void* memory, size_t* n_bytes) {
     Carver carver(memory);
     const size_t n = frame.n_pairs();
     Rows r{};
-    r.records = carver.take<float4>(n * (frame.packed ? kPackedRowFloat4s : kRowFloat4s));
+    r.records = carver.take<float4>(n * kRowFloat4s);
+    r.blue_depth = frame.packed ? nullptr : carver.take<float2>(n);
     r.gaussian_of_row = carver.take<int>(n);
     r.camera_of_row = frame.n_cameras > 1 ? carver.take<int>(n) : nullptr;
     r.row_of_pair = keep ? carver.take<int>(n) : nullptr;
@@ -53,7 +54,8 @@ inline Rows rows(const Frame& frame, bool keep, void* memory, size_t* n_bytes) {
     return r;
 }
 
-inline BinScratch bin_scratch(const Frame& frame, const FrameCounts& counts, void* memory, size_t* n_bytes) {
+inline BinScratch bin_scratch(const Frame& frame, const FrameCounts& counts, size_t sort_space_bytes, void* memory,
+                              size_t* n_bytes) {
     Carver carver(memory);
     BinScratch s{};
     s.status = carver.take<uint64_t>(emit_blocks(counts));
@@ -64,7 +66,7 @@ inline BinScratch bin_scratch(const Frame& frame, const FrameCounts& counts, voi
     for (void*& keys : s.tile_keys)
         keys = carver.take<char>(size_t(counts.n_hits) * tile_key_bytes(frame));
     s.other_hits = carver.take<uint32_t>(counts.n_hits);
-    s.sort_space_bytes = sort_space_bytes(frame, counts);
+    s.sort_space_bytes = sort_space_bytes;
     s.sort_space = carver.take<char>(s.sort_space_bytes);
     *n_bytes = carver.used();
     return s;
@@ -91,6 +93,7 @@ inline RowGradients row_gradients(const Frame& frame, const FrameCounts& counts,
     Carver carver(memory);
     RowGradients g{};
     g.moments = carver.take<float>(size_t(counts.n_rows) * kRowGradientFloats);
+    g.blue = carver.take<float>(counts.n_rows);
     g.channels = frame.n_channels() > 0 ? carver.take<float>(size_t(counts.n_rows) * frame.n_channels()) : nullptr;
     *n_bytes = carver.used();
     return g;
