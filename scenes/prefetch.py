@@ -113,6 +113,8 @@ class Fetcher:
                 self._waiting[key] = self._waiting.get(key, 0) + 1
             try:
                 while True:
+                    if self._closed:
+                        raise RuntimeError("The frame loader is closed; ask for pictures inside its `with` block.")
                     for key in keys:
                         frame = taken.get(key, self._arrived.get(key))
                         frame = self._cache.get(key) if frame is None else frame
@@ -124,8 +126,6 @@ class Fetcher:
                         return [taken[key] for key in keys]
                     if self._broken is not None:
                         raise RuntimeError("A worker that loads pictures has stopped.") from self._broken
-                    if self._closed:
-                        raise RuntimeError("The frame loader is closed; ask for pictures inside its `with` block.")
                     self._changed.notify_all()
                     self._changed.wait()
             finally:

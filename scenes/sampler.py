@@ -18,11 +18,15 @@ from kinosplat.scenes.prefetch import DECODER_SHARE, DECODERS_PER_VIDEO
 from kinosplat.scenes.scene import View
 from kinosplat.scenes.video import DECODER_BYTES_PER_PIXEL, VideoFrame
 
-POOL_BYTES = 768 * 2**20
-"""Default size of the pool: leaves a quarter of a cache of 1 GiB to what is fetched ahead."""
+POOL_BYTES = 512 * 2**20
+"""Default size of the pool: three quarters of the cache that a machine with 2.7 GiB of free memory gets by default."""
 USES_A_VISIT = 4
 """How often a decoded frame is used before the pool moves on; decoding costs a few milliseconds, a training step about
 one.
+"""
+JITTER = 0.5
+"""Share of the time between two uses by which each is moved at random; with more, some wait so long that caches drop
+them.
 """
 CAMERAS_A_GROUP = 8
 """Fewest cameras that stand at the same time of the clip; with fewer, moving things overfit to the views of the moment.
@@ -123,7 +127,7 @@ class _Order:
         # The first use falls into the frame's own row, so each video is asked for its frames in order; the others are
         # spread over the rest of its life in the pool. Rows go around: an epoch begins with the pool the last one left.
         visit = np.arange(self._uses)[:, None] * (lifetime / self._uses)
-        spread = np.where(visit == 0, 1.0, lifetime / self._uses)
+        spread = np.where(visit == 0, 1.0, JITTER * lifetime / self._uses)
         moment = self._rows + visit + spread * random.random((self._uses, len(self._members)))
         return np.tile(self._members, self._uses)[np.argsort(moment.ravel() % n_rows, kind="stable")]
 

@@ -132,7 +132,6 @@ class VideoDecoder:
 
     def close(self) -> None:
         """Free the decoder."""
-        self._decoded.close()
         self._container.close()
 
     def n_frames_to(self, target: int) -> int:
@@ -165,11 +164,10 @@ class VideoDecoder:
     def _next(self, target: int) -> tuple[int, DecodedFrame]:
         try:
             frame = next(self._decoded)
-            while self._frame_of and self._frame_of.get(frame.pts, -1) < self.position:
+            while (found := self._number_of(frame)) < self.position:
                 frame = next(self._decoded)
         except (StopIteration, OSError, av.error.FFmpegError) as error:
             raise self._damage(self.position) from error
-        found = self._frame_of[frame.pts] if self._frame_of else self.position
         if frame.is_corrupt and self._damaged is None:
             self._damaged = found
         elif found in self.index.key_frames:
@@ -181,6 +179,12 @@ class VideoDecoder:
         self.position = found + 1
         return found, frame
 
+    def _number_of(self, frame: DecodedFrame) -> int:
+        """Which frame this is; -1 if it is none of those shown."""
+        if not self._frame_of:
+            return self.position
+        return -1 if frame.pts is None else self._frame_of.get(frame.pts, -1)
+
     def _damage(self, frame: int) -> InputError:
         return InputError(
             f"{self.index.path} is damaged at frame {frame} of {self.index.n_frames}; copy or convert it again."
@@ -188,7 +192,6 @@ class VideoDecoder:
 
     def _seek(self, start: int) -> None:
         """Make frame `start`, a key frame, the next one."""
-        self._decoded.close()
         self._damaged = None
         if start == 0 or not self.index.timestamps:
             # Reopening is the one rewind that every container and codec agrees about.
