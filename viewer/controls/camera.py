@@ -1,0 +1,86 @@
+"""The camera: field of view, back to the start, a link that restores the view, a screenshot."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+import numpy as np
+from viser import Icon
+
+from kinosplat.viewer.adaptive import limited_size
+from kinosplat.viewer.controls.build import QUIET, PlainPanel
+from kinosplat.viewer.draw import draw
+from kinosplat.viewer.encode import encode_png, to_pixels
+
+if TYPE_CHECKING:
+    from kinosplat.viewer.session import Session
+
+HELP = "Drag to turn, right-drag to shift, wheel to zoom; **W A S D** and **Q E** to fly, arrow keys to look around."
+SIZES = {"Page": 1.0, "2× page": 2.0, "4× page": 4.0}
+LONGEST = 8192
+"""Pixels of a screenshot's longer side at most."""
+
+
+class CameraPanel(PlainPanel):
+    """Moves the page's camera and takes its picture."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        gui = session.client.gui
+        with gui.add_folder("Camera"):
+            fov = round(math.degrees(session.client.camera.fov), 1)
+            self.fov = gui.add_slider(
+                "Field of view", 10.0, 120.0, 0.1, min(max(fov, 10.0), 120.0), hint="Degrees from top to bottom."
+            )
+            self.reset = gui.add_button("Back to the start", icon=Icon.HOME, color=QUIET)
+            self.link_button = gui.add_button("Copy a link to this view", icon=Icon.LINK, color=QUIET)
+            self.size = gui.add_dropdown("Size", list(SIZES), initial_value="Page")
+            self.shot = gui.add_button("Screenshot", icon=Icon.CAMERA, color=QUIET)
+            gui.add_markdown(HELP)
+        self.fov.on_update(lambda event: self._set_fov() if event.client_id is not None else None)
+        self.reset.on_click(lambda _: session.look_from(session.cameras[0].at(None)))
+        self.link_button.on_click(lambda _: self._copy_link())
+        self.shot.on_click(lambda _: self._screenshot())
+
+    def _set_fov(self) -> None:
+        self.session.client.camera.fov = math.radians(self.fov.value)
+        self.session.wish()
+
+    def _copy_link(self) -> None:
+        session = self.session
+        held = session.client.camera
+
+        def words(vector: np.ndarray) -> str:
+            return ",".join(f"{value:.5g}" for value in vector)
+
+        query = {
+            "initialCameraPosition": words(held.position),
+            "initialCameraLookAt": words(held.look_at),
+            "initialCameraUp": words(held.up_direction),
+            "initialCameraFov": f"{held.fov:.5g}",
+        }
+        for panel in session.panels:
+            query |= panel.link()
+        link = f"{session.wire.address()}?{urlencode(query, safe=',')}"
+        session.wire.copy(link)
+        gui = session.client.gui
+        with gui.add_modal("Link to this view") as modal:
+            gui.add_markdown(
+                "Copied, if the browser allows it. Whoever opens it sees this view; a token is not part of it."
+            )
+            gui.add_text("Link", link, multiline=True)
+            gui.add_button("Close").on_click(lambda _: modal.close())
+
+    def _screenshot(self) -> None:
+        session = self.session
+        camera = session.camera()
+        factor = SIZES[self.size.value]
+        size = limited_size(round(camera.width * factor), round(camera.height * factor), LONGEST)
+        with session.renderer.alone() as subject:
+            pixels = to_pixels(draw(subject, camera.resized(*size), session.look).picture)
+        moment = "" if camera.time is None else f"_{camera.time:.3f}s"
+        name = f"kinosplat_{time.strftime('%H%M%S')}{moment}.png"
+        session.client.send_file_download(name, encode_png(pixels), save_immediately=True)

@@ -1,0 +1,81 @@
+"""What a pixel shows: colour, depth, alpha, normals, speed, overlap, points, ellipsoids, or a method's own picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+from kinosplat.viewer.controls.build import PlainPanel, show_value
+from kinosplat.viewer.look import HAS_RANGE, OUTPUT_NAMES, ColorMap, Output
+
+if TYPE_CHECKING:
+    from kinosplat.viewer.session import Session
+
+NEEDS_GAUSSIANS: tuple[Output, ...] = ("speed", "overlap", "points", "ellipsoids")
+UNITS: dict[Output, str] = {
+    "depth": "scene units",
+    "speed": "scene units a second",
+    "overlap": "Gaussians a ray crosses",
+}
+
+
+class OutputPanel(PlainPanel):
+    """Sets output, colour map and range of the look."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        gui, subject = session.client.gui, session.subject
+        with subject.turn():
+            gaussians = subject.gaussians()
+            self.painters = tuple(subject.painters)
+        self.by_name: dict[str, Output] = {}
+        for output, name in OUTPUT_NAMES.items():
+            unusable = gaussians is None and output in NEEDS_GAUSSIANS
+            if not unusable and not (output == "speed" and session.playback is None):
+                self.by_name[name] = output
+        with gui.add_folder("Output"):
+            self.output = gui.add_dropdown("Show", [*self.by_name, *self.painters], initial_value=OUTPUT_NAMES["color"])
+            self.color_map = gui.add_dropdown("Colours", get_args(ColorMap), initial_value="turbo", visible=False)
+            self.fit = gui.add_checkbox("Fit range", True, visible=False, hint="Fit the colours to each picture.")
+            self.range = gui.add_vector2(
+                "Range", (0.0, 1.0), step=0.01, visible=False, hint="Values at the two ends of the colours."
+            )
+            self.legend = gui.add_markdown("", visible=False)
+        self.output.on_update(lambda _: self._change())
+        self.color_map.on_update(lambda _: session.change_look(color_map=self.color_map.value))
+        self.fit.on_update(lambda _: self._change())
+        # `tick` writes the fitted range there too, which is no wish of the visitor's.
+        self.range.on_update(lambda event: self._change() if event.client_id is not None else None)
+
+    def _change(self) -> None:
+        name = self.output.value
+        output = self.by_name.get(name, "color")
+        has_range = name in self.by_name and output in HAS_RANGE
+        self.color_map.visible = self.fit.visible = self.legend.visible = has_range
+        self.range.visible = has_range and not self.fit.value
+        low, high = self.range.value
+        value_range = (float(low), float(high)) if has_range and not self.fit.value else None
+        painter = name if name in self.painters else None
+        self.session.change_look(output=output, painter=painter, value_range=value_range)
+
+    def tick(self, now: float) -> None:
+        """Say what the colours stand for."""
+        drawn, look = self.session.stream.last_drawn, self.session.look
+        if not self.legend.visible or drawn is None or drawn.value_range is None:
+            return
+        low, high = drawn.value_range
+        text = f"{low:.3g} to {high:.3g} {UNITS[look.output]}"
+        if self.legend.content != text:
+            self.legend.content = text
+            if self.fit.value:
+                show_value(self.range, (round(low, 3), round(high, 3)))
+
+    def restore(self, query: dict[str, str]) -> None:
+        """The output of a shared link."""
+        for name, output in self.by_name.items():
+            if output == query.get("output"):
+                show_value(self.output, name)
+                self._change()
+
+    def link(self) -> dict[str, str]:
+        """The output."""
+        return {"output": self.session.look.output}

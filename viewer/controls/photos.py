@@ -1,0 +1,150 @@
+"""The photos, where they were taken: frusta in the scene; a click shows the photo, the difference to the render, PSNR.
+
+Every physical camera has one frustum; of a clip it stands for the photo nearest in time. Photos are loaded when they
+are asked for, by the scene's own readers; the page can only name them by their place in the scene's list.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from viser import Icon
+
+from kinosplat.render.losses import psnr
+from kinosplat.scenes.scene import View
+from kinosplat.viewer.adaptive import limited_size
+from kinosplat.viewer.controls.build import QUIET, PlainPanel, show_value
+from kinosplat.viewer.draw import draw
+from kinosplat.viewer.lens import pose_of, vertical_fov
+from kinosplat.viewer.look import Look
+
+if TYPE_CHECKING:
+    from viser import CameraFrustumHandle
+
+    from kinosplat.viewer.session import Session
+
+TRAIN_COLOR, TEST_COLOR, CHOSEN_COLOR = (120, 160, 220), (240, 170, 70), (255, 255, 255)
+LONGEST = 640
+"""Pixels of a photo's longer side in the panel at most."""
+GAIN = 4.0
+"""Differences are shown this many times brighter."""
+
+
+class PhotosPanel(PlainPanel):
+    """Frusta of all cameras, and one photo."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        views = session.subject.views
+        self.of_camera: dict[int, list[int]] = {}
+        for i, view in enumerate(views):
+            self.of_camera.setdefault(view.camera_index, []).append(i)
+        self.names = {_name(views[places[0]]): index for index, places in self.of_camera.items()}
+        self.chosen: int | None = None
+        gui = session.client.gui
+        with gui.add_folder("Photos"):
+            self.shown = gui.add_checkbox("Show cameras", False, hint="Blue were learned from, orange were held out.")
+            self.camera = gui.add_dropdown("Camera", list(self.names), initial_value=next(iter(self.names)))
+            self.compare = gui.add_button("Compare with the photo", icon=Icon.PHOTO, color=QUIET)
+            self.jump = gui.add_button("Look from there", icon=Icon.EYE, color=QUIET)
+            self.facts = gui.add_markdown("", visible=False)
+            empty = np.zeros((2, 2, 3), np.uint8)
+            self.photo = gui.add_image(empty, label="Photo", format="jpeg", visible=False)
+            self.rendered = gui.add_image(empty, label="Rendered", format="jpeg", visible=False)
+            self.difference = gui.add_image(empty, label=f"Difference, {GAIN:.0f}×", format="jpeg", visible=False)
+        self.frusta = {index: self._frustum(index) for index in self.of_camera}
+        self.shown.on_update(lambda _: self._show(self.shown.value))
+        self.compare.on_click(lambda _: self._compare(self.names[self.camera.value]))
+        self.jump.on_click(lambda _: session.look_from(self._view(self.names[self.camera.value]).camera))
+
+    def _frustum(self, index: int) -> CameraFrustumHandle:
+        view = self.session.subject.views[self.of_camera[index][0]]
+        wxyz, position = pose_of(view.camera)
+        handle = self.session.client.scene.add_camera_frustum(
+            f"/photos/{index}",
+            fov=vertical_fov(view.camera),
+            aspect=view.camera.width / view.camera.height,
+            scale=0.12 * self._spacing(),
+            thickness=1.5,
+            thickness_units="screen",
+            color=self._color(index),
+            wxyz=np.array(wxyz),
+            position=np.array(position),
+            visible=False,
+            cast_shadow=False,
+        )
+        handle.on_click(lambda _: self._click(index))
+        return handle
+
+    def _spacing(self) -> float:
+        """How far the cameras are from their middle, world units."""
+        places = torch.stack([camera.position.detach().cpu() for camera in self.session.cameras])
+        return max(float((places - places.mean(dim=0)).norm(dim=1).median()), 0.1)
+
+    def _color(self, index: int) -> tuple[int, int, int]:
+        return TRAIN_COLOR if self.of_camera[index][0] < self.session.subject.n_train else TEST_COLOR
+
+    def _show(self, shown: bool) -> None:
+        for handle in self.frusta.values():
+            handle.visible = shown
+        self.session.set_objects("photos", shown)
+
+    def _click(self, index: int) -> None:
+        for name, other in self.names.items():
+            if other == index:
+                show_value(self.camera, name)
+        self._compare(index)
+
+    def _view(self, index: int) -> View:
+        """The photo of a camera that is nearest in time to what is shown."""
+        views = [self.session.subject.views[i] for i in self.of_camera[index]]
+        moment = self.session.moment(time.monotonic())
+        if moment is None:
+            return views[0]
+        return min(views, key=lambda view: math.inf if view.camera.time is None else abs(view.camera.time - moment))
+
+    def _compare(self, index: int) -> None:
+        with self.session.telling():
+            view = self._view(index)
+            if self.chosen is not None:
+                self.frusta[self.chosen].color = self._color(self.chosen)
+            self.chosen = index
+            self.frusta[index].color = CHOSEN_COLOR
+            photo = torch.from_numpy(view.image.load()[..., :3].copy()).float() / 255
+            # The subject's own colours and background: what a report's PSNR is taken of.
+            with self.session.renderer.alone() as subject:
+                rendered = draw(subject, view.camera, Look()).picture.clamp(0, 1).cpu()
+            decibels = float(psnr(rendered[None], photo[None]))
+            held_out = self.of_camera[index][0] >= self.session.subject.n_train
+            moment = "" if view.camera.time is None else f", {view.camera.time:.2f} s"
+            self.facts.content = (
+                f"**PSNR {decibels:.2f} dB** of the whole picture, {view.camera.width}×{view.camera.height}{moment}; "
+                f"{'held out' if held_out else 'learned from'}."
+            )
+            pictures = {
+                self.photo: photo,
+                self.rendered: rendered,
+                self.difference: (GAIN * (photo - rendered).abs()).clamp(0, 1),
+            }
+            for handle, picture in pictures.items():
+                handle.image = _small(picture)
+                handle.visible = True
+            self.facts.visible = True
+
+
+def _name(view: View) -> str:
+    """What a camera is called: the photo's name, of a clip without the frame."""
+    return view.name.split("/")[0] if view.camera.time is not None else view.name
+
+
+def _small(picture: torch.Tensor) -> np.ndarray:
+    """(H, W, 3) floats to uint8, at most LONGEST pixels long."""
+    width, height = limited_size(picture.shape[1], picture.shape[0], LONGEST)
+    planes = picture.permute(2, 0, 1)[None]
+    if (height, width) != tuple(picture.shape[:2]):
+        planes = torch.nn.functional.interpolate(planes, (height, width), mode="bilinear", antialias=True)
+    return (planes[0].permute(1, 2, 0) * 255).round().clamp(0, 255).byte().numpy()

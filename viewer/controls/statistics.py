@@ -1,0 +1,119 @@
+"""Numbers while one looks: frames a second of two kinds, milliseconds of each stage, Gaussians, a plot of frames."""
+
+from __future__ import annotations
+
+import html
+import time
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+from viser import uplot
+
+from kinosplat.render.timing import device_words
+from kinosplat.viewer.controls.build import PlainPanel
+from kinosplat.viewer.draw import count_alive
+from kinosplat.viewer.stages import STAGE_WORDS, Stage
+
+if TYPE_CHECKING:
+    from kinosplat.viewer.session import Session
+
+EVERY = 0.5
+"""Seconds between two updates."""
+ALIVE_EVERY = 2.0
+"""Seconds between two counts of the Gaussians alive, which waits for the device."""
+N_PLOTTED = 100
+STYLE = (
+    "<style>.ks{width:100%;border-collapse:collapse;font-size:12px;line-height:1.5;font-variant-numeric:tabular-nums}"
+    ".ks td{padding:1px 4px;vertical-align:top}.ks td:nth-child(2){text-align:right;white-space:nowrap;font-weight:600}"
+    ".ks .w{font-size:10.5px;opacity:.6;line-height:1.25;padding-bottom:3px}.ks .big td{font-size:15px;font-weight:600}"
+    ".ksbox{padding:2px 10px 6px}</style>"
+)
+
+
+class StatisticsPanel(PlainPanel):
+    """Shows the session's `FrameMeter`."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._updated = self._counted = 0.0
+        self._alive: int | None = None
+        self._counted_for: tuple[int, float | None] | None = None
+        self._n_shown = -1
+        self._device = device_words(session.subject.device)
+        gui = session.client.gui
+        with gui.add_folder("Frames"):
+            self.table = gui.add_html(self._html())
+            zeros = np.zeros(2)
+            self.plot = gui.add_uplot(
+                (np.arange(2.0), zeros, zeros),
+                (
+                    uplot.Series(label="frame"),
+                    uplot.Series(label="render ms", stroke="#408cff", width=2),
+                    uplot.Series(label="input to page ms", stroke="#ffb347", width=1),
+                ),
+                scales={"x": uplot.Scale(time=False)},
+                axes=(
+                    uplot.Axis(stroke="#9aa", grid={"stroke": "#8883"}),
+                    uplot.Axis(stroke="#9aa", grid={"stroke": "#8883"}, size=40),
+                ),
+                height=150,
+            )
+
+    def tick(self, now: float) -> None:
+        """Write the numbers down again if there are new ones."""
+        if now - self._updated < EVERY:
+            return
+        self._updated = now
+        self._count(now)
+        content = self._html()
+        if content != self.table.content:
+            self.table.content = content
+        meter = self.session.stream.meter
+        if meter.n_confirmed != self._n_shown and meter.n_confirmed > 1:
+            self._n_shown = meter.n_confirmed
+            numbers, render, latency = meter.history(N_PLOTTED)
+            self.plot.data = (numbers, render, latency)
+
+    def _count(self, now: float) -> None:
+        """Count the living again where the model or the moment is another one."""
+        session = self.session
+        state = (session.subject.version, session.moment(now))
+        if now - self._counted < ALIVE_EVERY or state == self._counted_for:
+            return
+        self._counted, self._counted_for = now, state
+        with session.renderer.alone() as subject:
+            gaussians = subject.gaussians()
+            self._alive = None if gaussians is None else count_alive(gaussians, state[1])
+
+    def _html(self) -> str:
+        meter, subject = self.session.stream.meter, self.session.subject
+        now, last = time.monotonic(), meter.last()
+        rows = [
+            _row("Render FPS", f"{meter.render_fps():.0f}", css="big"),
+            _note("as fast as pictures of this size could be rendered, one after another"),
+            _row("Delivered FPS", f"{meter.delivered_fps(now):.0f}", css="big"),
+            _note("pictures this page confirmed in the last 2 s; 0 while nothing changes"),
+        ]
+        for stage in get_args(Stage):
+            rows += [_row(stage.capitalize(), f"{meter.median_ms(stage):.1f} ms"), _note(STAGE_WORDS[stage])]
+        rows += [
+            _row("Input to page", f"{meter.median_ms('latency'):.0f} ms"),
+            _note("from the input's arrival here to the page's confirmation; not the way of the input, nor the screen"),
+        ]
+        if last is not None:
+            rows += [
+                _row("Picture", f"{last.width}×{last.height}, {last.n_bytes / 1024:.0f} KiB"),
+                _row("Gaussians visible", f"{last.n_visible:,}"),
+            ]
+        if self._alive is not None:
+            rows.append(_row("Gaussians alive now", f"{self._alive:,}"))
+        rows += [_row("Gaussians in all", f"{subject.n_primitives:,}"), _row("Device", html.escape(self._device))]
+        return f'{STYLE}<div class="ksbox"><table class="ks">{"".join(rows)}</table></div>'
+
+
+def _row(name: str, value: str, css: str = "") -> str:
+    return f'<tr class="{css}"><td>{name}</td><td>{value}</td></tr>'
+
+
+def _note(words: str) -> str:
+    return f'<tr><td class="w" colspan="2">{words}</td></tr>'
