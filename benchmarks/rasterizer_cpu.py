@@ -141,7 +141,7 @@ class RateMeter:
 
 def floors(rates: Rates, n: int, n_rows: int, n_hits: int, n_contributions: int, n_pixels: int) -> dict[str, float]:
     """Milliseconds no implementation of each pass can beat: its arithmetic or its traffic."""
-    row, parameters = 4 * 12, 4 * FLOATS_A_GAUSSIAN * n
+    row, parameters = 4 * 11, 4 * FLOATS_A_GAUSSIAN * n
     return {
         "project_forward": (parameters + row * n_rows) / rates.bytes,
         "bin": (row * n_rows + 2 * 8 * n_hits) / rates.bytes,

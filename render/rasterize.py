@@ -161,7 +161,7 @@ def rasterize(
     Raises InputError (a ValueError) for arguments that do not fit together, BackendError for a missing backend.
     """
     settings = RasterSettings() if settings is None else settings
-    _check(gaussians, cameras, background, features, statistics)
+    _check(gaussians, cameras, background, features, settings, statistics)
     if statistics is not None:
         statistics.visible.zero_()
     match settings.rasterizer:
@@ -197,6 +197,7 @@ def _check(
     cameras: Sequence[Camera],
     background: Tensor | None,
     features: Tensor | None,
+    settings: RasterSettings,
     statistics: GaussianStatistics | None,
 ) -> None:
     n = len(gaussians)
@@ -210,6 +211,8 @@ def _check(
         raise InputError(f"background must have shape (3,) or ({len(cameras)}, 3), got {tuple(background.shape)}.")
     if features is not None and (features.ndim != 2 or features.shape[0] != n):
         raise InputError(f"features must have shape ({n}, F), got {tuple(features.shape)}.")
+    if not 0 < settings.near < settings.far:
+        raise InputError(f"near must be above 0 and below far, got near {settings.near} and far {settings.far}.")
     if statistics is not None and len(statistics) != n:
         raise InputError(f"statistics must be those of {n} Gaussians, got {len(statistics)}.")
 

@@ -73,12 +73,17 @@ template <class T>
 void bin(const BinArrays<T>& arrays, int n_threads) {
     const int64_t n_tiles = int64_t(tiles_across(arrays.width)) * tiles_across(arrays.height);
     const int64_t n_rows = arrays.n_rows;
-    const uint64_t* sorted = sort_by_depth(arrays);
 
+    // Sorting is one task, and goes on beside the listing of tiles.
     constexpr int64_t kListChunk = 1024; // rows a task
-    parallel_for(chunks_of(n_rows, kListChunk), n_threads, [&](int64_t chunk, int) {
-        const int64_t end = std::min(n_rows, (chunk + 1) * kListChunk);
-        for (int64_t row = chunk * kListChunk; row < end; row += Lanes<T>::kCount)
+    const uint64_t* sorted = nullptr;
+    parallel_for(1 + chunks_of(n_rows, kListChunk), n_threads, [&](int64_t task, int) {
+        if (task == 0) {
+            sorted = sort_by_depth(arrays);
+            return;
+        }
+        const int64_t end = std::min(n_rows, task * kListChunk);
+        for (int64_t row = (task - 1) * kListChunk; row < end; row += Lanes<T>::kCount)
             list_rows(arrays, row, int(std::min<int64_t>(Lanes<T>::kCount, end - row)));
     });
 

@@ -48,6 +48,8 @@ class TileGradient {
                 const int at = Pixels::at(line, column);
                 const T transmittance = gradients_.transmittance[p];
                 n_seen_ = std::max(n_seen_, gradients_.last_hit[p]);
+                T& block_last = block_last_[at / kBlockPixels];
+                block_last = std::max(block_last, T(gradients_.last_hit[p]));
                 T through = first_channel_ == 0 && gradients_.alpha ? -gradients_.alpha[p] : T(0);
                 for (int c = 0; c < n_channels_; ++c) {
                     const Channel<T>& channel = gradients_.channels[first_channel_ + c];
@@ -66,6 +68,14 @@ class TileGradient {
             gradients_.tile_backgrounds[int64_t(tile_) * arrays_.n_channels + first_channel_ + c] = background[c];
     }
 
+    // Blocks with a pixel that got as far as this hit.
+    KS_HOST_DEVICE uint32_t blocks_behind(T number) const {
+        uint32_t blocks = 0;
+        for (int b = 0; b < kBlocks; b += L::kCount)
+            blocks |= bits(L::load(block_last_ + b) > L(number)) << b;
+        return blocks;
+    }
+
     // `number` of the hit in its tile, from 0.
     KS_HOST_DEVICE void blend_hit(int32_t hit, T number) {
         const T* record = arrays_.records + int64_t(arrays_.hit_rows[hit]) * stride_;
@@ -76,7 +86,8 @@ class TileGradient {
         for (int c = 0; c < kChannels; ++c)
             value[c] = L(record[kRecordHead + first_channel_ + c]);
 
-        pixels_.for_each_vector(record, [&](int at) {
+        const uint32_t blocks = pixels_.reached_blocks(record, conic) & blocks_behind(number);
+        Pixels::for_each_vector(blocks, [&](int, int at) {
             const L dx = pixels_.x.load(at) - mean_x, dy = pixels_.y.load(at) - mean_y;
             const L exponent = falloff_exponent(conic, dx, dy);
             const Mask near = (exponent >= min_exponent) & (last_.load(at) > hit_number);
@@ -126,6 +137,7 @@ class TileGradient {
     int32_t n_seen_ = 0; // hits up to and with the last that contributed to any pixel
     Pixels pixels_;
     TileNumbers<T> transmittance_, behind_, last_, g_[kChannels];
+    alignas(kVectorBytes) T block_last_[kBlocks] = {};
 };
 
 } // namespace

@@ -27,17 +27,17 @@ class Tile {
         for (int line = 0; line < pixels_.n_lines; ++line)
             for (int column = 0; column < pixels_.n_columns; ++column)
                 transmittance_.values[Pixels::at(line, column)] = T(1);
-        for (int at = 0; at < kBlocks * kBlockPixels; at += L::kCount) {
+        Pixels::for_each_vector((1u << kBlocks) - 1, [&](int block, int at) {
             alive_[at / L::kCount] = transmittance_.load(at) > L(T(0));
-            n_alive_ += any(alive_[at / L::kCount]);
-        }
+            alive_blocks_ |= uint32_t(any(alive_[at / L::kCount])) << block;
+        });
     }
 
     // kExtras: median depth and statistics, which most pictures do without.
     template <bool kExtras>
     void blend() {
         int32_t at = begin_;
-        for (; at < end_ && n_alive_ > 0; ++at) {
+        for (; at < end_ && alive_blocks_; ++at) {
             prefetch_record(arrays_, std::min(at + kPrefetchAhead, end_ - 1), stride_);
             blend_hit<kExtras>(at);
         }
@@ -80,7 +80,8 @@ class Tile {
             value[c] = L(record[kRecordHead + first_channel_ + c]);
         L weight_sum(T(0)), pixel_sum(T(0));
 
-        pixels_.for_each_vector(record, [&](int at) {
+        const uint32_t blocks = pixels_.reached_blocks(record, conic) & alive_blocks_;
+        Pixels::for_each_vector(blocks, [&](int block, int at) {
             Mask& alive = alive_[at / L::kCount];
             const L exponent = falloff_exponent(conic, pixels_.x.load(at) - mean_x, pixels_.y.load(at) - mean_y);
             const Mask near = (exponent >= min_exponent) & alive;
@@ -106,11 +107,18 @@ class Tile {
             const Mask finished = without(counts, blended);
             if (any(finished)) {
                 alive = without(alive, finished);
-                n_alive_ -= !any(alive);
+                alive_blocks_ &= ~(uint32_t(!block_alive(block)) << block);
             }
         });
         if constexpr (kExtras)
             write_statistics(hit, horizontal_sum(weight_sum), horizontal_sum(pixel_sum));
+    }
+
+    bool block_alive(int block) const {
+        bool alive = false;
+        for (int v = 0; v < Pixels::kVectors; ++v)
+            alive |= any(alive_[block * Pixels::kVectors + v]);
+        return alive;
     }
 
     void write_statistics(int32_t at, T weight, T n_pixels) const {
@@ -123,8 +131,8 @@ class Tile {
     const BlendArrays<T>& arrays_;
     const BlendOutputs<T>& out_;
     int first_channel_, n_channels_, stride_;
-    int32_t begin_, end_; // hits of the tile
-    int n_alive_ = 0;     // vectors with a pixel that is not finished
+    int32_t begin_, end_;       // hits of the tile
+    uint32_t alive_blocks_ = 0; // those with a pixel that is not finished
     Pixels pixels_;
     TileNumbers<T> transmittance_, last_, median_, channels_[kChannels];
     Mask alive_[kBlocks * Pixels::kVectors];

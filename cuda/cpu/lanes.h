@@ -11,9 +11,11 @@
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 #define KS_AVX512 1
-#include <immintrin.h>
 #else
 #define KS_AVX512 0
+#endif
+#if defined(__SSE2__)
+#include <immintrin.h>
 #endif
 
 namespace kinosplat {
@@ -59,15 +61,19 @@ struct LaneMask {
     friend KS_HOST_DEVICE LaneMask operator|(LaneMask a, LaneMask b) { return {a.v | b.v}; }
     // a and not b
     friend KS_HOST_DEVICE LaneMask without(LaneMask a, LaneMask b) { return {a.v & ~b.v}; }
-    friend KS_HOST_DEVICE bool any(LaneMask a) {
-        typedef int64_t Words __attribute__((vector_size(kVectorBytes)));
-        const Words words = Words(a.v);
-        int64_t all = 0;
-        for (int i = 0; i < int(kVectorBytes / sizeof(int64_t)); ++i)
-            all |= words[i];
-        return all != 0;
-    }
+    friend KS_HOST_DEVICE bool any(LaneMask a) { return bits(a) != 0; }
     friend KS_HOST_DEVICE uint32_t bits(LaneMask a) {
+#if defined(__AVX__)
+        if constexpr (sizeof(T) == 4)
+            return uint32_t(_mm256_movemask_ps(__m256(a.v)));
+        else
+            return uint32_t(_mm256_movemask_pd(__m256d(a.v)));
+#elif defined(__SSE2__)
+        if constexpr (sizeof(T) == 4)
+            return uint32_t(_mm_movemask_ps(__m128(a.v)));
+        else
+            return uint32_t(_mm_movemask_pd(__m128d(a.v)));
+#endif
         uint32_t result = 0;
         for (int i = 0; i < int(kVectorBytes / sizeof(T)); ++i)
             result |= uint32_t(a.v[i] & 1) << i;

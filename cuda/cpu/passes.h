@@ -26,11 +26,14 @@ enum RecordField : int {
     kConicXY,
     kConicYY,
     kOpacity,
-    kReachX, // half width and half height of the drawn ellipse, pixels
-    kReachY,
-    kMinExponent, // of the falloff: what lies below is under kMinAlpha
-    kRecordHead   // number of fields before the channels
+    kMinExponent,      // of the falloff at a pixel: what lies below is under kMinAlpha
+    kMinBlockExponent, // at the centre of a block: what lies below has no pixel that matters
+    kRecordHead        // number of fields before the channels
 };
+
+// Pixels along one side of the blocks that tiles are blended in: a block is one vector of 16 floats, and square,
+// because a small Gaussian touches fewer squares than rows of 16 pixels.
+constexpr int kBlockSize = 4;
 
 // Data beside the records that only the bin pass needs.
 enum EllipseField : int { kCovXX, kCovXY, kCovYY, kCutoff, kEllipseFields };

@@ -51,9 +51,8 @@ struct Chunk {
             s.opacity.store(fields[kOpacity]);
             p.depth.store(depth);
             const L cutoff = s.cutoff + L(T(kOverlapSlack));
-            sqrt(cutoff * p.covariance.xx).store(fields[kReachX]);
-            sqrt(cutoff * p.covariance.yy).store(fields[kReachY]);
             (L(T(-0.5)) * cutoff).store(fields[kMinExponent]);
+            min_block_exponent(p.conic, cutoff).store(fields[kMinBlockExponent]);
             p.covariance.xx.store(ellipse[kCovXX]);
             p.covariance.xy.store(ellipse[kCovXY]);
             p.covariance.yy.store(ellipse[kCovYY]);
@@ -79,6 +78,16 @@ struct Chunk {
                     n_rows += write_row(begin + n_rows, index[lane], lane, counts[lane], depth[lane], fields, ellipse);
         }
         return n_rows;
+    }
+
+    // By the triangle inequality in the norm of the conic: a pixel of a block is nearer than the block's centre by at
+    // most the norm of half its diagonal.
+    static Lanes<T> min_block_exponent(const Sym2<Lanes<T>>& conic, Lanes<T> cutoff) {
+        using L = Lanes<T>;
+        const L half = T(kBlockSize - 1) / T(2);
+        const L diagonal = half * sqrt(conic.xx + conic.yy + L(T(2)) * maximum(conic.xy, -conic.xy));
+        const L reach = sqrt(cutoff) + diagonal;
+        return L(T(-0.5)) * reach * reach;
     }
 
     // Those of the `drawn` lanes that touch a tile; lanes that are not drawn may hold NaN and are shrunk to nothing

@@ -13,7 +13,6 @@
 
 namespace kinosplat::cpu {
 
-constexpr int kBlockSize = 4;
 constexpr int kBlocksAcross = kTileSize / kBlockSize;
 constexpr int kBlocks = kBlocksAcross * kBlocksAcross;
 constexpr int kBlockPixels = kBlockSize * kBlockSize;
@@ -34,9 +33,10 @@ struct TilePixels {
     static constexpr int kVectors = kBlockPixels / L::kCount; // of one block
     static_assert(kVectors * L::kCount == kBlockPixels);
 
-    int left, top;          // of the tile, pixels
-    int n_columns, n_lines; // pixels inside the image
-    TileNumbers<T> x, y;    // pixel centres
+    int left, top;                                              // of the tile, pixels
+    int n_columns, n_lines;                                     // pixels inside the image
+    TileNumbers<T> x, y;                                        // pixel centres
+    alignas(kVectorBytes) T block_x[kBlocks], block_y[kBlocks]; // centres of blocks
 
     TilePixels(int tile, int width, int height) {
         const int n_tiles_across = tiles_across(width);
@@ -49,6 +49,10 @@ struct TilePixels {
                 x.values[at(line, column)] = T(left + column) + T(0.5);
                 y.values[at(line, column)] = T(top + line) + T(0.5);
             }
+        for (int block = 0; block < kBlocks; ++block) {
+            block_x[block] = T(left + block % kBlocksAcross * kBlockSize) + T(kBlockSize) / T(2);
+            block_y[block] = T(top + block / kBlocksAcross * kBlockSize) + T(kBlockSize) / T(2);
+        }
     }
 
     // Where a pixel of the tile stands in the order of blocks.
@@ -57,25 +61,28 @@ struct TilePixels {
         return block * kBlockPixels + line % kBlockSize * kBlockSize + column % kBlockSize;
     }
 
-    // Calls function(first pixel of a vector) for all vectors of the blocks that the box around the row's ellipse
-    // touches.
+    // Bit b is set where the Gaussian may reach a pixel of block b.
+    KS_HOST_DEVICE uint32_t reached_blocks(const T* record, const Sym2<L>& conic) const {
+        uint32_t reached = 0;
+        for (int b = 0; b < kBlocks; b += L::kCount) {
+            const L exponent = falloff_exponent(conic, L::load(block_x + b) - L(record[kMeanX]),
+                                                L::load(block_y + b) - L(record[kMeanY]));
+            reached |= bits(exponent >= L(record[kMinBlockExponent])) << b;
+        }
+        return reached;
+    }
+
+    // Calls function(block, first pixel) for every vector of the blocks whose bits are set.
     template <class Function>
-    KS_HOST_DEVICE void for_each_vector(const T* record, Function&& function) const {
-        const TileRange columns = blocks(record[kMeanX] - T(left), record[kReachX], n_columns);
-        const TileRange lines = blocks(record[kMeanY] - T(top), record[kReachY], n_lines);
-        for (int line = lines.begin; line < lines.end; ++line)
-            for (int column = columns.begin; column < columns.end; ++column)
-                for (int v = 0; v < kVectors; ++v)
-                    function((line * kBlocksAcross + column) * kBlockPixels + v * L::kCount);
+    static KS_HOST_DEVICE void for_each_vector(uint32_t blocks, Function&& function) {
+        for (; blocks; blocks &= blocks - 1) {
+            const int block = __builtin_ctz(blocks);
+            for (int v = 0; v < kVectors; ++v)
+                function(block, block * kBlockPixels + v * L::kCount);
+        }
     }
 
     int64_t pixel(int line, int column, int width) const { return int64_t(top + line) * width + left + column; }
-
-  private:
-    static KS_HOST_DEVICE TileRange blocks(T centre, T reach, int n_pixels) {
-        const TileRange pixels = to_range(pixel_span(Interval<T>{-reach, reach}, centre, T(n_pixels)));
-        return {pixels.begin / kBlockSize, pixels.begin < pixels.end ? (pixels.end - 1) / kBlockSize + 1 : 0};
-    }
 };
 
 // Asks for the record of a hit that will be blended soon; records lie scattered over more memory than the second cache

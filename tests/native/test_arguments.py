@@ -79,6 +79,12 @@ def changed(**tensors: Any) -> Gaussians:
         (
             GAUSSIANS,
             CAMERAS,
+            {"settings": RasterSettings(near=0.0)},
+            "near must be above 0 and below far, got near 0.0 and far 10000000000.0.",
+        ),
+        (
+            GAUSSIANS,
+            CAMERAS,
             {"statistics": GaussianStatistics.zeros(5)},
             "statistics must be those of 4 Gaussians, got 5.",
         ),
