@@ -14,8 +14,12 @@ def prune(scores: Scores, quantile: float) -> Tensor:
         raise ValueError(f"quantile must be in [0, 1), got {quantile:g}.")
     kept = torch.zeros_like(scores.blend_weight, dtype=torch.bool)
     for part in scores.normalised():
-        threshold = torch.kthvalue(part, max(1, min(len(part), int(quantile * len(part)) + 1))).values
-        kept |= part >= threshold
+        # Still Gaussians have no gradient in time: that score speaks of the others only.
+        spoken_of = part > 0
+        given = part[spoken_of]
+        if len(given):
+            threshold = torch.kthvalue(given, min(len(given), int(quantile * len(given)) + 1)).values
+            kept |= spoken_of & (part >= threshold)
     return kept & (scores.blend_weight > 0)
 
 
