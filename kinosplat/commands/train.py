@@ -16,12 +16,15 @@ from typing import Literal, get_args
 
 import tyro
 
+from kinosplat.commands.view import PageOptions, need_viser, with_token
 from kinosplat.display import DisplayKind, RichDisplay, make_display
 from kinosplat.errors import InputError
-from kinosplat.scenes import load_scene
+from kinosplat.scenes import Scene, load_scene
 from kinosplat.trainers.callbacks import Callbacks
 from kinosplat.trainers.config import FourDGS, MethodConfig, ThreeDGS, TrainConfig
-from kinosplat.trainers.run import Overrides, new_run_dir, resume, train
+from kinosplat.trainers.run import Overrides, new_run_dir, read_config, resume, train
+from kinosplat.trainers.training import scene_for
+from kinosplat.watching import Watching
 
 MethodName = Literal["3dgs", "4dgs"]
 METHODS: dict[str, type[MethodConfig]] = {"3dgs": ThreeDGS, "4dgs": FourDGS}
@@ -49,6 +52,10 @@ class TrainCommand:
     """The same as --display quiet."""
     json: bool = False
     """The same as --display json."""
+    viewer: bool = False
+    """Serve a page that shows the model while it learns, with pause and resume; it stays open at the end."""
+    page: PageOptions = field(default_factory=PageOptions)
+    """Where that page is."""
     config: TrainConfig = field(default_factory=TrainConfig)
     """The run."""
 
@@ -59,21 +66,30 @@ def run(arguments: Sequence[str], program: str) -> int:
     default = TrainCommand(method=name, config=TrainConfig(method=METHODS[name]()))
     command = tyro.cli(
         tyro.conf.OmitArgPrefixes[tyro.conf.AvoidSubcommands[TrainCommand]],
-        args=arguments,
+        args=with_token(arguments),
         prog=program,
         default=default,
     )
     display = make_display("json" if command.json else "quiet" if command.quiet else command.display)
+    watching: Watching | None = None
+    if command.viewer:
+        need_viser()
+        watching = _watching(command, display)
+    callbacks = watching or display
     try:
         if command.resume is not None:
-            _resume(command, default, arguments, display)
+            _resume(command, default, arguments, callbacks)
         else:
-            _train(command, display)
+            _train(command, callbacks)
+        if watching is not None:
+            watching.stay()
     except KeyboardInterrupt:
         _close(display)
         print("Interrupted; the run is saved. Go on with `--resume` and its folder.", file=sys.stderr)
         return EXIT_INTERRUPTED
     finally:
+        if watching is not None:
+            watching.close()
         _close(display)
     return 0
 
@@ -124,6 +140,19 @@ def _resume(command: TrainCommand, default: TrainCommand, arguments: Sequence[st
         cache_memory=config.cache_memory,
     )
     resume(command.resume, overrides, display)
+
+
+def _watching(command: TrainCommand, display: Callbacks) -> Watching:
+    """The page beside the run; the scene is read again for it, without pictures, when the first step is due."""
+    from kinosplat.viewer.server import ServerOptions
+
+    def scene() -> Scene:
+        config = command.config if command.resume is None else read_config(command.resume)
+        return scene_for(config, load_scene(config.scene, config.data))
+
+    page = command.page
+    options = ServerOptions(page.host, page.port, page.share_token)
+    return Watching(display, scene, options, say=lambda line: print(line, file=sys.stderr, flush=True))
 
 
 def _close(display: Callbacks) -> None:

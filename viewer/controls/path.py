@@ -1,8 +1,8 @@
 """A camera path: key frames with the moment of the clip, preview, JSON in and out, and a video of it.
 
-The JSON is what `kinosplat render --views FILE` takes (render/paths/file.py), in the frame of the user's input. The
-page never names a place on this machine's disk: files come and go through the browser, and what is stored beside the run is
-a plain name in its folder `paths`.
+The JSON is what `kinosplat render --views FILE` takes (render/paths/file.py), in the frame of the input. The page
+names no place on this machine's disk: files come and go through the browser, and what is stored beside the run is a
+plain name in its folder `paths`.
 """
 
 from __future__ import annotations
