@@ -20,7 +20,7 @@ class GaussianRows:
         """`learning_rates` has one for every tensor of `first`."""
         self.radius = radius
         self.groups = {
-            name: Group(name, tensor, learning_rates[name], rows="gaussians")
+            name: Group(name, tensor, learning_rates[name], rows="gaussians", hastens=True)
             for name, tensor in first.parameters().items()
         }
 

@@ -47,6 +47,8 @@ class Group:
     """Name of the row set."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of Adam's first and second moment a step."""
+    hastens: bool = False
+    """Whether the rate is multiplied by `Moment.haste`."""
     eps: float = 1e-15
     """Added to the root of the second moment; tiny, since gradients of Gaussians are."""
     exp_avg: Tensor = field(init=False)
@@ -151,7 +153,7 @@ class Optimizer:
                 gradient,
                 group.exp_avg,
                 group.exp_avg_sq,
-                lr=group.learning_rate(moment.progress) * rate_factor,
+                lr=group.learning_rate(moment.progress) * rate_factor * (moment.haste if group.hastens else 1.0),
                 betas=group.betas,
                 eps=group.eps,
                 step=moment.step + 1,

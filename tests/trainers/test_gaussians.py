@@ -16,7 +16,7 @@ from kinosplat.trainers.clock import Moment
 from kinosplat.trainers.config import ImageConfig, TrainConfig
 from kinosplat.trainers.evaluate import evaluate
 from kinosplat.trainers.gaussian_rows import GaussianRows
-from kinosplat.trainers.methods.config import FourDGS, GaussianConfig, GaussianRates, McmcConfig, ThreeDGS, TimeConfig
+from kinosplat.trainers.methods.config import FourDGS, GaussianConfig, ThreeDGS, TimeConfig
 from kinosplat.trainers.methods.gaussians import GaussianMethod
 from kinosplat.trainers.methods.initial import first_gaussians, first_moving_gaussians, spacing, thin
 from kinosplat.trainers.methods.presets import resolve
@@ -24,8 +24,6 @@ from kinosplat.trainers.optim import exponential_decay
 from kinosplat.trainers.run import load_run, train
 
 from .toys import Toy, blobs, ring, tiny_config
-
-FAST = GaussianRates(means_lr=5e-3, means_lr_end=5e-4)
 
 
 def points(n: int = 50, times: torch.Tensor | None = None) -> PointCloud:
@@ -46,7 +44,7 @@ def test_first_gaussians_are_round_as_large_as_their_neighbours_are_far_and_of_t
         torch.tensor([[0.0, 0, 0], [0.1, 0, 0], [0.3, 0, 0], [0.6, 0, 0]]),
         torch.tensor([[255, 0, 128]] * 4, dtype=torch.uint8),
     )
-    first = first_gaussians(line, GaussianConfig(sh_degree=2), radius=10.0, seed=0)
+    first = first_gaussians(line, GaussianConfig(sh_degree=2, first_opacity=0.1, first_scale=1.0), radius=10.0, seed=0)
     distances = [(0.1 + 0.3 + 0.6) / 3, (0.1 + 0.2 + 0.5) / 3, (0.3 + 0.2 + 0.3) / 3, (0.6 + 0.5 + 0.3) / 3]
     assert first.log_scales.exp()[:, 0].tolist() == pytest.approx(distances, rel=1e-5)
     assert torch.sigmoid(first.opacity_logits).tolist() == pytest.approx([0.1] * 4)
@@ -63,7 +61,7 @@ def test_neighbours_are_looked_for_at_the_same_time() -> None:
 
 def test_lone_and_coinciding_points_get_bounded_sizes() -> None:
     cloud = PointCloud(torch.zeros(4, 3), torch.zeros(4, 3, dtype=torch.uint8), torch.tensor([0.0, 0.0, 0.0, 1.0]))
-    sizes = first_gaussians(cloud, GaussianConfig(), radius=2.0, seed=0).log_scales.exp()[:, 0]
+    sizes = first_gaussians(cloud, GaussianConfig(first_scale=1.0), radius=2.0, seed=0).log_scales.exp()[:, 0]
     assert sizes.tolist() == pytest.approx([2e-4, 2e-4, 2e-4, 0.2], rel=1e-4)
 
 
@@ -171,11 +169,8 @@ def test_a_frame_that_does_not_exist_is_refused(moving_toy: Toy, tmp_path: Path)
 
 
 def test_a_moving_method_explains_a_moving_scene_better_than_a_still_one(moving_toy: Toy, tmp_path: Path) -> None:
-    # The blobs travel half the scene in the few steps of a test, so the rates are high.
-    moving_method = FourDGS(rates=FAST, mcmc=McmcConfig(mcmc_noise=0.0))
-    still_method = ThreeDGS(rates=FAST, mcmc=McmcConfig(mcmc_noise=0.0))
-    moving = train(tiny_config(moving_method, moving_toy, steps=240), moving_toy.scene(), tmp_path / "moving")
-    train(tiny_config(still_method, moving_toy, steps=240), moving_toy.scene(), tmp_path / "still")
+    moving = train(tiny_config(FourDGS(), moving_toy, steps=400), moving_toy.scene(), tmp_path / "moving")
+    train(tiny_config(ThreeDGS(), moving_toy, steps=400), moving_toy.scene(), tmp_path / "still")
     still = evaluate(
         load_run(tmp_path / "still", device="cpu").method,
         moving_toy.scene().test,
@@ -183,8 +178,8 @@ def test_a_moving_method_explains_a_moving_scene_better_than_a_still_one(moving_
         mask_use="ignore-outside",
     )
     assert moving.psnr is not None
-    # Measured 22.9 against 21.1 dB.
-    assert moving.psnr > still.psnr + 1.0
+    # Measured 28.3 against 25.4 dB; the still one has learned a quarter of the pictures very well.
+    assert moving.psnr > still.psnr + 2.0
 
 
 def test_harmonics_warm_up_degree_by_degree(still_toy: Toy) -> None:
@@ -203,7 +198,7 @@ def test_the_preset_fills_in_what_the_user_left_open() -> None:
     assert full.schedule.steps is not None
     assert quick.schedule.steps < full.schedule.steps
     capped = resolve(TrainConfig(method=ThreeDGS(gaussians=GaussianConfig(max_gaussians=90))))
-    assert (capped.method.gaussians.max_gaussians, capped.method.gaussians.n_first_points) == (90, 30)
+    assert (capped.method.gaussians.max_gaussians, capped.method.gaussians.n_first_points) == (90, 90)
     assert resolve(capped) == capped
 
 

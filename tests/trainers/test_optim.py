@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,6 +160,27 @@ def test_progress_follows_steps_alone_without_a_time_limit() -> None:
     assert [moment.step for moment in moments if moment.crosses(5)] == [1, 3, 5, 7, 9]
     assert clock.is_over(10)
     assert not clock.is_over(9)
+
+
+def test_short_runs_learn_faster_and_time_limits_count_the_steps_they_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Clock(30_000, None).moment(0).haste == 1.0
+    assert Clock(60_000, None).moment(0).haste == 1.0
+    assert Clock(7_500, None).moment(0).haste == pytest.approx(2.0)
+    assert Clock(10, None).moment(0).haste == 8.0
+    now = 0.0
+    monkeypatch.setattr("kinosplat.trainers.clock.time.monotonic", lambda: now)
+    clock = Clock(30_000, 1000.0)
+    hastes = []
+    for step in range(100):
+        hastes.append(clock.moment(step).haste)
+        now += 0.5
+    # Until the speed is known the number of steps is; then a thousand seconds hold 2000 of them.
+    assert hastes[:20] == [1.0] * 20
+    assert hastes[20:] == pytest.approx([math.sqrt(15.0)] * 80)
+    group = Group("a", torch.zeros(1, 1), exponential_decay(0.1, 0.1), rows="things", hastens=True)
+    group.parameter.grad = torch.ones(1, 1)
+    Optimizer([group]).step(Moment(0, 0.0, 0.1, haste=2.0), {})
+    assert group.parameter.item() == pytest.approx(-0.2)
 
 
 def test_progress_follows_the_clock_when_time_is_shorter(monkeypatch: pytest.MonkeyPatch) -> None:

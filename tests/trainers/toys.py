@@ -137,7 +137,7 @@ def at_time(truth: Gaussians, time: float | None) -> Gaussians:
 def tiny_config(method: ThreeDGS | FourDGS, toy: Toy, *, steps: int = 30, **changes: object) -> TrainConfig:
     """A config that trains a toy in a few seconds; `changes` are fields of TrainConfig."""
     config = TrainConfig(
-        method=replace(method, gaussians=replace(method.gaussians, max_gaussians=80, sh_degree=1)),
+        method=replace(method, gaussians=replace(method.gaussians, max_gaussians=80, sh_degree=1, near=0.05)),
         scene=str(toy.folder),
         schedule=ScheduleConfig(steps=steps),
         evaluation=EvaluationConfig(save_test_renders=False),

@@ -17,15 +17,18 @@ class GaussianConfig:
     max_gaussians: int | None = None
     """Never have more Gaussians than this; by default what the preset says."""
     n_first_points: int | None = None
-    """First Gaussians at most; by default a third of max_gaussians."""
+    """First Gaussians at most; by default max_gaussians."""
     sh_degree: int = 3
     """Degree of the spherical harmonics, 0 (colour from all sides the same) to 3."""
     sh_warm_up: float = 0.06
     """One more degree is used after each such fraction of the run."""
-    first_opacity: float = 0.1
+    first_opacity: float = 0.3
     """Opacity of the first Gaussians."""
-    first_scale: float = 1.0
+    first_scale: float = 0.7
     """Size of the first Gaussians, in mean distances to the three nearest neighbours."""
+    near: float | None = None
+    """Draw no Gaussian whose centre is nearer to a camera than this, in scene units (1 is about the cameras' distance from
+    what they look at); by default what the format of the scene says, else 0.05."""
     antialiased: bool = False
     """Compensate opacity for the dilation on the screen (Mip-Splatting)."""
     rasterizer: Literal["auto", "native", "reference", "gsplat"] = "auto"
@@ -34,21 +37,21 @@ class GaussianConfig:
 
 @dataclass(frozen=True)
 class GaussianRates:
-    """Learning rates of the Gaussians, for Adam."""
+    """Learning rates of the Gaussians, for Adam and runs of 30 000 steps; shorter runs have larger ones (clock.py)."""
 
     means_lr: float = 1.6e-4
     """Of the positions at the start, in scene radii."""
-    means_lr_end: float = 1.6e-6
+    means_lr_end: float = 1.6e-5
     """Of the positions at the end, in scene radii; decays exponentially."""
-    scales_lr: float = 5e-3
+    scales_lr: float = 3e-3
     """Of the log-scales."""
     quats_lr: float = 1e-3
     """Of the quaternions."""
-    opacities_lr: float = 5e-2
+    opacities_lr: float = 2e-2
     """Of the opacity logits."""
     sh_dc_lr: float = 2.5e-3
     """Of the colours."""
-    sh_rest_lr: float = 1.25e-4
+    sh_rest_lr: float = 2.5e-4
     """Of the view-dependent colours."""
     rates_end: float = 1.0
     """Factor that every rate but the positions' has reached at the end; decays exponentially."""
@@ -108,9 +111,9 @@ class TimeConfig:
     """Duration of first Gaussians that hold for the whole clip, as a fraction of it."""
     displacements_lr: float = 1.0
     """Learning rate of the displacements, in those of the positions."""
-    time_centres_lr: float = 1.6e-4
+    time_centres_lr: float = 4e-4
     """Learning rate of the time centres at the start, in clip lengths; decays with that of the positions."""
-    durations_lr: float = 5e-3
+    durations_lr: float = 3e-3
     """Learning rate of the log-durations."""
     still_above: float = 1.0
     """A Gaussian whose duration exceeds this many clip lengths becomes still and loses its time parameters."""

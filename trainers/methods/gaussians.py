@@ -214,4 +214,7 @@ class GaussianMethod:
         degree = options.sh_degree
         if moment is not None and options.sh_warm_up > 0.0:
             degree = min(degree, int(moment.progress / options.sh_warm_up))
-        return RasterSettings(rasterizer=options.rasterizer, sh_degree=degree, antialiased=options.antialiased)
+        assert options.near is not None
+        return RasterSettings(
+            rasterizer=options.rasterizer, sh_degree=degree, antialiased=options.antialiased, near=options.near
+        )
