@@ -53,6 +53,7 @@ def assemble_scene(capture: Capture, root: Path, options: LoadOptions) -> Scene:
         to_input=to_input,
         up=up_axis(capture),
         background=capture.background,
+        near=None if capture.near is None else capture.near / to_input.scale,
         masks_cut_out=capture.masks_cut_out,
         resolution_note=views.resolution_note(),
     )

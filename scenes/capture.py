@@ -86,6 +86,8 @@ class Capture:
     """First points that came with it."""
     fps: float | None = None
     """Frames a second of a clip."""
+    near: float | None = None
+    """Distance from a camera within which nothing is, in the input's units, when the format says so."""
     masks_cut_out: bool = False
     """Whether masks outline the object that the scene consists of; else they say which pixels to trust."""
     up: tuple[float, float, float] | None = None

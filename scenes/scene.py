@@ -58,7 +58,7 @@ class PointCloud:
     times: Tensor | None = None
     """(P,) float32 seconds at which each point was seen, or None when they hold for the whole clip."""
     durations: Tensor | None = None
-    """(P,) float32 seconds for which each point holds around its time, inf for the whole clip; None when nothing is known."""
+    """(P,) float32 seconds for which each point holds around its time, inf for the whole clip; None when unknown."""
 
     def __len__(self) -> int:
         return self.positions.shape[0]
@@ -114,6 +114,8 @@ class Scene:
     """World up axis when the format or the cameras tell it."""
     background: tuple[float, float, float] | None = None
     """Colour to composite pictures with alpha on, when the format fixes one."""
+    near: float | None = None
+    """Distance from a camera within which nothing is, in scene units, when the format says so."""
     masks_cut_out: bool = False
     """Whether masks outline the object that the scene consists of, as in IDR; else they say which pixels to trust."""
     resolution_note: str = "full resolution"

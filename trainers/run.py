@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from kinosplat.errors import InputError
+from kinosplat.render.timing import device_words
 from kinosplat.scenes import Scene, first_points, load_scene
 from kinosplat.trainers.callbacks import Callbacks, RunStart
 from kinosplat.trainers.checkpoint import LAST, checkpoint_path, load_checkpoint, write_atomically
@@ -27,9 +28,9 @@ from kinosplat.trainers.method import Method
 from kinosplat.trainers.methods.presets import resolve
 from kinosplat.trainers.methods.registry import n_first_points, restore_method
 from kinosplat.trainers.recorder import Recorder
-from kinosplat.trainers.report import Report, device_words, peak_memory_mib
+from kinosplat.trainers.report import Report, peak_memory_mib
 from kinosplat.trainers.serialize import from_json, to_json
-from kinosplat.trainers.training import Training, choose_device, restore, scene_for, settle_masks, start
+from kinosplat.trainers.training import Training, choose_device, restore, scene_for, settle, start
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def train(config: TrainConfig, scene: Scene, run_dir: Path, callbacks: Callbacks
     config = resolve(config)
     began = time.monotonic()
     seen = scene_for(config, scene)
-    config = settle_masks(config, seen)
+    config = settle(config, seen)
     training = _begin(config, seen, run_dir, began)
     write_config(run_dir, config)
     return _finish(training, callbacks or Callbacks())

@@ -132,12 +132,20 @@ def scene_for(config: TrainConfig, scene: Scene) -> Scene:
     return scene
 
 
-def settle_masks(config: TrainConfig, scene: Scene) -> TrainConfig:
-    """The config with `--mask-use auto` decided by what the masks of the scene are about."""
-    if config.image.mask_use != "auto":
-        return config
-    use: Literal["object-only", "ignore-outside"] = "object-only" if scene.masks_cut_out else "ignore-outside"
-    return dataclasses.replace(config, image=dataclasses.replace(config.image, mask_use=use))
+DEFAULT_NEAR = 0.05
+"""Scene units; nearer than this to a camera there are only floaters, which hide everything from cameras beside it."""
+
+
+def settle(config: TrainConfig, scene: Scene) -> TrainConfig:
+    """The config with the options decided that are left to the scene: what its masks mean, and the near plane."""
+    image, gaussians = config.image, config.method.gaussians
+    if image.mask_use == "auto":
+        use: Literal["object-only", "ignore-outside"] = "object-only" if scene.masks_cut_out else "ignore-outside"
+        image = dataclasses.replace(image, mask_use=use)
+    if gaussians.near is None:
+        gaussians = dataclasses.replace(gaussians, near=DEFAULT_NEAR if scene.near is None else scene.near)
+    method = dataclasses.replace(config.method, gaussians=gaussians)
+    return dataclasses.replace(config, image=image, method=method)
 
 
 def start(

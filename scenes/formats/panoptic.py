@@ -35,6 +35,8 @@ from kinosplat.scenes.formats.checks import (
 from kinosplat.scenes.options import LoadOptions
 
 FPS = 30.0
+NEAR = 1.0
+"""Metres; Dynamic 3D Gaussians draws nothing nearer to a camera, where no other camera of the dome looks."""
 
 
 def matches(root: Path) -> bool:
@@ -54,7 +56,7 @@ def read(root: Path, options: LoadOptions) -> Capture:
     if not shots:
         raise InputError(f"{root / 'train_meta.json'} has no cameras (cam_id is empty); check that it is complete.")
     shots.sort(key=lambda shot: (shot.camera_index, shot.frame))
-    return Capture(format="panoptic", shots=tuple(shots), points=_points(root), fps=FPS)
+    return Capture(format="panoptic", shots=tuple(shots), points=_points(root), fps=FPS, near=NEAR)
 
 
 def _shots(

@@ -27,8 +27,8 @@ class GaussianConfig:
     first_scale: float = 0.7
     """Size of the first Gaussians, in mean distances to the three nearest neighbours."""
     near: float | None = None
-    """Draw no Gaussian whose centre is nearer to a camera than this, in scene units (1 is about the cameras' distance from
-    what they look at); by default what the format of the scene says, else 0.05."""
+    """Draw no Gaussian whose centre is nearer to a camera than this, in scene units (1 is about the cameras' distance
+    from what they look at); by default what the format of the scene says, else 0.05."""
     antialiased: bool = False
     """Compensate opacity for the dilation on the screen (Mip-Splatting)."""
     rasterizer: Literal["auto", "native", "reference", "gsplat"] = "auto"
