@@ -34,7 +34,7 @@ TARGET_MARGIN = 0.97
 """Share of a target size that is aimed at, as the bytes of a file are estimated before it is written."""
 OVERHEAD_BYTES = 2500
 """Header, index, names of tensors and frames of streams, about."""
-FITTING_RUNS = 3
+FITTING_RUNS = 5
 """Attempts at most to fit a target size once the stages are through."""
 SCORING_VIEWS_AGAIN = 200
 """Views that scores are summed over after the first time, when only their order among what was kept matters."""
@@ -266,11 +266,11 @@ class _Run:
         gaussians, importance = gaussians.select(seen), scores.blend_weight[seen]
         chosen = self._chosen(gaussians, importance, settings.rounding_loss, target)
         n_bytes = self._write_tuned(gaussians, chosen, 2 * settings.tune_steps)
-        for _ in range(FITTING_RUNS):
+        for attempt in range(1, FITTING_RUNS + 1):
             if target is None or n_bytes <= target:
                 break
             # The bytes that the estimate missed are paid for with the least important Gaussians.
-            share = (TARGET_MARGIN * target - OVERHEAD_BYTES) / max(n_bytes - OVERHEAD_BYTES, 1)
+            share = (TARGET_MARGIN**attempt * target - OVERHEAD_BYTES) / max(n_bytes - OVERHEAD_BYTES, 1)
             n_kept = max(1, int(max(share, 0.1) * len(gaussians)))
             kept = prune_to(Scores(importance, importance, None), n_kept)
             gaussians, importance = gaussians.select(kept), importance[kept]

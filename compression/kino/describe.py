@@ -57,8 +57,6 @@ def _bytes_by_attribute(reader: KinoReader) -> dict[Attribute, int]:
             if attribute.moving and record.is_still:
                 continue
             before = cursor.n_left
-            cursor.skip(
-                attribute.n_integers * attribute.n_bytes, 8 * attribute.components if attribute.has_range else 0
-            )
+            cursor.skip(attribute.n_planes, 8 * attribute.components if attribute.has_range else 0)
             totals[attribute] += before - cursor.n_left
     return totals

@@ -193,7 +193,8 @@ def test_metadata_comes_back() -> None:
 
 def test_the_file_is_explained(tmp_path: Path) -> None:
     path = tmp_path / "scene.kino"
-    size = write_kino(path, random_gaussians(400), SMALL_CODINGS, metadata=CLIP)
+    codings = SMALL_CODINGS | {"sh_rest": QuantisedCoding(3)}
+    size = write_kino(path, random_gaussians(400), codings, metadata=CLIP)
     assert size == path.stat().st_size
     text = describe(path)
     assert f"{path}: .kino version 1, {size:,} bytes, gaussians" in text
