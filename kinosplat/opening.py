@@ -111,6 +111,11 @@ class MethodSubject:
         return self.method.n_primitives
 
     @property
+    def antialiased(self) -> bool:
+        """As it is trained."""
+        return isinstance(self.method, GaussianMethod) and self.method.config.gaussians.antialiased
+
+    @property
     def painters(self) -> Mapping[str, Painter]:
         """Pictures of the method's own, if it has any."""
         return getattr(self.method, "painters", {})

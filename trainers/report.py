@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import resource
 import sys
 from dataclasses import asdict, dataclass
@@ -70,13 +69,6 @@ class Report:
     def write(self, path: Path) -> None:
         """Write as JSON, atomically."""
         write_atomically(path, (json.dumps(asdict(self), indent=2) + "\n").encode())
-
-
-def device_words(device: torch.device) -> str:
-    """The device in words for a report, such as `cpu (x86_64, 2 threads)` or `cuda (NVIDIA H100)`."""
-    if device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
 def peak_memory_mib(device: torch.device) -> float:

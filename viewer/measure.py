@@ -27,7 +27,7 @@ def benchmark(
     """Time `n_frames` of an orbit through the whole clip; called while nobody else renders."""
     cameras = orbit_to_show(subject.cameras, n_frames, subject.times, width, height)
     gaussians, background = subject.gaussians(), subject.background
-    settings = RasterSettings()
+    settings = RasterSettings(antialiased=subject.antialiased)
 
     def render(camera: Camera) -> RenderOutput:
         if gaussians is None:

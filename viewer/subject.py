@@ -79,6 +79,10 @@ class Subject(Protocol):
         """Gaussians, or entries of a table."""
 
     @property
+    def antialiased(self) -> bool:
+        """Whether it was learned with the opacity compensation of Mip-Splatting."""
+
+    @property
     def painters(self) -> Mapping[str, Painter]:
         """Further pictures of the method's own by the name they have on the page."""
 
@@ -118,6 +122,8 @@ class GaussianSubject:
     """To the input's frame."""
     folder: Path | None = None
     """Where the page may store files."""
+    antialiased: bool = False
+    """With the opacity compensation of Mip-Splatting."""
     painters: Mapping[str, Painter] = field(default_factory=dict)
     """Further pictures."""
     version: int = 0
@@ -141,7 +147,7 @@ class GaussianSubject:
         """One picture with depth and normals."""
         from kinosplat.render.rasterize import RasterSettings, rasterize
 
-        settings = RasterSettings(depth=True, normal=True)
+        settings = RasterSettings(depth=True, normal=True, antialiased=self.antialiased)
         return rasterize(self.model, [camera], background=background, settings=settings)
 
     def turn(self) -> AbstractContextManager[None]:

@@ -117,7 +117,8 @@ class PhotosPanel(PlainPanel):
             photo = torch.from_numpy(view.image.load()[..., :3].copy()).float() / 255
             # The subject's own colours and background: what a report's PSNR is taken of.
             with self.session.renderer.alone() as subject:
-                rendered = draw(subject, view.camera, Look()).picture.clamp(0, 1).cpu()
+                plain = Look(antialiased=subject.antialiased)
+                rendered = draw(subject, view.camera, plain).picture.clamp(0, 1).cpu()
             decibels = float(psnr(rendered[None], photo[None]))
             held_out = self.of_camera[index][0] >= self.session.subject.n_train
             moment = "" if view.camera.time is None else f", {view.camera.time:.2f} s"
@@ -125,12 +126,12 @@ class PhotosPanel(PlainPanel):
                 f"**PSNR {decibels:.2f} dB** of the whole picture, {view.camera.width}×{view.camera.height}{moment}; "
                 f"{'held out' if held_out else 'learned from'}."
             )
-            pictures = {
-                self.photo: photo,
-                self.rendered: rendered,
-                self.difference: (GAIN * (photo - rendered).abs()).clamp(0, 1),
-            }
-            for handle, picture in pictures.items():
+            pictures = (
+                (self.photo, photo),
+                (self.rendered, rendered),
+                (self.difference, (GAIN * (photo - rendered).abs()).clamp(0, 1)),
+            )
+            for handle, picture in pictures:
                 handle.image = _small(picture)
                 handle.visible = True
             self.facts.visible = True

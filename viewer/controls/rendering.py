@@ -38,7 +38,9 @@ class RenderingPanel(PlainPanel):
                 scale = gui.add_slider("Size", 0.05, 2.0, 0.05, 1.0, hint="Factor of the size of every Gaussian.")
                 scale.on_update(lambda _: session.change_look(scale=scale.value))
                 smooth = gui.add_checkbox(
-                    "Anti-aliasing", False, hint="Mip-Splatting's opacity compensation: fainter where small on screen."
+                    "Anti-aliasing",
+                    session.look.antialiased,
+                    hint="Mip-Splatting's opacity compensation: fainter where small on screen.",
                 )
                 smooth.on_update(lambda _: session.change_look(antialiased=smooth.value))
             exposure = gui.add_slider("Exposure", -3.0, 3.0, 0.1, 0.0, hint="Stops brighter or darker.")

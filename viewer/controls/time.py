@@ -27,7 +27,12 @@ class TimePanel(PlainPanel):
         self._shown = clock.anchor
         with gui.add_folder("Time"):
             self.slider = gui.add_slider(
-                "Second", clock.first, clock.last, 0.001, clock.first, hint="Moment of the clip, in seconds."
+                "Second",
+                round(clock.first, 3),
+                round(clock.last, 3),
+                0.001,
+                round(clock.first, 3),
+                hint="Moment of the clip, in seconds.",
             )
             self.play = gui.add_button("Play", icon=Icon.PLAYER_PLAY)
             self.steps = gui.add_button_group("Step", [START, BACK, FORWARD])
