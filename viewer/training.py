@@ -24,7 +24,7 @@ class TrainingTurn:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._is_training = False
+        self._trainer: Literal["away", "stepping", "here"] = "away"
         self._paused = False
         self._n_waiting = 0
         self._n_let_in = 0
@@ -44,18 +44,18 @@ class TrainingTurn:
     def pass_by(self) -> None:
         """Called by the training thread before every step."""
         with self._changed:
-            self._is_training = False
+            self._trainer = "here"
             self._n_let_in = self._n_waiting
             if self._n_let_in or self._paused:
                 self._changed.notify_all()
             while self._n_let_in or self._in_use or self._paused:
                 self._changed.wait()
-            self._is_training = True
+            self._trainer = "stepping"
 
     def end(self) -> None:
         """Training is over, well or not: the model stays as it is."""
         with self._changed:
-            self._is_training = False
+            self._trainer = "away"
             self._paused = False
             self._changed.notify_all()
 
@@ -64,7 +64,7 @@ class TrainingTurn:
         """The model for the caller; waits for the step that is being made."""
         with self._changed:
             self._n_waiting += 1
-            while self._is_training or self._in_use:
+            while self._in_use or not self._is_open():
                 self._changed.wait()
             self._n_waiting -= 1
             self._n_let_in = max(0, self._n_let_in - 1)
@@ -75,6 +75,10 @@ class TrainingTurn:
             with self._changed:
                 self._in_use = False
                 self._changed.notify_all()
+
+    def _is_open(self) -> bool:
+        """Whether the training thread lets one more in: whoever waited when it came, and anybody while it is paused."""
+        return self._trainer == "away" or (self._trainer == "here" and (self._paused or self._n_let_in > 0))
 
 
 @dataclass
