@@ -75,6 +75,16 @@ def test_the_gradient_is_that_of_finite_differences(ssim_weight: float) -> None:
     )
 
 
+def test_a_second_backward_pass_finds_the_gradient_unharmed() -> None:
+    rendered, target = pictures(1, 20, 20, torch.float32)
+    leaf = rendered.requires_grad_()
+    loss = photometric_loss(leaf, target)
+    loss.backward(retain_graph=True)
+    once = leaf.grad.clone()
+    loss.backward()
+    assert torch.equal(leaf.grad, 2 * once)
+
+
 def test_what_the_mask_hides_has_no_influence() -> None:
     rendered, target = pictures(1, 40, 50, torch.float32)
     mask = torch.ones(1, 40, 50)
