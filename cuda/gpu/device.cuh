@@ -111,7 +111,7 @@ __device__ inline uint64_t chained_prefix(uint64_t* status, uint32_t block, uint
             uint64_t word[kLookBack];
 #pragma unroll
             for (int k = 0; k < kLookBack; ++k)
-                word[k] = nearest - k * kWarp >= 0 ? words[nearest - k * kWarp] : kStatusTotal;
+                word[k] = nearest - k * kWarp >= 0 ? uint64_t(words[nearest - k * kWarp]) : uint64_t(kStatusTotal);
 #pragma unroll
             for (int k = 0; k < kLookBack; ++k) {
                 if (found)
