@@ -2,11 +2,12 @@
 
     python benchmarks/rasterizer.py --peer gsplat --out outputs/rasterizer.json
 
-Prints a table and saves it: milliseconds forward (no gradients), forward + backward, and a whole training step (forward, loss,
-backward, optimiser), each the median of --repeats after warm-up; peak memory above what was there before; the difference of the
-pictures and of the gradients; and how far the forward pass is from its floor. gsplat is given activated opacities and scales and joined
-colours for the first two, which favours it; in the training step both start from what is optimised, gsplat with a convolution SSIM and
-torch's fused Adam. --stages adds the time of every kernel.
+Prints a table and saves it: milliseconds forward (no gradients), forward + backward, and a whole training step
+(forward, loss, backward, optimiser), each the median of --repeats after warm-up; peak memory above what was there
+before; the difference of the pictures and of the gradients; and how far the forward pass is from its floor. gsplat is
+given activated opacities and scales and joined colours for the first two, which favours it; in the training step both
+start from what is optimised, gsplat with a convolution SSIM and torch's fused Adam. --stages adds the time of every
+kernel.
 """
 
 from __future__ import annotations
@@ -24,17 +25,19 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor
 
-from scenes import front_camera, random_gaussians
 from kinosplat.render.adam import adam_step
 from kinosplat.render.camera import Camera
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.losses import photometric_loss
 from kinosplat.render.rasterize import rasterize
 from kinosplat.render.statistics import GaussianStatistics
+from scenes import front_camera, random_gaussians
 
 LEARNING_RATE = 1e-4
 OPERATIONS_A_CONTRIBUTION = 18
-"""Instructions one Gaussian costs at one pixel at least: exponent, power, transmittance, three colours, two comparisons."""
+"""Instructions one Gaussian costs at one pixel at least: exponent, power, transmittance, three colours, two
+comparisons.
+"""
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,11 @@ class Gsplat:
     @staticmethod
     def activate(g: Gaussians) -> tuple[Tensor, ...]:
         return (
-            g.means, g.quats, g.log_scales.exp(), g.opacity_logits.sigmoid(), torch.cat([g.sh_dc[:, None], g.sh_rest], 1)
+            g.means,
+            g.quats,
+            g.log_scales.exp(),
+            g.opacity_logits.sigmoid(),
+            torch.cat([g.sh_dc[:, None], g.sh_rest], 1),
         )
 
     def render(self, activated: Any) -> Tensor:
@@ -153,7 +160,9 @@ class Gsplat:
 
     def step(self) -> None:
         if self.optimizer is None:
-            self.optimizer = torch.optim.Adam(list(self.leaves.parameters().values()), lr=LEARNING_RATE, eps=1e-15, fused=True)
+            self.optimizer = torch.optim.Adam(
+                list(self.leaves.parameters().values()), lr=LEARNING_RATE, eps=1e-15, fused=True
+            )
             self.window = gaussian_window(self.target.device)
         picture = self.render(self.activate(self.leaves))
         assert self.window is not None
@@ -223,10 +232,11 @@ def bytes_a_second() -> float:
 
 
 def forward_floor(gaussians: Gaussians, camera: Camera, bandwidth: float) -> tuple[float, int, int]:
-    """Milliseconds the forward pass takes at least, hits, and contributions (pairs of a Gaussian and a pixel it reaches).
+    """Milliseconds the forward pass takes at least, hits, and contributions (pairs of a Gaussian and a pixel it
+    reaches).
 
-    Memory: every visible Gaussian's parameters read once, opacities of the rest, every hit's key and row written and read once, the
-    picture written once. Arithmetic: each contribution's instructions at 128 lanes an SM and clock.
+    Memory: every visible Gaussian's parameters read once, opacities of the rest, every hit's key and row written and
+    read once, the picture written once. Arithmetic: each contribution's instructions at 128 lanes an SM and clock.
     """
     statistics = GaussianStatistics.zeros(len(gaussians), gaussians.device)
     with torch.no_grad():
@@ -269,7 +279,9 @@ def kernel_times(call: Callable[[], Any], repeats: int = 5) -> dict[str, float]:
 
 def short_name(kernel: str) -> str:
     """A kernel's name without namespaces and parameters."""
-    return kernel.replace("(anonymous namespace)::", "").replace("void ", "").split("(")[0].split("<")[0].split("::")[-1]
+    return (
+        kernel.replace("(anonymous namespace)::", "").replace("void ", "").split("(")[0].split("<")[0].split("::")[-1]
+    )
 
 
 def measure(options: Options, n: int, bandwidth: float) -> list[dict[str, Any]]:
@@ -360,7 +372,12 @@ def main(options: Options) -> None:
         rows += moving
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        table = {"device": torch.cuda.get_device_name(), "bandwidth": bandwidth, "options": dataclasses.asdict(options), "rows": rows}
+        table = {
+            "device": torch.cuda.get_device_name(),
+            "bandwidth": bandwidth,
+            "options": dataclasses.asdict(options),
+            "rows": rows,
+        }
         options.out.write_text(json.dumps(table, indent=1, default=str) + "\n")
 
 

@@ -1,8 +1,8 @@
 """gsplat behind the interface of `rasterize`: a cross-check and a peer to measure against.
 
-Importing it raises ImportError where gsplat is not installed. gsplat has no median depth (asking for it raises InputError) and keeps
-neither blend weights nor pixel counts (those two statistics stay as they are). Its pixels end a step later or earlier where
-the transmittance is exactly 1e-4, and it lists a tile by the square around a Gaussian.
+Importing it raises ImportError where gsplat is not installed. gsplat has no median depth (asking for it raises
+InputError) and keeps neither blend weights nor pixel counts (those two statistics stay as they are). Its pixels end a
+step later or earlier where the transmittance is exactly 1e-4, and it lists a tile by the square around a Gaussian.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def rasterize_gsplat(
     background = gaussians.means.new_zeros(3) if background is None else background
     backgrounds = background.expand(len(cameras), 3)
     views = [
-        _render_view(gaussians, camera, backgrounds[i], features, sh_degree, antialiased, near, far, depth, normal, statistics)
+        _render_view(
+            gaussians, camera, backgrounds[i], features, sh_degree, antialiased, near, far, depth, normal, statistics
+        )
         for i, camera in enumerate(cameras)
     ]
 

@@ -1,8 +1,9 @@
 """The order of the CUDA backend's passes and who allocates what (cuda/gpu/frame.h has the contract of each pass).
 
-Torch allocates everything, on the current stream of the tensors' device. All cameras of a call go through the passes together. The
-only wait is for the numbers of visible rows and hits, after which exactly as much memory is taken as is needed. Arrays are handed
-over as addresses, checked here: a tensor of the wrong device, dtype, shape or layout raises ValueError naming it.
+Torch allocates everything, on the current stream of the tensors' device. All cameras of a call go through the passes
+together. The only wait is for the numbers of visible rows and hits, after which exactly as much memory is taken as is
+needed. Arrays are handed over as addresses, checked here: a tensor of the wrong device, dtype, shape or layout raises
+ValueError naming it.
 """
 
 from __future__ import annotations
@@ -107,8 +108,8 @@ def _run(function: Any, *arguments: Any) -> Any:
         if "no kernel image" in str(error) or "unsupported toolchain" in str(error):
             capability = ".".join(map(str, torch.cuda.get_device_capability()))
             raise BackendError(
-                f"This build of kinosplat has no code for this GPU (compute capability {capability}); reinstall it from "
-                "source on this machine."
+                f"This build of kinosplat has no code for this GPU (compute capability {capability}); reinstall it "
+                "from source on this machine."
             ) from error
         raise BackendError(f"The CUDA backend failed: {error}.") from error
 
@@ -154,7 +155,8 @@ def render_forward(
     )
     if counts.n_hits > native.MAX_HITS:
         raise InputError(
-            "the picture has more than 2^31 - 1 pairs of a Gaussian and a tile; render it smaller, or fewer cameras at once."
+            "the picture has more than 2^31 - 1 pairs of a Gaussian and a tile; render it smaller, or fewer cameras "
+            "at once."
         )
     depth_sum = normal = features = None
     if picture_channels is not None:

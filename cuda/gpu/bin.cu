@@ -1,6 +1,6 @@
-// Bin: which rows each tile has to blend, nearest first. The visible rows are sorted by depth once; then every row emits its
-// hits in that order, and a stable sort by tile number alone keeps it within each tile ("Splatshop", Schuetz et al. 2025:
-// about 24 bytes of traffic a hit instead of 144 when every hit carries its depth through the sort).
+// Bin: which rows each tile has to blend, nearest first. The visible rows are sorted by depth once; then every row
+// emits its hits in that order, and a stable sort by tile number alone keeps it within each tile ("Splatshop", Schuetz
+// et al. 2025: about 24 bytes of traffic a hit instead of 144 when every hit carries its depth through the sort).
 #include <algorithm>
 #include <cub/device/device_radix_sort.cuh>
 
@@ -24,8 +24,8 @@ int bit_length(uint64_t x) {
     return n;
 }
 
-// The bits in which the depths differ. A radix pass handles 8; where that saves one, up to two of the lowest are left out,
-// which is less than projection rounds.
+// The bits in which the depths differ. A radix pass handles 8; where that saves one, up to two of the lowest are left
+// out, which is less than projection rounds.
 BitRange depth_bits(const FrameCounts& counts) {
     const int end = bit_length(counts.max_depth_key ^ ~counts.max_inverse_depth_key);
     const int excess = end % 8;
@@ -34,8 +34,8 @@ BitRange depth_bits(const FrameCounts& counts) {
 
 bool short_tile_keys(const TileGrid& grid) { return grid.n_all() <= 0x10000; }
 
-// Where a block puts its hits: in shared memory first, from which they go out side by side, or, if there are too many of them,
-// straight to their place.
+// Where a block puts its hits: in shared memory first, from which they go out side by side, or, if there are too many
+// of them, straight to their place.
 template <class TileKey>
 struct HitWriter {
     TileKey* keys;
@@ -49,8 +49,8 @@ struct HitWriter {
 constexpr uint32_t kStagedHits = 2048;
 
 template <class TileKey>
-__device__ inline void write_small(const HitWriter<TileKey>& out, uint32_t at, TileSpan span, uint32_t row, uint32_t first_tile,
-                                   int columns) {
+__device__ inline void write_small(const HitWriter<TileKey>& out, uint32_t at, TileSpan span, uint32_t row,
+                                   uint32_t first_tile, int columns) {
     for (unsigned r = 0; r < span.n_rows(); ++r) {
         const uint32_t tile = first_tile + (span.first_row() + r) * columns + span.column(r);
         for (unsigned c = 0; c < span.n_columns(r); ++c)
@@ -119,8 +119,8 @@ __global__ __launch_bounds__(kThreads) void emit_hits_kernel(const uint32_t* __r
         const int lane = __ffs(large) - 1;
         const uint32_t large_row = __shfl_sync(kAllLanes, row, lane);
         write_large(out, __shfl_sync(kAllLanes, before, lane), __shfl_sync(kAllLanes, count, lane),
-                    rows.records + int64_t(kRowFloat4s) * large_row, large_row, __shfl_sync(kAllLanes, first_tile, lane),
-                    grid.columns, width, height);
+                    rows.records + int64_t(kRowFloat4s) * large_row, large_row,
+                    __shfl_sync(kAllLanes, first_tile, lane), grid.columns, width, height);
     }
     if (staged) {
         __syncthreads();
@@ -161,13 +161,15 @@ __global__ __launch_bounds__(kThreads) void tile_ranges_kernel(const TileKey* __
     }
 }
 
-// Sorts to and fro between two buffers and returns where the values ended up; with space == nullptr it only sets n_bytes.
+// Sorts to and fro between two buffers and returns where the values ended up; with space == nullptr it only sets
+// n_bytes.
 template <class Key>
 uint32_t* sort_pairs(void* space, size_t& n_bytes, Key* const (&keys)[2], uint32_t* const (&values)[2], uint32_t n,
                      BitRange bits, Key** sorted_keys, cudaStream_t stream) {
     cub::DoubleBuffer<Key> key_buffers(keys[0], keys[1]);
     cub::DoubleBuffer<uint32_t> value_buffers(values[0], values[1]);
-    check(cub::DeviceRadixSort::SortPairs(space, n_bytes, key_buffers, value_buffers, n, bits.begin, bits.end, stream), "sort");
+    check(cub::DeviceRadixSort::SortPairs(space, n_bytes, key_buffers, value_buffers, n, bits.begin, bits.end, stream),
+          "sort");
     if (sorted_keys)
         *sorted_keys = key_buffers.Current();
     return value_buffers.Current();
@@ -191,19 +193,20 @@ void bin_with_keys(const Frame& frame, const FrameCounts& counts, const ProjectS
     uint32_t* const hits[2] = {even ? lists.hits : scratch.other_hits, even ? scratch.other_hits : lists.hits};
     TileKey* const keys[2] = {static_cast<TileKey*>(scratch.tile_keys[0]), static_cast<TileKey*>(scratch.tile_keys[1])};
     emit_hits_kernel<TileKey><<<emit_blocks(counts), kThreads, 0, stream>>>(
-        rows_by_depth, counts.n_rows, project.spans, rows, frame.width, frame.height,
-        grid, scratch.status, scratch.ticket, keys[0], hits[0]);
+        rows_by_depth, counts.n_rows, project.spans, rows, frame.width, frame.height, grid, scratch.status,
+        scratch.ticket, keys[0], hits[0]);
     check_launch("emit hits");
 
     TileKey* sorted_keys;
     const uint32_t* sorted_hits =
         sort_pairs<TileKey>(scratch.sort_space, space_bytes, keys, hits, counts.n_hits, bits, &sorted_keys, stream);
     if (sorted_hits != lists.hits) // few hits are sorted in one pass
-        check(cudaMemcpyAsync(lists.hits, sorted_hits, counts.n_hits * sizeof(uint32_t), cudaMemcpyDeviceToDevice, stream),
+        check(cudaMemcpyAsync(lists.hits, sorted_hits, counts.n_hits * sizeof(uint32_t), cudaMemcpyDeviceToDevice,
+                              stream),
               "sort");
     constexpr uint32_t kKeysABlock = kThreads * 16 / sizeof(TileKey);
-    tile_ranges_kernel<TileKey><<<divide_up(counts.n_hits, kKeysABlock), kThreads, 0, stream>>>(sorted_keys, counts.n_hits,
-                                                                                              lists.ranges);
+    tile_ranges_kernel<TileKey>
+        <<<divide_up(counts.n_hits, kKeysABlock), kThreads, 0, stream>>>(sorted_keys, counts.n_hits, lists.ranges);
     check_launch("tile ranges");
 }
 
@@ -211,17 +214,21 @@ void bin_with_keys(const Frame& frame, const FrameCounts& counts, const ProjectS
 
 int emit_blocks(const FrameCounts& counts) { return divide_up(counts.n_rows, uint32_t(kThreads)); }
 
-int tile_key_bytes(const Frame& frame) { return short_tile_keys(tile_grid(frame)) ? sizeof(uint16_t) : sizeof(uint32_t); }
+int tile_key_bytes(const Frame& frame) {
+    return short_tile_keys(tile_grid(frame)) ? sizeof(uint16_t) : sizeof(uint32_t);
+}
 
 size_t sort_space_bytes(const Frame& frame, const FrameCounts& counts) {
     size_t depth_bytes = 0, tile_bytes = 0;
-    sort_pairs<uint32_t>(nullptr, depth_bytes, {nullptr, nullptr}, {nullptr, nullptr}, counts.n_rows, depth_bits(counts),
-                         nullptr, nullptr);
+    sort_pairs<uint32_t>(nullptr, depth_bytes, {nullptr, nullptr}, {nullptr, nullptr}, counts.n_rows,
+                         depth_bits(counts), nullptr, nullptr);
     const BitRange bits = tile_bits(tile_grid(frame));
     if (tile_key_bytes(frame) == sizeof(uint16_t))
-        sort_pairs<uint16_t>(nullptr, tile_bytes, {nullptr, nullptr}, {nullptr, nullptr}, counts.n_hits, bits, nullptr, nullptr);
+        sort_pairs<uint16_t>(nullptr, tile_bytes, {nullptr, nullptr}, {nullptr, nullptr}, counts.n_hits, bits, nullptr,
+                             nullptr);
     else
-        sort_pairs<uint32_t>(nullptr, tile_bytes, {nullptr, nullptr}, {nullptr, nullptr}, counts.n_hits, bits, nullptr, nullptr);
+        sort_pairs<uint32_t>(nullptr, tile_bytes, {nullptr, nullptr}, {nullptr, nullptr}, counts.n_hits, bits, nullptr,
+                             nullptr);
     return std::max(depth_bytes, tile_bytes);
 }
 

@@ -1,5 +1,6 @@
-// The submodule kinosplat._native.gpu. A frame takes some forty arrays and a thousand frames a second have to pass here, so
-// arrays come as plain addresses in named arguments; render/native_cuda.py checks device, dtype, shape and contiguity before.
+// The submodule kinosplat._native.gpu. A frame takes some forty arrays and a thousand frames a second have to pass
+// here, so arrays come as plain addresses in named arguments; render/native_cuda.py checks device, dtype, shape and
+// contiguity before.
 #include "gpu/bindings.h"
 
 #include <algorithm>
@@ -95,8 +96,8 @@ class Readback {
     HostCounts* memory_ = nullptr;
 };
 
-// Waits for the numbers of rows and hits, then takes exactly the memory they need from `allocate`: bytes to address, called for
-// scratch first and then for what is kept.
+// Waits for the numbers of rows and hits, then takes exactly the memory they need from `allocate`: bytes to address,
+// called for scratch first and then for what is kept.
 FrameCounts run_forward(const Frame& frame, const Queue& queue, bool keep, Address project_memory, Address row_memory,
                         const Pictures& pictures, nb::callable allocate) {
     nb::gil_scoped_release release;
@@ -131,9 +132,9 @@ FrameCounts run_forward(const Frame& frame, const Queue& queue, bool keep, Addre
     return counts;
 }
 
-void run_backward(const Frame& frame, const FrameCounts& counts, const Queue& queue, Address row_memory, Address list_memory,
-                  const Pictures& pictures, const PictureGradients& picture_gradients, Address scratch,
-                  const GaussianArrays<float>& gradients, Address dL_dworld_to_camera, Address dL_dK) {
+void run_backward(const Frame& frame, const FrameCounts& counts, const Queue& queue, Address row_memory,
+                  Address list_memory, const Pictures& pictures, const PictureGradients& picture_gradients,
+                  Address scratch, const GaussianArrays<float>& gradients, Address dL_dworld_to_camera, Address dL_dK) {
     nb::gil_scoped_release release;
     const CurrentDevice current(queue.device);
     const cudaStream_t stream = queue.get();
@@ -153,9 +154,9 @@ template <class Number>
 GaussianArrays<Number> gaussian_arrays(Address means, Address quats, Address log_scales, Address opacity_logits,
                                        Address sh_dc, Address sh_rest, Address displacements, Address time_centres,
                                        Address log_durations, Address features) {
-    return {at<Number>(means),          at<Number>(quats),         at<Number>(log_scales), at<Number>(opacity_logits),
-            at<Number>(sh_dc),          at<Number>(sh_rest),       at<Number>(displacements),
-            at<Number>(time_centres),   at<Number>(log_durations), at<Number>(features)};
+    return {at<Number>(means),         at<Number>(quats),   at<Number>(log_scales),    at<Number>(opacity_logits),
+            at<Number>(sh_dc),         at<Number>(sh_rest), at<Number>(displacements), at<Number>(time_centres),
+            at<Number>(log_durations), at<Number>(features)};
 }
 
 void bind_frame(nb::module_& module) {
@@ -171,12 +172,12 @@ void bind_frame(nb::module_& module) {
         nb::class_<GaussianArrays<Number>>(module, name, doc)
             .def(
                 "__init__",
-                [](GaussianArrays<Number>* self, Address means, Address quats, Address log_scales, Address opacity_logits,
-                   Address sh_dc, Address sh_rest, Address displacements, Address time_centres, Address log_durations,
-                   Address features) {
-                    new (self) GaussianArrays<Number>(
-                        gaussian_arrays<Number>(means, quats, log_scales, opacity_logits, sh_dc, sh_rest, displacements,
-                                                time_centres, log_durations, features));
+                [](GaussianArrays<Number>* self, Address means, Address quats, Address log_scales,
+                   Address opacity_logits, Address sh_dc, Address sh_rest, Address displacements, Address time_centres,
+                   Address log_durations, Address features) {
+                    new (self) GaussianArrays<Number>(gaussian_arrays<Number>(means, quats, log_scales, opacity_logits,
+                                                                              sh_dc, sh_rest, displacements,
+                                                                              time_centres, log_durations, features));
                 },
                 nb::arg("means"), nb::arg("quats"), nb::arg("log_scales"), nb::arg("opacity_logits"), nb::arg("sh_dc"),
                 nb::arg("sh_rest"), nb::arg("displacements") = 0, nb::arg("time_centres") = 0,
@@ -201,8 +202,8 @@ void bind_frame(nb::module_& module) {
             "__init__",
             [](Frame* self, const GaussianArrays<const float>& gaussians, const StatisticsArrays& statistics,
                Address world_to_camera, Address K, const std::vector<float>& times, Address background, int n_gaussians,
-               int n_cameras, int width, int height, int n_sh_rest, int sh_degree, int n_features, float near, float far,
-               bool antialiased, bool depth_channel, bool normal_channel, bool packed) {
+               int n_cameras, int width, int height, int n_sh_rest, int sh_degree, int n_features, float near,
+               float far, bool antialiased, bool depth_channel, bool normal_channel, bool packed) {
                 Frame* frame = new (self) Frame{};
                 frame->gaussians = gaussians;
                 frame->statistics = statistics;
@@ -256,7 +257,8 @@ void bind_frame(nb::module_& module) {
             },
             nb::arg("rgb"), nb::arg("alpha"), nb::arg("channels") = 0, nb::arg("median_depth") = 0);
 
-    nb::class_<PictureGradients>(module, "PictureGradients", "Addresses of the gradients of pictures; 0 stands for zeros.")
+    nb::class_<PictureGradients>(module, "PictureGradients",
+                                 "Addresses of the gradients of pictures; 0 stands for zeros.")
         .def(
             "__init__",
             [](PictureGradients* self, Address rgb, Address alpha, Address channels) {
@@ -301,8 +303,12 @@ void bind(nb::module_& module) {
            double inverse_sqrt_second_correction) {
             nb::gil_scoped_release release;
             const CurrentDevice current(queue.device);
-            const AdamSettings<float> settings{float(beta1),     float(beta2), float(1 - beta1),
-                                               float(1 - beta2), float(eps),   float(step_size),
+            const AdamSettings<float> settings{float(beta1),
+                                               float(beta2),
+                                               float(1 - beta1),
+                                               float(1 - beta2),
+                                               float(eps),
+                                               float(step_size),
                                                float(inverse_sqrt_second_correction)};
             adam_step({n_rows, row_size, at<float>(parameter), at<const float>(gradient), at<float>(exp_avg),
                        at<float>(exp_avg_sq), at<const bool>(visible)},

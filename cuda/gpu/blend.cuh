@@ -1,8 +1,9 @@
-// What blending does in both directions: a block of 4 warps takes one tile, each warp 8 x 8 of its pixels, two a lane. The tile's
-// hits are staged in shared memory, one a thread; of each 32 a warp keeps those that can reach its own pixels.
+// What blending does in both directions: a block of 4 warps takes one tile, each warp 8 x 8 of its pixels, two a lane.
+// The tile's hits are staged in shared memory, one a thread; of each 32 a warp keeps those that can reach its own
+// pixels.
 //
-// Shared memory delivers 128 bytes a clock, and a value that all lanes read counts 32 times: with one pixel a lane, reading hits
-// took longer than blending them.
+// Shared memory delivers 128 bytes a clock, and a value that all lanes read counts 32 times: with one pixel a lane,
+// reading hits took longer than blending them.
 #pragma once
 
 #include "gpu/device.cuh"
@@ -15,8 +16,8 @@ namespace kinosplat::gpu {
 constexpr int kPixels = 2; // of a lane, one below the other
 constexpr int kBlendThreads = kTileSize * kTileSize / kPixels;
 constexpr int kBlendWarps = kBlendThreads / kWarp;
-constexpr int kWarpSide = 8;                      // pixels of a warp, both ways
-constexpr int kPixelStep = kWarp / kWarpSide;     // lines between a lane's pixels
+constexpr int kWarpSide = 8;                  // pixels of a warp, both ways
+constexpr int kPixelStep = kWarp / kWarpSide; // lines between a lane's pixels
 
 constexpr float kLog2MinAlpha = -7.994353436858858f; // log2(1 / 255)
 // A little more than nothing is kept by the test of 32 pixels at once, so that its rounding drops no contribution.
@@ -74,8 +75,8 @@ struct TileFalloff {
         return fmaf(-a, a, fmaf(-b, b, log2_opacity));
     }
 
-    // False only if alpha < 1/255 at all pixels of a warp: the box around them, carried to the coordinates (a, b) above, lies
-    // outside of the circle in which the exponent is large enough.
+    // False only if alpha < 1/255 at all pixels of a warp: the box around them, carried to the coordinates (a, b)
+    // above, lies outside of the circle in which the exponent is large enough.
     __device__ bool reaches(float warp_u, float warp_v) const {
         constexpr float kHalf = 0.5f * (kWarpSide - 1);
         const float a = fmaf(u_x, warp_u, fmaf(u_y, warp_v, u_0)), b = fmaf(v_y, warp_v, v_0);
@@ -94,8 +95,8 @@ __device__ inline TileFalloff unpack(float4 a, float v_y, float log2_opacity) {
     return {a.x, a.y, a.z, a.w, v_y, log2_opacity};
 }
 
-// What a pixel has left. Both directions step through the same hits with the same arithmetic, rounding and all, so that the backward
-// pass finds the same contributions without a record of them.
+// What a pixel has left. Both directions step through the same hits with the same arithmetic, rounding and all, so that
+// the backward pass finds the same contributions without a record of them.
 struct PixelState {
     float transmittance;
     float needed; // exponent a contribution must have; more than any has once the pixel is finished

@@ -1,10 +1,10 @@
-// Blend, backward: front to back once more. What lies behind a contribution is what the finished pixel has left after it, so
-// that nothing but the picture itself has to be kept from the forward pass.
+// Blend, backward: front to back once more. What lies behind a contribution is what the finished pixel has left after
+// it, so that nothing but the picture itself has to be kept from the forward pass.
 //
-// Lanes are pixels, but gradients are summed over pixels. Each warp collects what 8 hits get from its 64 pixels in shared memory
-// and then turns its lanes around: four lanes a hit, two lines of 8 pixels each. Moments along a line have constant factors,
-// and two exchanges sum the four lanes; that takes a seventh of the instructions that summing nine numbers over a warp by exchanges
-// would.
+// Lanes are pixels, but gradients are summed over pixels. Each warp collects what 8 hits get from its 64 pixels in
+// shared memory and then turns its lanes around: four lanes a hit, two lines of 8 pixels each. Moments along a line
+// have constant factors, and two exchanges sum the four lanes; that takes a seventh of the instructions that summing
+// nine numbers over a warp by exchanges would.
 #include <type_traits>
 
 #include "gpu/blend.cuh"
@@ -13,11 +13,12 @@
 namespace kinosplat::gpu {
 namespace {
 
-constexpr int kCollected = 8;               // hits
+constexpr int kCollected = 8; // hits
 constexpr int kWarpPixels = kWarp * kPixels;
 // Floats from hit to hit; the padding keeps 16-byte reads of the turned lanes off each other's banks.
 constexpr int kCollectedStride = kWarpPixels + 4;
-constexpr int kWaiting = kWarp + kCollected; // hits that reach a warp: those left over from the last group, and a group's
+constexpr int kWaiting =
+    kWarp + kCollected; // hits that reach a warp: those left over from the last group, and a group's
 
 struct WarpHits {
     float4 a[kWaiting], b[kWaiting]; // {u_x, u_y, u_0, v_0}, {v_y, log2_opacity, red, green}
@@ -64,7 +65,8 @@ __device__ inline void read8(float* to, const float* from) {
     *reinterpret_cast<float4*>(to + 4) = *reinterpret_cast<const float4*>(from + 4);
 }
 
-// A lane as one of four that look after a hit: `slot` of the collection, and the lines that are this lane's pixels' lines too.
+// A lane as one of four that look after a hit: `slot` of the collection, and the lines that are this lane's pixels'
+// lines too.
 struct TurnedLane {
     int slot = lane_id() / 4, line = lane_id() % 4;
     float dL_drgb[3][kPixels][kWarpSide]; // of the pixels on its lines; stays the same from hit to hit
@@ -91,8 +93,8 @@ struct TurnedLane {
 };
 
 // Adds what the hits from `first` on get to their rows; (warp_u, warp_v) is the centre of the warp's pixels.
-__device__ inline void add_collected(const WarpCollection& collection, const TurnedLane& lane, const WarpHits& hits, int first,
-                                     int n_hits, float warp_u, float warp_v, const RowGradients& out) {
+__device__ inline void add_collected(const WarpCollection& collection, const TurnedLane& lane, const WarpHits& hits,
+                                     int first, int n_hits, float warp_u, float warp_v, const RowGradients& out) {
     __syncwarp();
     float one = 0.0f, u = 0.0f, v = 0.0f, uu = 0.0f, uv = 0.0f, vv = 0.0f, rgb[3] = {};
 #pragma unroll
@@ -137,7 +139,8 @@ __device__ inline void add_collected(const WarpCollection& collection, const Tur
         if (lane.line == 0)
             add4(target, {one, fmaf(x, one, u), fmaf(y, one, v), fmaf(x, fmaf(x, one, 2.0f * u), uu)});
         else if (lane.line == 1)
-            add4(target + 4, {fmaf(x, fmaf(y, one, v), fmaf(y, u, uv)), fmaf(y, fmaf(y, one, 2.0f * v), vv), rgb[0], rgb[1]});
+            add4(target + 4,
+                 {fmaf(x, fmaf(y, one, v), fmaf(y, u, uv)), fmaf(y, fmaf(y, one, 2.0f * v), vv), rgb[0], rgb[1]});
         else if (lane.line == 2 && rgb[2] != 0.0f)
             atomicAdd(out.blue + row, rgb[2]);
     }
@@ -145,12 +148,10 @@ __device__ inline void add_collected(const WarpCollection& collection, const Tur
 }
 
 template <int kChannels>
-__global__ __launch_bounds__(kBlendThreads) void blend_backward_kernel(const __grid_constant__ Rows rows,
-                                                                       const __grid_constant__ TileLists lists,
-                                                                       const __grid_constant__ Pictures pictures,
-                                                                       const __grid_constant__ PictureGradients gradients,
-                                                                       const __grid_constant__ RowGradients out, int width,
-                                                                       int height, TileGrid grid, ChannelChunk chunk) {
+__global__ __launch_bounds__(kBlendThreads) void blend_backward_kernel(
+    const __grid_constant__ Rows rows, const __grid_constant__ TileLists lists,
+    const __grid_constant__ Pictures pictures, const __grid_constant__ PictureGradients gradients,
+    const __grid_constant__ RowGradients out, int width, int height, TileGrid grid, ChannelChunk chunk) {
     __shared__ float4 staged_a[kBlendThreads], staged_b[kBlendThreads];
     __shared__ float staged_blue[kBlendThreads];
     __shared__ uint32_t staged_row[kBlendThreads];
@@ -188,7 +189,8 @@ __global__ __launch_bounds__(kBlendThreads) void blend_backward_kernel(const __g
     TurnedLane turned;
     turned.read_gradient(collection.exponents, dL_drgb);
 
-    // Blends kCollected waiting hits, of which the last may have been filled up with nothing, and adds up what they get.
+    // Blends kCollected waiting hits, of which the last may have been filled up with nothing, and adds up what they
+    // get.
     const auto collect = [&](int first, int n_hits) {
 #pragma unroll
         for (int i = 0; i < kCollected; ++i) {
@@ -241,8 +243,8 @@ __global__ __launch_bounds__(kBlendThreads) void blend_backward_kernel(const __g
     for (uint32_t begin = range.x; begin < range.y; begin += kBlendThreads) {
         if (__syncthreads_and(state.finished()))
             break;
-        staged_a[threadIdx.x] = staged_falloff({next_a.x, next_a.y, next_a.z, next_a.w, next_b.x, next_b.y}, lane.centre_x,
-                                               lane.centre_y);
+        staged_a[threadIdx.x] =
+            staged_falloff({next_a.x, next_a.y, next_a.z, next_a.w, next_b.x, next_b.y}, lane.centre_x, lane.centre_y);
         staged_b[threadIdx.x] = next_b;
         staged_blue[threadIdx.x] = next_blue;
         staged_row[threadIdx.x] = next_row;

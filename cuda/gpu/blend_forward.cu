@@ -1,4 +1,5 @@
-// Blend, forward: front to back over the hits of a tile until every pixel's transmittance is used up (cuda/math/blending.h).
+// Blend, forward: front to back over the hits of a tile until every pixel's transmittance is used up
+// (cuda/math/blending.h).
 #include <type_traits>
 
 #include "gpu/blend.cuh"
@@ -25,12 +26,10 @@ struct WarpHits {
 };
 
 template <Mode kMode, int kChannels>
-__global__ __launch_bounds__(kBlendThreads) void blend_forward_kernel(const __grid_constant__ Rows rows,
-                                                                      const __grid_constant__ TileLists lists,
-                                                                      const __grid_constant__ Pictures pictures,
-                                                                      const __grid_constant__ StatisticsArrays statistics,
-                                                                      const float* background, int width, int height,
-                                                                      TileGrid grid, ChannelChunk chunk) {
+__global__ __launch_bounds__(kBlendThreads) void blend_forward_kernel(
+    const __grid_constant__ Rows rows, const __grid_constant__ TileLists lists,
+    const __grid_constant__ Pictures pictures, const __grid_constant__ StatisticsArrays statistics,
+    const float* background, int width, int height, TileGrid grid, ChannelChunk chunk) {
     constexpr bool kPacked = kMode == Mode::kPacked, kDetailed = kMode == Mode::kDetailed;
     __shared__ float4 staged_a[kBlendThreads], staged_b[kBlendThreads];
     __shared__ float2 staged_c[kPacked ? 1 : kBlendThreads]; // blue, depth
@@ -62,8 +61,8 @@ __global__ __launch_bounds__(kBlendThreads) void blend_forward_kernel(const __gr
     for (uint32_t begin = range.x; begin < range.y; begin += kBlendThreads) {
         if (__syncthreads_and(state.finished()))
             break;
-        staged_a[threadIdx.x] = staged_falloff({next_a.x, next_a.y, next_a.z, next_a.w, next_b.x, next_b.y}, lane.centre_x,
-                                               lane.centre_y);
+        staged_a[threadIdx.x] =
+            staged_falloff({next_a.x, next_a.y, next_a.z, next_a.w, next_b.x, next_b.y}, lane.centre_x, lane.centre_y);
         staged_b[threadIdx.x] = next_b;
         if (!kPacked)
             staged_c[threadIdx.x] = next_c;

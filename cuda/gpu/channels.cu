@@ -35,7 +35,8 @@ __global__ __launch_bounds__(kThreads) void gather_channels_kernel(const __grid_
 void gather_channels(const Frame& frame, const Rows& rows, int n_rows, cudaStream_t stream) {
     if (frame.n_channels() == 0 || n_rows == 0)
         return;
-    gather_channels_kernel<<<divide_up(n_rows, kThreads), kThreads, 0, stream>>>(frame, rows, n_rows, frame.n_channels());
+    gather_channels_kernel<<<divide_up(n_rows, kThreads), kThreads, 0, stream>>>(frame, rows, n_rows,
+                                                                                 frame.n_channels());
     check_launch("channels");
 }
 

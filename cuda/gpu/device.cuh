@@ -81,8 +81,8 @@ __device__ inline void wait_for_async_copies() {
 
 // ---- a scan chained through blocks (decoupled look-back, Merrill and Garland 2016) ----
 
-// A block's status word: the upper two bits say whether the rest is unknown, the block's own sum, or the sum up to and with
-// this block. The sum itself is whatever the caller packs into the lower 62 bits.
+// A block's status word: the upper two bits say whether the rest is unknown, the block's own sum, or the sum up to and
+// with this block. The sum itself is whatever the caller packs into the lower 62 bits.
 constexpr uint64_t kStatusOwn = 1ull << 62;
 constexpr uint64_t kStatusTotal = 2ull << 62;
 constexpr uint64_t kStatusValue = kStatusOwn - 1;

@@ -1,5 +1,5 @@
-// What the passes of one frame read and write: plain pointers to device memory that the caller owns. A frame renders one
-// set of Gaussians from several cameras of one size; a `row` is one visible pair of a Gaussian and a camera.
+// What the passes of one frame read and write: plain pointers to device memory that the caller owns. A frame renders
+// one set of Gaussians from several cameras of one size; a `row` is one visible pair of a Gaussian and a camera.
 #pragma once
 
 #include <cstdint>
@@ -106,12 +106,12 @@ struct ProjectScratch {
 
 // What the project pass leaves for the passes behind it.
 struct Rows {
-    float4* records;        // (rows, kRowFloat4s)
-    float2* blue_depth;     // (rows,) or null when packed
-    int* gaussian_of_row;   // (rows,)
-    int* camera_of_row;     // (rows,) or null with one camera
-    int* row_of_pair;       // (C, N), -1 where not visible; null when no backward pass follows
-    float* channels;        // (rows, n_channels) or null
+    float4* records;      // (rows, kRowFloat4s)
+    float2* blue_depth;   // (rows,) or null when packed
+    int* gaussian_of_row; // (rows,)
+    int* camera_of_row;   // (rows,) or null with one camera
+    int* row_of_pair;     // (C, N), -1 where not visible; null when no backward pass follows
+    float* channels;      // (rows, n_channels) or null
 };
 
 // Scratch of the bin pass, which sorts to and fro between two buffers; of hits the other one is TileLists::hits.
@@ -133,10 +133,10 @@ struct TileLists {
 };
 
 struct Pictures {
-    float* rgb;           // (C, H, W, 3)
-    float* alpha;         // (C, H, W)
-    float* channels;      // (C, H, W, n_channels) or null
-    float* median_depth;  // (C, H, W) or null
+    float* rgb;          // (C, H, W, 3)
+    float* alpha;        // (C, H, W)
+    float* channels;     // (C, H, W, n_channels) or null
+    float* median_depth; // (C, H, W) or null
 };
 
 struct PictureGradients {

@@ -1,5 +1,6 @@
-// Project, backward: one thread a Gaussian, which sums over the cameras that saw it, so that every gradient is written exactly
-// once, without atomics; what was not visible gets zeros. The screen quantities are computed again from what is stored.
+// Project, backward: one thread a Gaussian, which sums over the cameras that saw it, so that every gradient is written
+// exactly once, without atomics; what was not visible gets zeros. The screen quantities are computed again from what is
+// stored.
 #include <type_traits>
 
 #include "gpu/stored.cuh"
@@ -59,8 +60,8 @@ __device__ inline void add_camera_gradients(CameraGradient<float> g, const Pinho
     if (to.world_to_camera) {
         float* m = to.world_to_camera + 16 * index;
         const Mat3<float>& r = g.rotation;
-        const float values[12] = {r.x.x, r.x.y, r.x.z, g.translation.x, r.y.x, r.y.y,
-                                  r.y.z, g.translation.y, r.z.x, r.z.y, r.z.z, g.translation.z};
+        const float values[12] = {r.x.x, r.x.y,           r.x.z, g.translation.x, r.y.x, r.y.y,
+                                  r.y.z, g.translation.y, r.z.x, r.z.y,           r.z.z, g.translation.z};
         for (int k = 0; k < 12; ++k)
             add_camera_gradient(values[k], m + k);
     }
@@ -74,12 +75,10 @@ __device__ inline void add_camera_gradients(CameraGradient<float> g, const Pinho
 }
 
 template <int kDegree, bool kCameraGradients>
-__global__ __launch_bounds__(kThreads, 3) void project_backward_kernel(const __grid_constant__ Frame frame,
-                                                                    const __grid_constant__ Rows rows,
-                                                                    const __grid_constant__ RowGradients row_gradients,
-                                                                    const __grid_constant__ GaussianArrays<float> out,
-                                                                    const __grid_constant__ CameraGradients cameras,
-                                                                    const ChannelLayout layout) {
+__global__ __launch_bounds__(kThreads, 3) void project_backward_kernel(
+    const __grid_constant__ Frame frame, const __grid_constant__ Rows rows,
+    const __grid_constant__ RowGradients row_gradients, const __grid_constant__ GaussianArrays<float> out,
+    const __grid_constant__ CameraGradients cameras, const ChannelLayout layout) {
     extern __shared__ float4 shared_sh[];
     const int first = blockIdx.x * kThreads + warp_id() * kWarp;
     const int i = first + lane_id();
@@ -121,7 +120,8 @@ __global__ __launch_bounds__(kThreads, 3) void project_backward_kernel(const __g
         CameraGradient<float> camera_gradient{};
         const int row = seen ? rows.row_of_pair[int64_t(camera) * frame.n_gaussians + i] : -1;
         if (row >= 0) {
-            const float4* moments = reinterpret_cast<const float4*>(row_gradients.moments + int64_t(row) * kRowGradientFloats);
+            const float4* moments =
+                reinterpret_cast<const float4*>(row_gradients.moments + int64_t(row) * kRowGradientFloats);
             const float4 m0 = moments[0], m1 = moments[1];
             Vec3<float> dL_dcolour{m1.z, m1.w, row_gradients.blue[row]};
             const ScreenGaussian<float> s = to_screen(g, view);
@@ -153,7 +153,8 @@ __global__ __launch_bounds__(kThreads, 3) void project_backward_kernel(const __g
             }
             const StoredGradient<float> one = to_screen_vjp(g, view, s, direction, dL, camera_gradient);
             sum.mean = sum.mean + one.mean;
-            sum.quat = {sum.quat.w + one.quat.w, sum.quat.x + one.quat.x, sum.quat.y + one.quat.y, sum.quat.z + one.quat.z};
+            sum.quat = {sum.quat.w + one.quat.w, sum.quat.x + one.quat.x, sum.quat.y + one.quat.y,
+                        sum.quat.z + one.quat.z};
             sum.log_scale = sum.log_scale + one.log_scale;
             sum.opacity_logit += one.opacity_logit;
             if (moving) {

@@ -1,6 +1,7 @@
-// Project, forward: one thread a pair of a Gaussian and a camera. Slices in time, projects, counts tiles, evaluates the colour,
-// and writes what is visible as consecutive rows, in the order of cameras and Gaussians, so that equal depths keep the order of
-// the set and two runs give the same picture. What is not drawn (cuda/math/gaussian.h) or touches no tile leaves no row.
+// Project, forward: one thread a pair of a Gaussian and a camera. Slices in time, projects, counts tiles, evaluates the
+// colour, and writes what is visible as consecutive rows, in the order of cameras and Gaussians, so that equal depths
+// keep the order of the set and two runs give the same picture. What is not drawn (cuda/math/gaussian.h) or touches no
+// tile leaves no row.
 #include <type_traits>
 
 #include "gpu/rows.cuh"
@@ -56,8 +57,8 @@ __device__ inline void record_projection(const StatisticsArrays& to, int i, cons
     atomicMax(reinterpret_cast<int*>(to.max_radius + i), __float_as_int(screen_radius(s.projection.covariance)));
 }
 
-// A cheap test, false only if the Gaussian cannot be visible: on screen it reaches at most sqrt(2 ln 255) = 3.33 standard
-// deviations, none of which is longer than the longest scale times the length of a row of the Jacobian.
+// A cheap test, false only if the Gaussian cannot be visible: on screen it reaches at most sqrt(2 ln 255) = 3.33
+// standard deviations, none of which is longer than the longest scale times the length of a row of the Jacobian.
 __device__ inline bool is_near_view(const StoredGaussian<float>& g, const View<float>& view) {
     const PinholeCamera<float>& c = view.camera;
     const Vec3<float> mean =
@@ -78,8 +79,8 @@ __device__ inline bool is_near_view(const StoredGaussian<float>& g, const View<f
 
 template <int kDegree>
 __global__ __launch_bounds__(kThreads, 9) void project_forward_kernel(const __grid_constant__ Frame frame,
-                                                                   const __grid_constant__ ProjectScratch scratch,
-                                                                   const __grid_constant__ Rows rows) {
+                                                                      const __grid_constant__ ProjectScratch scratch,
+                                                                      const __grid_constant__ Rows rows) {
     extern __shared__ float4 shared_sh[];
     __shared__ uint64_t warp_counts[kWarps];
     __shared__ uint64_t block_prefix;
@@ -97,7 +98,8 @@ __global__ __launch_bounds__(kThreads, 9) void project_forward_kernel(const __gr
         candidate = is_near_view(g, view);
     }
 
-    // Coefficients are on their way while the rest is worked out; those of Gaussians that turn out not to be visible come in vain.
+    // Coefficients are on their way while the rest is worked out; those of Gaussians that turn out not to be visible
+    // come in vain.
     const WarpRows sh_rows{first, frame.n_gaussians, 3 * frame.n_sh_rest};
     float* warp_sh = reinterpret_cast<float*>(shared_sh) + warp_id() * kWarp * sh_rows.row_length;
     if (kDegree > 0)
@@ -184,7 +186,8 @@ void project_forward(const Frame& frame, const ProjectScratch& scratch, const Ro
         return;
     const size_t shared_bytes = frame.sh_degree == 0 ? 0 : kThreads * 3 * frame.n_sh_rest * sizeof(float);
     with_sh_degree(frame.sh_degree, [&](auto degree) {
-        project_forward_kernel<degree()><<<project_blocks(frame), kThreads, shared_bytes, stream>>>(frame, scratch, rows);
+        project_forward_kernel<degree()>
+            <<<project_blocks(frame), kThreads, shared_bytes, stream>>>(frame, scratch, rows);
     });
     check_launch("project");
 }

@@ -18,7 +18,8 @@ struct Falloff {
 };
 
 __device__ inline Falloff falloff_of(const ScreenGaussian<float>& s) {
-    // The Cholesky factor from the covariance rather than from the conic: 1 / cov_yy is what is left of the conic's determinant.
+    // The Cholesky factor from the covariance rather than from the conic: 1 / cov_yy is what is left of the conic's
+    // determinant.
     const Projection<float>& p = s.projection;
     const float u_x = sqrtf(0.5f * kLog2e * p.conic.xx);
     const float u_y = -u_x * (p.covariance.xy / p.covariance.yy);
@@ -48,8 +49,8 @@ __device__ inline void write_packed_record(const Rows& rows, uint32_t row, const
                  as_float(__floats2half2_rn(colour.z, 0.0f))};
 }
 
-// The tile overlap of a row from its record alone. Never inlined: the project pass counts with it and the bin pass lists with
-// it, and two inlined copies might be rounded differently.
+// The tile overlap of a row from its record alone. Never inlined: the project pass counts with it and the bin pass
+// lists with it, and two inlined copies might be rounded differently.
 __device__ __noinline__ inline TileRange columns_of_row(Falloff f, int width, int height, int row) {
     const float scale = 0.5f * kLog2e;
     const float cov_yy = scale / (f.v_y * f.v_y), slope = -f.u_y / f.u_x;

@@ -1,5 +1,5 @@
-// Who lies where in the buffers that Python allocates: the one owner of their layout. With memory == nullptr a function only
-// says how many bytes it needs.
+// Who lies where in the buffers that Python allocates: the one owner of their layout. With memory == nullptr a function
+// only says how many bytes it needs.
 #pragma once
 
 #include "gpu/frame.h"

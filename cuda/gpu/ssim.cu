@@ -1,6 +1,7 @@
-// L1 + SSIM of pictures and the gradient, in two kernels of one shape: a block takes a strip of columns and walks down it, each
-// thread with one number of the line and the last eleven lines' row-wise sums in registers. The three interleaved colours need
-// no special care: a neighbour is three numbers away. Outside of the picture everything is zero (the common protocol).
+// L1 + SSIM of pictures and the gradient, in two kernels of one shape: a block takes a strip of columns and walks down
+// it, each thread with one number of the line and the last eleven lines' row-wise sums in registers. The three
+// interleaved colours need no special care: a neighbour is three numbers away. Outside of the picture everything is
+// zero (the common protocol).
 #include "gpu/device.cuh"
 #include "gpu/photometric.h"
 #include "math/ssim.h"
@@ -49,7 +50,8 @@ struct Strip {
     }
 };
 
-// Calls per_line(line, phase) for the strip's lines with `kSsimRadius` more on both sides; `phase` = position in the rings.
+// Calls per_line(line, phase) for the strip's lines with `kSsimRadius` more on both sides; `phase` = position in the
+// rings.
 template <class Function>
 __device__ inline void walk(int first_line, Function&& per_line) {
     for (int begin = 0; begin < kLines + 2 * kSsimRadius; begin += kSsimTaps)
@@ -70,7 +72,7 @@ __global__ __launch_bounds__(kThreads) void compare_kernel(const __grid_constant
     float ring[4][kSsimTaps];
     float difference = 0.0f, similarity = 0.0f;
     walk(strip.first_line, [&](int line, int phase, bool complete) {
-        float(&shared)[4][kShared] = lines[(line - strip.first_line + kSsimRadius) & 1];
+        float (&shared)[4][kShared] = lines[(line - strip.first_line + kSsimRadius) & 1];
         for (int k = threadIdx.x; k < kShared; k += kThreads) {
             const int number = int(blockIdx.x) * kThreads + k - kPad;
             float a = 0.0f, b = 0.0f;
@@ -93,8 +95,8 @@ __global__ __launch_bounds__(kThreads) void compare_kernel(const __grid_constant
             difference += fabsf(shared[0][kPad + threadIdx.x] - shared[1][kPad + threadIdx.x]);
         const int centre = line - kSsimRadius;
         if (complete && strip.inside(p, centre)) {
-            const SsimPoint<float> point = ssim_point(WindowMoments<float>{across(ring[0], phase), across(ring[1], phase),
-                                                                           across(ring[2], phase), across(ring[3], phase)});
+            const SsimPoint<float> point = ssim_point(WindowMoments<float>{
+                across(ring[0], phase), across(ring[1], phase), across(ring[2], phase), across(ring[3], phase)});
             const float mask = mask_at(p, strip, centre, strip.number);
             similarity += mask * point.value;
             if (p.terms) {
@@ -119,7 +121,7 @@ __global__ __launch_bounds__(kThreads) void gradient_kernel(const __grid_constan
     float ring[3][kSsimTaps];
     const float l1_scale = (1.0f - p.ssim_weight) * p.inverse_count, ssim_scale = -p.ssim_weight * p.inverse_count;
     walk(strip.first_line, [&](int line, int phase, bool complete) {
-        float(&shared)[3][kShared] = lines[(line - strip.first_line + kSsimRadius) & 1];
+        float (&shared)[3][kShared] = lines[(line - strip.first_line + kSsimRadius) & 1];
         for (int k = threadIdx.x; k < kShared; k += kThreads) {
             const int number = int(blockIdx.x) * kThreads + k - kPad;
             const bool inside = line >= 0 && line < p.height && number >= 0 && number < strip.line_length;

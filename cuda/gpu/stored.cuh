@@ -39,7 +39,8 @@ __device__ inline void store3(float* data, int64_t i, Vec3<float> v) {
     data[3 * i + 2] = v.z;
 }
 
-// Opacity (logit and time parameters) first: in a moving set most Gaussians are not alive, and nothing else of them is read.
+// Opacity (logit and time parameters) first: in a moving set most Gaussians are not alive, and nothing else of them is
+// read.
 __device__ inline bool is_alive(const GaussianArrays<const float>& from, int i, const View<float>& view) {
     float fade = 1.0f;
     if (view.moving) {
@@ -67,8 +68,8 @@ __device__ inline StoredGaussian<float> load_gaussian(const GaussianArrays<const
     return g;
 }
 
-// A warp's 32 Gaussians own 32 consecutive rows of `row_length` floats. In shared memory they keep that layout: row_length is
-// odd for degrees 1 and 3, so that lanes reading one column of their rows hit different banks.
+// A warp's 32 Gaussians own 32 consecutive rows of `row_length` floats. In shared memory they keep that layout:
+// row_length is odd for degrees 1 and 3, so that lanes reading one column of their rows hit different banks.
 struct WarpRows {
     int first_gaussian, n_gaussians; // of the warp, of the set
     int row_length;                  // floats
@@ -133,10 +134,14 @@ __device__ inline Vec3<float> sh_colour(const float* basis, Vec3<float> dc, cons
 template <class Function>
 void with_sh_degree(int degree, Function&& function) {
     switch (degree) {
-    case 0: return function(std::integral_constant<int, 0>{});
-    case 1: return function(std::integral_constant<int, 1>{});
-    case 2: return function(std::integral_constant<int, 2>{});
-    default: return function(std::integral_constant<int, 3>{});
+    case 0:
+        return function(std::integral_constant<int, 0>{});
+    case 1:
+        return function(std::integral_constant<int, 1>{});
+    case 2:
+        return function(std::integral_constant<int, 2>{});
+    default:
+        return function(std::integral_constant<int, 3>{});
     }
 }
 

@@ -1,4 +1,6 @@
-"""Whole frames on the GPU: like the CPU backend's, in every size, on every stream, and refused in one sentence where they cannot be."""
+"""Whole frames on the GPU: like the CPU backend's, in every size, on every stream, and refused in one sentence where
+they cannot be.
+"""
 
 from __future__ import annotations
 

@@ -54,7 +54,13 @@ def test_adam_moves_like_torch_and_leaves_the_unseen_alone(shape: tuple[int, ...
         expected.grad = gradient.clone()
         optimizer.step()
         adam_step(
-            ours, gradient.cuda(), *moments, lr=0.01, betas=(0.9, 0.999), eps=1e-15, step=step,
+            ours,
+            gradient.cuda(),
+            *moments,
+            lr=0.01,
+            betas=(0.9, 0.999),
+            eps=1e-15,
+            step=step,
             visible=visible.cuda() if sparse else None,
         )
     torch.testing.assert_close(ours.cpu()[visible], expected.detach()[visible], rtol=1e-5, atol=1e-6)
