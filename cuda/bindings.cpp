@@ -332,7 +332,24 @@ void bind(nb::module_& module) {
 } // namespace
 } // namespace kinosplat::cpu
 
+// A build tuned for one machine may be carried to an older one; better a sentence than an illegal instruction.
+static void check_processor() {
+#if defined(__x86_64__) && defined(__GNUC__)
+    bool fits = true;
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+    fits = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
+#elif defined(__AVX2__)
+    fits = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+    if (!fits)
+        throw nanobind::import_error(
+            "This build of kinosplat is for a newer processor than this machine's; reinstall it "
+            "here with 'pip install --force-reinstall --no-cache-dir .' in the checkout.");
+#endif
+}
+
 NB_MODULE(_native, module) {
+    check_processor();
     module.doc() = "Native passes of kinosplat, a submodule a backend.";
     nanobind::module_ cpu = module.def_submodule("cpu");
     kinosplat::cpu::bind(cpu);

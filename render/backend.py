@@ -33,8 +33,10 @@ def load_native() -> ModuleType:
     """The compiled module; raises BackendError when it is missing."""
     try:
         from kinosplat import _native
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise BackendError(MISSING_NATIVE) from error
+    except ImportError as error:
+        raise BackendError(str(error)) from error
     return _native
 
 
