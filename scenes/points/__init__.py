@@ -17,6 +17,7 @@ from torch import Tensor
 from kinosplat.scenes.frames import FrameLoader
 from kinosplat.scenes.points.budget import Budget
 from kinosplat.scenes.points.build import Pictures, hull_points, random_cloud, sweep_points
+from kinosplat.scenes.points.parallel import views_in_parallel
 from kinosplat.scenes.points.pictures import choose_key_frames, load_small
 from kinosplat.scenes.scene import PointCloud, Scene
 
@@ -48,11 +49,12 @@ def first_points(
     clip = choose_key_frames(scene, budget.n_key_frames, budget.n_views)
     camera = scene.train[0].camera
     width, height = _within(camera.width, camera.height, budget.fine_pixels)
-    with FrameLoader(scene.train, cache_bytes=cache_bytes) as frames:
-        images, masks = load_small(scene, clip, frames, width, height)
-    pictures = Pictures(scene, clip, images, masks, device)
-    found = hull_points(pictures, n_points, seed, budget) if _outline_something(masks) else None
-    return found or sweep_points(pictures, n_points, seed, budget) or random_cloud(pictures, n_points, seed)
+    with views_in_parallel():
+        with FrameLoader(scene.train, cache_bytes=cache_bytes) as frames:
+            images, masks = load_small(scene, clip, frames, width, height)
+        pictures = Pictures(scene, clip, images, masks, device)
+        found = hull_points(pictures, n_points, seed, budget) if _outline_something(masks) else None
+        return found or sweep_points(pictures, n_points, seed, budget) or random_cloud(pictures, n_points, seed)
 
 
 def _outline_something(masks: Sequence[Tensor | None]) -> bool:

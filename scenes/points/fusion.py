@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d, grid_sample, interpolate
 
+from kinosplat.scenes.points.parallel import each_view
 from kinosplat.scenes.points.rig import Rig
 
 
@@ -17,7 +18,8 @@ def agreement(rig: Rig, inverse_depth: Tensor, tolerance: Tensor, witnesses: Ten
     """
     height, width = rig.size
     counts = torch.zeros(inverse_depth.shape, dtype=torch.int32, device=inverse_depth.device)
-    for view in views:
+
+    def ask(view: int) -> None:
         points = rig.unproject(view, 1 / inverse_depth[view])
         for other in witnesses[view].tolist():
             pixels, depth = rig.project(points, other)
@@ -26,6 +28,8 @@ def agreement(rig: Rig, inverse_depth: Tensor, tolerance: Tensor, witnesses: Ten
             # The nearest pixel's depth: between pixels on either side of an edge there is nothing.
             seen = grid_sample(inverse_depth[other][None, None], grid[None], mode="nearest", align_corners=False)[0, 0]
             counts[view] += inside & ((seen - 1 / depth.clamp(min=1e-9)).abs() < tolerance[other])
+
+    each_view(ask, views, inverse_depth.device)
     return counts
 
 

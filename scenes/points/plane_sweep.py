@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
 from kinosplat.scenes.points.fusion import agreement
+from kinosplat.scenes.points.parallel import each_view
 from kinosplat.scenes.points.random_frusta import typical_depths
 from kinosplat.scenes.points.rig import Rig, choose_neighbours, near_depths
 
@@ -151,10 +152,11 @@ def sweep(
     matcher = Matcher(rig, settings.patch_radius, outline)
     inverse = planes.mean(dim=1)[:, None, None].repeat(1, *rig.size)
     cost, margin = torch.ones_like(inverse), torch.zeros_like(inverse)
-    for view in views:
+
+    def search(view: int) -> None:
         window = matcher.window(view)
         if window is None:
-            continue
+            return
         costs = matcher.costs(view, neighbours[view], planes[view][:, None, None], window)
         aggregated = semi_global(costs, settings.small_step, settings.large_step)
         winner = aggregated.argmin(dim=0)
@@ -162,6 +164,8 @@ def sweep(
         inverse[view][window] = planes[view][winner] + parabola(aggregated, winner) * spacing
         cost[view][window] = costs.gather(0, winner[None])[0]
         margin[view][window] = uniqueness(aggregated, winner)
+
+    each_view(search, views, planes.device)
     return inverse, cost, margin
 
 
@@ -182,10 +186,11 @@ def sharpen(
     matcher = Matcher(rig, settings.patch_radius, outline)
     inverse = interpolate(coarse[:, None], rig.size, mode="bilinear")[:, 0]
     cost = torch.ones_like(inverse)
-    for view in views:
+
+    def refine(view: int) -> None:
         window = matcher.window(view)
         if window is None:
-            continue
+            return
         offsets = torch.arange(-settings.n_around, settings.n_around + 1, device=step.device) * step[view]
         tried = (inverse[view][window] + offsets[:, None, None]).clamp(min=1e-9)
         costs = matcher.costs(view, neighbours[view], tried, window)
@@ -193,6 +198,8 @@ def sharpen(
         best = tried.gather(0, winner[None])[0] + parabola(costs, winner) * step[view]
         inverse[view][window] = best.clamp(min=1e-9)
         cost[view][window] = costs.gather(0, winner[None])[0]
+
+    each_view(refine, views, step.device)
     return inverse, cost
 
 
