@@ -3,8 +3,8 @@
 Torch allocates everything here. Per camera, of N Gaussians V visible ones (rows) touch H tiles (hits): the forward pass
 takes 4 (r + 7) bytes a Gaussian with r numbers a record, of which only the rows' share is ever written, then 16 bytes a
 row and 12 a hit for sorting; the backward pass takes 4 (6 + channels) bytes a hit. Kept between the two: records,
-indices, depths, offsets, 8 bytes a hit and 8 a pixel. For 100k Gaussians at 800x600 that is 36 bytes a hit at the peak of
-the forward pass and 60 at that of the backward pass (benchmarks/rasterizer_cpu.py).
+indices, depths, offsets, 8 bytes a hit and 8 a pixel. For 100k Gaussians at 800x600 that is 36 bytes a hit at the peak
+of the forward pass and 60 at that of the backward pass (benchmarks/rasterizer_cpu.py).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kinosplat.render.camera import Camera, look_at
-from kinosplat.scenes import PointCloud, Scene, View
+from kinosplat.scenes import Scene, View
 
 WIDTH, HEIGHT = 112, 84
 RADIUS = 0.6

@@ -49,7 +49,7 @@ def test_neighbours_are_the_cameras_beside() -> None:
 
 
 def test_the_right_depth_costs_least() -> None:
-    rig, outline = rig_of(24)
+    rig, _ = rig_of(24)
     neighbours = choose_neighbours(rig, 4, torch.full((24,), 3.3))
     distance = float(rig.positions[3].norm())
     planes = torch.linspace(1 / 5.0, 1 / 2.0, 61)
