@@ -34,6 +34,13 @@ TIMED_SECONDS = 1.0
 """And for about so long."""
 LEAST_REPEATS = 3
 """But each camera at least so often, after one run that does not count."""
+WHOLE = "whole picture"
+"""Which pixels count where there are no masks."""
+REGIONS: dict[MaskUse, str] = {
+    "ignore-outside": "inside the masks",
+    "object-only": "whole picture, what is outside the masks replaced by the background",
+}
+"""Which pixels count where there are masks."""
 HIGHEST_PSNR = 100.0
 """What equal pictures get, in dB, where the formula says infinity."""
 
@@ -69,7 +76,7 @@ class Evaluation:
     psnr_whole: float
     """dB, mean over pictures."""
     region: str
-    """`whole picture` or `inside the masks`."""
+    """Which pixels count, in words: `WHOLE` or one of `REGIONS`."""
 
     def write_table(self, path: Path) -> None:
         """A CSV file with a line for each picture and one for the mean."""
@@ -115,14 +122,13 @@ def evaluate(
             if renders_dir is not None:
                 _save(renders_dir, view.name, rendered[0], target[0])
     masked = [row.psnr_masked for row in rows if row.psnr_masked is not None]
-    counts_inside = mask_use == "ignore-outside" and bool(masked)
     return Evaluation(
         views=tuple(rows),
         psnr=fmean(row.psnr for row in rows),
         ssim=fmean(row.ssim for row in rows),
         psnr_masked=fmean(masked) if masked else None,
         psnr_whole=fmean(row.psnr_whole for row in rows),
-        region="inside the masks" if counts_inside else "whole picture",
+        region=REGIONS[mask_use] if masked else WHOLE,
     )
 
 

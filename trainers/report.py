@@ -38,7 +38,7 @@ class Report:
     ssim: float | None
     """Mean over held-out pictures, window 11x11, sigma 1.5."""
     psnr_region: str
-    """Which pixels psnr is about: `whole picture`, or `inside the masks` when training ignored the rest."""
+    """Which pixels psnr is about, in words (`evaluate.WHOLE` and `evaluate.REGIONS`)."""
     psnr_masked: float | None
     """dB inside the masks, when there are any."""
     psnr_whole: float | None

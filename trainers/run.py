@@ -22,7 +22,7 @@ from kinosplat.scenes import Scene, first_points, load_scene
 from kinosplat.trainers.callbacks import Callbacks, RunStart
 from kinosplat.trainers.checkpoint import LAST, checkpoint_path, load_checkpoint, write_atomically
 from kinosplat.trainers.config import TrainConfig
-from kinosplat.trainers.evaluate import Evaluation, evaluate, measure_fps, spread
+from kinosplat.trainers.evaluate import WHOLE, Evaluation, evaluate, measure_fps, spread
 from kinosplat.trainers.loop import cache_bytes, record_evaluation, train_to_the_end
 from kinosplat.trainers.method import Method
 from kinosplat.trainers.methods.presets import resolve
@@ -229,7 +229,7 @@ def _report(training: Training, evaluation: Evaluation | None, seconds: float, f
         seconds=round(seconds, 2),
         psnr=None if evaluation is None else evaluation.psnr,
         ssim=None if evaluation is None else evaluation.ssim,
-        psnr_region="whole picture" if evaluation is None else evaluation.region,
+        psnr_region=WHOLE if evaluation is None else evaluation.region,
         psnr_masked=None if evaluation is None else evaluation.psnr_masked,
         psnr_whole=None if evaluation is None else evaluation.psnr_whole,
         n_gaussians=training.method.n_primitives,

@@ -106,6 +106,6 @@ def test_what_lies_outside_masks_is_neither_learned_nor_measured(tmp_path: Path)
     assert report.psnr != report.psnr_whole
     cut_out = replace(tiny_config(ThreeDGS(), toy, steps=20), image=ImageConfig(mask_use="object-only"))
     report = train(cut_out, toy.scene(), tmp_path / "cut_out")
-    assert report.psnr_region == "whole picture"
+    assert report.psnr_region == "whole picture, what is outside the masks replaced by the background"
     assert report.psnr == report.psnr_whole
     assert report.psnr_masked is not None
