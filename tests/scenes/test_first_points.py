@@ -1,4 +1,6 @@
-"""First points come from the scene, a visual hull, a plane sweep or at random, in this order; they stand on surfaces."""
+"""First points come from the scene, a visual hull, a plane sweep or at random, in this order; they stand on
+surfaces.
+"""
 
 from __future__ import annotations
 
