@@ -11,7 +11,7 @@ SETTINGS = {"lr": 0.01, "betas": (0.9, 0.999), "eps": 1e-15}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("shape", [(1,), (1000,), (1001, 3), (999, 4), (777, 15, 3)])
+@pytest.mark.parametrize("shape", [(1,), (1000,), (1001, 3), (999, 4), (700, 15, 3)])
 def test_ten_steps_are_those_of_torch(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(shape, generator=generator, dtype=dtype)
