@@ -6,8 +6,11 @@ between steps and draws no random numbers, and the time it takes does not count.
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import torch
@@ -65,6 +68,19 @@ class Watching(Callbacks):
         self.server = ViewerServer(self._subject, self._options, self._watch)
         for line in self.server.announcement():
             self._say(line)
+        self._resume_at_interrupt()
+
+    def _resume_at_interrupt(self) -> None:
+        """Let Ctrl-C end a pause too: the loop notes it and saves only after the step that waits."""
+        noted = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is not threading.main_thread() or not callable(noted):
+            return
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            self._watch.turn.set_paused(False)
+            noted(number, frame)
+
+        signal.signal(signal.SIGINT, interrupt)
 
     def stepped(self, progress: StepProgress) -> None:
         """Numbers for the panel."""

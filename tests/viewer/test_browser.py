@@ -1,0 +1,244 @@
+"""The page in a real browser: Debian's chromium, driven by Playwright. Skipped, with the reason, where one is missing.
+
+With $KINOSPLAT_SCREENSHOTS the pictures are kept in that folder, to be looked at.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kinosplat.render.rasterize import rasterize
+from kinosplat.viewer.encode import to_pixels
+from kinosplat.viewer.server import ServerOptions, ViewerServer
+from kinosplat.viewer.session import Session
+from viewer.toys import toy_subject, wait_until
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium in $PATH: apt-get install chromium")
+PATIENCE = 60.0
+"""Seconds; a browser without a GPU on a busy machine takes its time."""
+HARMLESS = ("GPU stall due to ReadPixels", "THREE.Clock: This module has been deprecated")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--headless=new", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"],
+        )
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def server() -> Iterator[ViewerServer]:
+    with ViewerServer(toy_subject(), ServerOptions(port=0)) as made:
+        yield made
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    """What pages wrote to their console as errors or warnings."""
+    return []
+
+
+def visit(browser: Any, server: ViewerServer, complaints: list[str], size: tuple[int, int] = (800, 600)) -> Any:
+    """A page that shows its first picture of full quality, and the session it belongs to."""
+    known = {session.client.client_id for session in server.sessions}
+    page = browser.new_page(viewport={"width": size[0], "height": size[1]})
+
+    def note(message: Any) -> None:
+        if message.type in ("error", "warning") and not any(text in message.text for text in HARMLESS):
+            complaints.append(message.text)
+
+    page.on("console", note)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(server.address)
+
+    def newcomer() -> Session | None:
+        return next((s for s in server.sessions if s.client.client_id not in known), None)
+
+    assert wait_for(page, lambda: newcomer() is not None), "The page never connected."
+    session = newcomer()
+    assert session is not None
+    assert settled(page, session), "The page never got a full picture."
+    return page, session
+
+
+def wait_for(page: Any, condition: Any) -> bool:
+    """Like `wait_until`, while the browser's events are handled."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if condition():
+            return True
+        page.wait_for_timeout(50)
+    return bool(condition())
+
+
+def settled(page: Any, session: Session) -> bool:
+    """Whether the newest picture is of full size and on the screen."""
+
+    def is_full() -> bool:
+        last, wished = session.stream.meter.last(), session.stream.wished
+        now = time.monotonic()
+        return (
+            last is not None
+            and wished is not None
+            and last.width == wished.camera.width
+            and not session.stream.is_moving(now)
+            and session.stream.due(now) is None
+        )
+
+    reached = wait_for(page, is_full)
+    page.wait_for_timeout(700)
+    return reached
+
+
+def screenshot(page: Any, name: str) -> np.ndarray:
+    """(H, W, 3) pixels of the whole page."""
+    content = page.screenshot()
+    folder = os.environ.get("KINOSPLAT_SCREENSHOTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / f"{name}.png").write_bytes(content)
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(float)
+
+
+def test_the_page_shows_what_the_rasterizer_draws(browser: Any, server: ViewerServer, complaints: list[str]) -> None:
+    page, session = visit(browser, server, complaints, (1280, 720))
+    shown = screenshot(page, "page_1280x720")
+    subject = toy_subject()
+    camera = session.camera()
+    assert (camera.width, camera.height) == (1280, 720)
+    expected = to_pixels(rasterize(subject.model, [camera], background=subject.background).rgb[0])
+    # The middle of the page, where no panel and no note of the browser's is.
+    part = np.s_[200:700, 330:900]
+    difference = np.abs(shown[part] - expected[part])
+    # 1.2 on average: JPEG of quality 92.
+    assert difference.mean() < 3.0
+    assert not complaints
+    page.close()
+
+
+def test_time_moves_by_slider_by_step_and_by_play(browser: Any, server: ViewerServer, complaints: list[str]) -> None:
+    page, session = visit(browser, server, complaints)
+    before = screenshot(page, "time_start")
+    box = page.locator("input[type=text]").first
+    box.fill("0.8")
+    box.press("Enter")
+    assert wait_for(page, lambda: session.moment(time.monotonic()) == pytest.approx(0.8))
+    assert settled(page, session)
+    assert np.abs(screenshot(page, "time_later") - before).mean() > 0.5
+    page.get_by_text("frame ▶").click()
+    assert wait_for(page, lambda: session.moment(time.monotonic()) == pytest.approx(0.9))
+    page.get_by_role("button", name="Play").click()
+    assert wait_for(page, lambda: session.playback is not None and session.playback.is_playing)
+    n_confirmed = session.stream.meter.n_confirmed
+    assert wait_for(page, lambda: session.stream.meter.n_confirmed > n_confirmed + 5)
+    page.get_by_role("button", name="Pause").click()
+    assert wait_for(page, lambda: session.playback is not None and not session.playback.is_playing)
+    assert not complaints
+    page.close()
+
+
+def test_two_visitors_have_their_own_camera_and_moment(
+    browser: Any, server: ViewerServer, complaints: list[str]
+) -> None:
+    first_page, first = visit(browser, server, complaints)
+    second_page, second = visit(browser, server, complaints)
+    assert len(server.sessions) == 2
+    second.look_from(server.subject.cameras[3].at(0.5))
+    assert wait_for(
+        second_page, lambda: np.linalg.norm(second.client.camera.position - first.client.camera.position) > 4
+    )
+    assert settled(second_page, second)
+    assert first.moment(time.monotonic()) == 0.0
+    assert second.moment(time.monotonic()) == pytest.approx(0.5)
+    assert np.abs(screenshot(first_page, "first") - screenshot(second_page, "second")).mean() > 1.0
+    first_page.close()
+    assert wait_until(lambda: server.sessions == [second], PATIENCE), "A visitor who left is forgotten."
+    assert not complaints
+    second_page.close()
+
+
+def test_a_visitor_who_comes_back_sees_the_scene_again(
+    browser: Any, server: ViewerServer, complaints: list[str]
+) -> None:
+    page, session = visit(browser, server, complaints)
+    page.reload()
+    assert wait_for(page, lambda: bool(server.sessions) and server.sessions[0] is not session)
+    assert settled(page, server.sessions[0])
+    assert len(server.sessions) == 1
+    page.close()
+
+
+def test_the_benchmark_reports_its_numbers(
+    browser: Any, server: ViewerServer, complaints: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kinosplat.viewer.controls.benchmark.N_FRAMES", 20)
+    page, _ = visit(browser, server, complaints)
+    page.get_by_role("tab", name="Speed").click()
+    page.get_by_text("Benchmark").first.click()
+    page.get_by_role("button", name="Benchmark").click()
+    page.get_by_text("99 of 100 below").wait_for(timeout=1000 * PATIENCE)
+    assert "FPS)" in page.get_by_role("row", name="Median").inner_text()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as JSON").last.click()
+    assert '"p99_ms"' in Path(download.value.path()).read_text()
+    assert not complaints
+    page.close()
+
+
+def test_a_link_restores_camera_moment_and_output(browser: Any, server: ViewerServer, complaints: list[str]) -> None:
+    page, session = visit(browser, server, complaints)
+    session.look_from(server.subject.cameras[2].at(0.6))
+    session.panels[1].restore({"output": "depth"})
+    assert settled(page, session)
+    page.get_by_role("tab", name="Camera").click()
+    page.get_by_role("button", name="Copy a link to this view").click()
+    link = page.locator("textarea:not([aria-hidden])").last
+    link.wait_for(timeout=1000 * PATIENCE)
+    address = link.input_value()
+    other = browser.new_page(viewport={"width": 800, "height": 600})
+    known = session.client.client_id
+    other.goto(address)
+    assert wait_for(other, lambda: len(server.sessions) == 2)
+    restored = next(s for s in server.sessions if s.client.client_id != known)
+    assert restored.look.output == "depth"
+    assert restored.moment(time.monotonic()) == pytest.approx(0.6)
+    assert np.allclose(restored.client.camera.position, session.client.camera.position, atol=1e-3)
+    other.close()
+    page.close()
+
+
+def test_the_token_opens_the_page_and_leaves_the_address_bar(browser: Any, complaints: list[str]) -> None:
+    with ViewerServer(toy_subject(), ServerOptions(port=0, share_token="secret")) as server:
+        stranger = browser.new_page()
+        stranger.goto(server.address.split("?")[0])
+        assert "asks for a token" in stranger.content()
+        assert not server.sessions
+        stranger.close()
+        page, _ = visit(browser, server, complaints)
+        assert "secret" not in page.url
+        page.close()
+
+
+def test_the_page_fits_a_phone(browser: Any, server: ViewerServer, complaints: list[str]) -> None:
+    page, _ = visit(browser, server, complaints, (390, 844))
+    assert screenshot(page, "page_phone").shape == (844, 390, 3)
+    box = page.get_by_role("button", name="Play").bounding_box()
+    assert box is not None
+    assert 0 <= box["x"] < box["x"] + box["width"] <= 390
+    page.close()
