@@ -182,7 +182,6 @@ void bin_with_keys(const Frame& frame, const FrameCounts& counts, const ProjectS
                    const BinScratch& scratch, const TileLists& lists, cudaStream_t stream) {
     const TileGrid grid = tile_grid(frame);
     size_t space_bytes = scratch.sort_space_bytes;
-    check(cudaMemsetAsync(scratch.status, 0, scratch.zeroed_bytes, stream), "emit hits");
     const uint32_t* rows_by_depth = sort_pairs<uint32_t>(
         scratch.sort_space, space_bytes, {project.depth_keys, scratch.other_depth_keys},
         {project.row_numbers, scratch.other_row_numbers}, counts.n_rows, depth_bits(counts), nullptr, stream);
@@ -192,9 +191,9 @@ void bin_with_keys(const Frame& frame, const FrameCounts& counts, const ProjectS
     const bool even = (bits.end + 7) / 8 % 2 == 0;
     uint32_t* const hits[2] = {even ? lists.hits : scratch.other_hits, even ? scratch.other_hits : lists.hits};
     TileKey* const keys[2] = {static_cast<TileKey*>(scratch.tile_keys[0]), static_cast<TileKey*>(scratch.tile_keys[1])};
-    emit_hits_kernel<TileKey><<<emit_blocks(counts), kThreads, 0, stream>>>(
-        rows_by_depth, counts.n_rows, project.spans, rows, frame.width, frame.height, grid, scratch.status,
-        scratch.ticket, keys[0], hits[0]);
+    emit_hits_kernel<TileKey><<<emit_blocks(counts.n_rows), kThreads, 0, stream>>>(
+        rows_by_depth, counts.n_rows, project.spans, rows, frame.width, frame.height, grid, project.emit_status,
+        project.emit_ticket, keys[0], hits[0]);
     check_launch("emit hits");
 
     TileKey* sorted_keys;
@@ -212,7 +211,7 @@ void bin_with_keys(const Frame& frame, const FrameCounts& counts, const ProjectS
 
 } // namespace
 
-int emit_blocks(const FrameCounts& counts) { return divide_up(counts.n_rows, uint32_t(kThreads)); }
+int emit_blocks(uint32_t n_rows) { return divide_up(n_rows, uint32_t(kThreads)); }
 
 int tile_key_bytes(const Frame& frame) {
     return short_tile_keys(tile_grid(frame)) ? sizeof(uint16_t) : sizeof(uint32_t);

@@ -271,6 +271,8 @@ void bind_frame(nb::module_& module) {
 
 void bind(nb::module_& module) {
     module.doc() = "Passes of the CUDA backend; arrays are addresses in device memory, shapes are in cuda/gpu/frame.h.";
+    // A program that ends while a picture still has its history leaves frames behind; that is no leak to warn of.
+    nb::set_leak_warnings(false);
     bind_frame(module);
 
     module.def("forward", &run_forward, nb::arg("frame"), nb::arg("queue"), nb::arg("keep"), nb::arg("project_scratch"),

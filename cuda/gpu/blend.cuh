@@ -1,9 +1,5 @@
-// What blending does in both directions: a block of 4 warps takes one tile, each warp 8 x 8 of its pixels, two a lane.
-// The tile's hits are staged in shared memory, one a thread; of each 32 a warp keeps those that can reach its own
-// pixels.
-//
-// Shared memory delivers 128 bytes a clock, and a value that all lanes read counts 32 times: with one pixel a lane,
-// reading hits took longer than blending them.
+// What blending does in both directions: a block takes one tile, each warp 8 columns and 4 lines of its pixels for every pixel a lane
+// has. The tile's hits are staged in shared memory, one a thread; of each 32 a warp keeps those that can reach its own pixels.
 #pragma once
 
 #include "gpu/device.cuh"
@@ -13,11 +9,16 @@
 
 namespace kinosplat::gpu {
 
-constexpr int kPixels = 2; // of a lane, one below the other
-constexpr int kBlendThreads = kTileSize * kTileSize / kPixels;
-constexpr int kBlendWarps = kBlendThreads / kWarp;
-constexpr int kWarpSide = 8;                  // pixels of a warp, both ways
-constexpr int kPixelStep = kWarp / kWarpSide; // lines between a lane's pixels
+constexpr int kWarpColumns = 8;
+constexpr int kPixelStep = kWarp / kWarpColumns; // lines between a lane's pixels
+
+// How a tile is shared out when each lane has kPixels pixels, one below the other.
+template <int kPixels>
+struct Shares {
+    static constexpr int kThreads = kTileSize * kTileSize / kPixels;
+    static constexpr int kWarps = kThreads / kWarp;
+    static constexpr int kWarpLines = kPixelStep * kPixels;
+};
 
 constexpr float kLog2MinAlpha = -7.994353436858858f; // log2(1 / 255)
 // A little more than nothing is kept by the test of 32 pixels at once, so that its rounding drops no contribution.
@@ -30,6 +31,7 @@ __device__ inline float exp2_fast(float x) {
 }
 
 // One lane's pixels. Coordinates u, v are relative to the centre of the tile.
+template <int kPixels>
 struct LanePixels {
     int tile; // over all cameras
     int camera;
@@ -40,24 +42,26 @@ struct LanePixels {
     int64_t index[kPixels]; // in (C, H, W)
 };
 
-__device__ inline LanePixels this_lane(const TileGrid& grid, int width, int height) {
-    LanePixels p;
+template <int kPixels>
+__device__ inline LanePixels<kPixels> this_lane(const TileGrid& grid, int width, int height) {
+    constexpr int kWarpLines = Shares<kPixels>::kWarpLines;
+    LanePixels<kPixels> p;
     p.tile = blockIdx.x;
     p.camera = p.tile / grid.n_tiles();
     const int in_camera = p.tile - p.camera * grid.n_tiles();
     const int row = in_camera / grid.columns, column = in_camera - row * grid.columns;
-    constexpr int kWarpsAcross = kTileSize / kWarpSide;
-    const int warp_x = warp_id() % kWarpsAcross * kWarpSide, warp_y = warp_id() / kWarpsAcross * kWarpSide;
-    const int local_x = warp_x + lane_id() % kWarpSide, x = column * kTileSize + local_x;
+    constexpr int kWarpsAcross = kTileSize / kWarpColumns;
+    const int warp_x = warp_id() % kWarpsAcross * kWarpColumns, warp_y = warp_id() / kWarpsAcross * kWarpLines;
+    const int local_x = warp_x + lane_id() % kWarpColumns, x = column * kTileSize + local_x;
     constexpr float kMiddle = 0.5f * (kTileSize - 1);
     p.centre_x = float(column * kTileSize) + 0.5f * kTileSize;
     p.centre_y = float(row * kTileSize) + 0.5f * kTileSize;
     p.u = float(local_x) - kMiddle;
-    p.warp_u = float(warp_x) + 0.5f * (kWarpSide - 1) - kMiddle;
-    p.warp_v = float(warp_y) + 0.5f * (kWarpSide - 1) - kMiddle;
+    p.warp_u = float(warp_x) + 0.5f * (kWarpColumns - 1) - kMiddle;
+    p.warp_v = float(warp_y) + 0.5f * (kWarpLines - 1) - kMiddle;
 #pragma unroll
     for (int k = 0; k < kPixels; ++k) {
-        const int local_y = warp_y + lane_id() / kWarpSide + k * kPixelStep, y = row * kTileSize + local_y;
+        const int local_y = warp_y + lane_id() / kWarpColumns + k * kPixelStep, y = row * kTileSize + local_y;
         p.v[k] = float(local_y) - kMiddle;
         p.inside[k] = x < width && y < height;
         p.index[k] = (int64_t(p.camera) * height + y) * width + x;
@@ -77,11 +81,12 @@ struct TileFalloff {
 
     // False only if alpha < 1/255 at all pixels of a warp: the box around them, carried to the coordinates (a, b)
     // above, lies outside of the circle in which the exponent is large enough.
-    __device__ bool reaches(float warp_u, float warp_v) const {
-        constexpr float kHalf = 0.5f * (kWarpSide - 1);
-        const float a = fmaf(u_x, warp_u, fmaf(u_y, warp_v, u_0)), b = fmaf(v_y, warp_v, v_0);
-        const float outside_a = fmaxf(fabsf(a) - (u_x + fabsf(u_y)) * kHalf, 0.0f);
-        const float outside_b = fmaxf(fabsf(b) - v_y * kHalf, 0.0f);
+    template <int kPixels>
+    __device__ bool reaches(const LanePixels<kPixels>& lane) const {
+        constexpr float kHalfU = 0.5f * (kWarpColumns - 1), kHalfV = 0.5f * (Shares<kPixels>::kWarpLines - 1);
+        const float a = fmaf(u_x, lane.warp_u, fmaf(u_y, lane.warp_v, u_0)), b = fmaf(v_y, lane.warp_v, v_0);
+        const float outside_a = fmaxf(fabsf(a) - fmaf(u_x, kHalfU, fabsf(u_y) * kHalfV), 0.0f);
+        const float outside_b = fmaxf(fabsf(b) - v_y * kHalfV, 0.0f);
         return fmaf(outside_a, outside_a, outside_b * outside_b) <= log2_opacity - kLog2MinAlpha + kReachSlack;
     }
 };
@@ -102,14 +107,20 @@ struct PixelState {
     float needed; // exponent a contribution must have; more than any has once the pixel is finished
 };
 
+template <int kPixels>
 struct LaneState {
     PixelState pixels[kPixels];
 
-    __device__ explicit LaneState(const LanePixels& lane) {
+    __device__ explicit LaneState(const LanePixels<kPixels>& lane) {
         for (int k = 0; k < kPixels; ++k)
             pixels[k] = {1.0f, lane.inside[k] ? kLog2MinAlpha : INFINITY};
     }
-    __device__ bool finished() const { return fminf(pixels[0].needed, pixels[1].needed) == INFINITY; }
+    __device__ bool finished() const {
+        float needed = INFINITY;
+        for (int k = 0; k < kPixels; ++k)
+            needed = fminf(needed, pixels[k].needed);
+        return needed == INFINITY;
+    }
 };
 
 struct Contribution {

@@ -1,8 +1,8 @@
 // Blend, backward: front to back once more. What lies behind a contribution is what the finished pixel has left after
 // it, so that nothing but the picture itself has to be kept from the forward pass.
 //
-// Lanes are pixels, but gradients are summed over pixels. Each warp collects what 8 hits get from its 64 pixels in
-// shared memory and then turns its lanes around: four lanes a hit, two lines of 8 pixels each. Moments along a line
+// Lanes are pixels, but gradients are summed over pixels. Each warp collects what 8 hits get from its 32 pixels in
+// shared memory and then turns its lanes around: four lanes a hit, a line of 8 pixels each. Moments along a line
 // have constant factors, and two exchanges sum the four lanes; that takes a seventh of the instructions that summing
 // nine numbers over a warp by exchanges would.
 #include <type_traits>
@@ -12,6 +12,11 @@
 
 namespace kinosplat::gpu {
 namespace {
+
+// One pixel a lane: with two, the registers leave room for too few warps to hide what they wait for (measured: 10% slower).
+constexpr int kPixels = 1;
+constexpr int kBlendThreads = Shares<kPixels>::kThreads;
+constexpr int kBlendWarps = Shares<kPixels>::kWarps;
 
 constexpr int kCollected = 8; // hits
 constexpr int kWarpPixels = kWarp * kPixels;
@@ -69,10 +74,10 @@ __device__ inline void read8(float* to, const float* from) {
 // lines too.
 struct TurnedLane {
     int slot = lane_id() / 4, line = lane_id() % 4;
-    float dL_drgb[3][kPixels][kWarpSide]; // of the pixels on its lines; stays the same from hit to hit
+    float dL_drgb[3][kPixels][kWarpColumns]; // of the pixels on its lines; stays the same from hit to hit
 
-    __device__ int place(int k) const { return k * kWarp + line * kWarpSide; }
-    __device__ float height(int k) const { return float(line + k * kPixelStep) - 0.5f * (kWarpSide - 1); }
+    __device__ int place(int k) const { return k * kWarp + line * kWarpColumns; }
+    __device__ float height(int k) const { return float(line + k * kPixelStep) - 0.5f * (Shares<kPixels>::kWarpLines - 1); }
 
     // Through `space`, from the lanes that own the pixels.
     __device__ void read_gradient(float* space, const float3 (&mine)[kPixels]) {
@@ -99,12 +104,12 @@ __device__ inline void add_collected(const WarpCollection& collection, const Tur
     float one = 0.0f, u = 0.0f, v = 0.0f, uu = 0.0f, uv = 0.0f, vv = 0.0f, rgb[3] = {};
 #pragma unroll
     for (int k = 0; k < kPixels; ++k) {
-        float values[kWarpSide];
+        float values[kWarpColumns];
         read8(values, collection.exponents + lane.slot * kCollectedStride + lane.place(k));
         float line_one = 0.0f, line_u = 0.0f;
 #pragma unroll
-        for (int i = 0; i < kWarpSide; ++i) {
-            const float position = float(i) - 0.5f * (kWarpSide - 1);
+        for (int i = 0; i < kWarpColumns; ++i) {
+            const float position = float(i) - 0.5f * (kWarpColumns - 1);
             line_one += values[i];
             line_u = fmaf(values[i], position, line_u);
             uu = fmaf(values[i], position * position, uu);
@@ -119,7 +124,7 @@ __device__ inline void add_collected(const WarpCollection& collection, const Tur
 #pragma unroll
         for (int c = 0; c < 3; ++c)
 #pragma unroll
-            for (int i = 0; i < kWarpSide; ++i)
+            for (int i = 0; i < kWarpColumns; ++i)
                 rgb[c] = fmaf(values[i], lane.dL_drgb[c][k][i], rgb[c]);
     }
     one = quad_sum(one);
@@ -161,7 +166,7 @@ __global__ __launch_bounds__(kBlendThreads) void blend_backward_kernel(
     WarpHits& hits = warp_hits[warp_id()];
     WarpCollection& collection = collections[warp_id()];
 
-    const LanePixels lane = this_lane(grid, width, height);
+    const LanePixels lane = this_lane<kPixels>(grid, width, height);
     const uint2 range = lists.ranges[lane.tile];
     float3 dL_drgb[kPixels] = {};
     float dL_dchannels[kPixels][kChannels > 0 ? kChannels : 1] = {};
@@ -260,7 +265,7 @@ __global__ __launch_bounds__(kBlendThreads) void blend_backward_kernel(
             }
             const int mine = group + lane_id();
             const float4 a = staged_a[mine], b = staged_b[mine];
-            const bool reaches = mine < count && unpack(a, b.x, b.y).reaches(lane.warp_u, lane.warp_v);
+            const bool reaches = mine < count && unpack(a, b.x, b.y).reaches(lane);
             const unsigned reaching_lanes = __ballot_sync(kAllLanes, reaches);
             if (reaches) {
                 const int slot = n_waiting + compacted_slot(true, reaching_lanes);

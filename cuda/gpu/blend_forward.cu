@@ -13,6 +13,11 @@ enum class Mode { kPacked, kPlain, kDetailed };
 // Weights are summed over a warp as integers, in steps of 2^-25: 64 weights of at most 1 fit.
 constexpr float kWeightStep = 1.0f / (1 << 25);
 
+// Two pixels a lane halve what is read from shared memory for each pixel; where Gaussians are large, that is what bounds the pass.
+constexpr int kPixels = 2;
+constexpr int kBlendThreads = Shares<kPixels>::kThreads;
+constexpr int kBlendWarps = Shares<kPixels>::kWarps;
+
 // Hits are blended so many at a time, so that their exponents are computed side by side.
 constexpr int kUnroll = 2;
 
@@ -37,7 +42,7 @@ __global__ __launch_bounds__(kBlendThreads) void blend_forward_kernel(
     __shared__ WarpHits<kDetailed> warp_hits[kBlendWarps];
     WarpHits<kDetailed>& hits = warp_hits[warp_id()];
 
-    const LanePixels lane = this_lane(grid, width, height);
+    const LanePixels lane = this_lane<kPixels>(grid, width, height);
     const uint2 range = lists.ranges[lane.tile];
     LaneState state(lane);
     float median[kPixels] = {};
@@ -78,7 +83,7 @@ __global__ __launch_bounds__(kBlendThreads) void blend_forward_kernel(
             const int mine = group + lane_id();
             const float4 a = staged_a[mine];
             float4 b = staged_b[mine];
-            const bool reaches = mine < count && unpack(a, b.x, b.y).reaches(lane.warp_u, lane.warp_v);
+            const bool reaches = mine < count && unpack(a, b.x, b.y).reaches(lane);
             const unsigned reaching_lanes = __ballot_sync(kAllLanes, reaches);
             const int slot = compacted_slot(reaches, reaching_lanes);
             float2 c;

@@ -106,6 +106,8 @@ __device__ inline uint64_t chained_prefix(uint64_t* status, uint32_t block, uint
     if (block > 0) {
         if (lane_id() == 0)
             words[block] = kStatusOwn | own;
+        // Each lane adds up what it looked at; the lanes are summed once, at the end, because exchanges cost more than the looking.
+        uint64_t seen = 0;
         bool found = false;
         for (int64_t nearest = int64_t(block) - 1 - lane_id(); !found; nearest -= kWarp * kLookBack) {
             uint64_t word[kLookBack];
@@ -120,11 +122,12 @@ __device__ inline uint64_t chained_prefix(uint64_t* status, uint32_t block, uint
                     word[k] = words[nearest - k * kWarp];
                 const unsigned totals = __ballot_sync(kAllLanes, (word[k] & kStatusTotal) != 0);
                 // Nothing counts beyond the nearest block that knows its total.
-                const bool counts = !totals || lane_id() <= __ffs(totals) - 1;
-                before += warp_sum(counts ? word[k] & kStatusValue : 0);
+                if (!totals || lane_id() <= __ffs(totals) - 1)
+                    seen += word[k] & kStatusValue;
                 found = totals != 0;
             }
         }
+        before = warp_sum(seen);
     }
     if (lane_id() == 0)
         words[block] = kStatusTotal | (before + own);

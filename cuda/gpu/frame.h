@@ -98,7 +98,9 @@ struct ProjectScratch {
     uint32_t* depth_limits; // as in FrameCounts
     uint32_t* ticket;       // order in which blocks start
     uint64_t* status;       // of the chained scan, one a block
-    size_t zeroed_bytes;    // the three above start at zero
+    uint32_t* emit_ticket;  // the same for the bin pass
+    uint64_t* emit_status;
+    size_t zeroed_bytes; // all of the above start at zero
     uint2* spans;           // TileSpan of each row
     uint32_t* depth_keys;   // bits of the depth: positive floats sort like integers
     uint32_t* row_numbers;  // 0, 1, 2, ...
@@ -116,9 +118,6 @@ struct Rows {
 
 // Scratch of the bin pass, which sorts to and fro between two buffers; of hits the other one is TileLists::hits.
 struct BinScratch {
-    uint64_t* status; // of the chained scan, one a block
-    uint32_t* ticket;
-    size_t zeroed_bytes; // the two above start at zero
     uint32_t *other_depth_keys, *other_row_numbers;
     void* tile_keys[2]; // uint16_t or uint32_t a hit
     uint32_t* other_hits;
@@ -168,7 +167,7 @@ void bin(const Frame&, const FrameCounts&, const ProjectScratch&, const Rows&, c
 
 // What the layout of scratch memory has to know of the passes.
 int project_blocks(const Frame&);
-int emit_blocks(const FrameCounts&);
+int emit_blocks(uint32_t n_rows);
 int tile_key_bytes(const Frame&);
 size_t sort_space_bytes(const Frame&, const FrameCounts&);
 

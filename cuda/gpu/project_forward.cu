@@ -10,22 +10,25 @@
 namespace kinosplat::gpu {
 namespace {
 
-constexpr int kThreads = 128;
+constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
 
 // Counts of rows and of hits travel together in one word of the chained scan.
 constexpr int kHitBits = 34;
 __device__ inline uint64_t pack_counts(uint64_t n_rows, uint64_t n_hits) { return n_rows << kHitBits | n_hits; }
 
-// Before the block publishes its counts, so that whoever knows all counts also knows the limits.
+// Before the block publishes its counts, so that whoever knows all counts also knows the limits. Few blocks have news after the
+// first ones, and only they pay for the fence.
 __device__ inline void record_depths(uint32_t* limits, uint32_t largest, uint32_t inverse_of_smallest) {
     if (lane_id() == 0) {
-        volatile uint32_t* known = limits; // read first: after the first few blocks hardly any has news
-        if (largest > known[0])
+        volatile uint32_t* known = limits;
+        const bool larger = largest > known[0], smaller = inverse_of_smallest > known[1];
+        if (larger)
             atomicMax(limits, largest);
-        if (inverse_of_smallest > known[1])
+        if (smaller)
             atomicMax(limits + 1, inverse_of_smallest);
-        __threadfence();
+        if (larger || smaller)
+            __threadfence();
     }
 }
 
@@ -78,7 +81,7 @@ __device__ inline bool is_near_view(const StoredGaussian<float>& g, const View<f
 }
 
 template <int kDegree>
-__global__ __launch_bounds__(kThreads, 9) void project_forward_kernel(const __grid_constant__ Frame frame,
+__global__ __launch_bounds__(kThreads, 4) void project_forward_kernel(const __grid_constant__ Frame frame,
                                                                       const __grid_constant__ ProjectScratch scratch,
                                                                       const __grid_constant__ Rows rows) {
     extern __shared__ float4 shared_sh[];

@@ -32,6 +32,8 @@ inline ProjectScratch project_scratch(const Frame& frame, void* memory, size_t* 
     s.depth_limits = carver.take<uint32_t>(2);
     s.ticket = carver.take<uint32_t>(1);
     s.status = carver.take<uint64_t>(project_blocks(frame));
+    s.emit_ticket = carver.take<uint32_t>(1);
+    s.emit_status = carver.take<uint64_t>(emit_blocks(uint32_t(n)));
     s.zeroed_bytes = carver.used();
     s.spans = carver.take<uint2>(n);
     s.depth_keys = carver.take<uint32_t>(n);
@@ -58,9 +60,6 @@ inline BinScratch bin_scratch(const Frame& frame, const FrameCounts& counts, siz
                               size_t* n_bytes) {
     Carver carver(memory);
     BinScratch s{};
-    s.status = carver.take<uint64_t>(emit_blocks(counts));
-    s.ticket = carver.take<uint32_t>(1);
-    s.zeroed_bytes = carver.used();
     s.other_depth_keys = carver.take<uint32_t>(counts.n_rows);
     s.other_row_numbers = carver.take<uint32_t>(counts.n_rows);
     for (void*& keys : s.tile_keys)
