@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from typing_extensions import assert_never
 
 from kinosplat.trainers.draws import generator
 from kinosplat.trainers.optim import Group, exponential_decay
@@ -22,32 +21,23 @@ class Background:
         self._kind = kind
         self._seed = seed
         self._device = device
+        self._fixed = torch.zeros(3, device=device)
         self.group: Group | None = None
-        if kind == "learned":
+        if isinstance(kind, tuple):
+            self._fixed = torch.tensor(kind, device=device)
+        elif kind == "white":
+            self._fixed = torch.ones(3, device=device)
+        elif kind == "learned":
             start = torch.full((1, 3), 0.5, device=device)
             self.group = Group("background", start, exponential_decay(1e-2, 1e-3), rows="background", eps=1e-8)
 
     def color(self, step: int) -> Tensor:
         """(3,) colour for training step `step`; carries a gradient when it is learned."""
         if self._kind == "random":
-            draw = torch.rand(3, generator=generator(self._seed, step, "background"))
-            return draw.to(self._device)
-        return self._fixed()
+            draws = generator(self._seed, step, "background", self._device)
+            return torch.rand(3, generator=draws, device=self._device)
+        return self._fixed if self.group is None else self.group.parameter[0].clamp(0.0, 1.0)
 
     def evaluation_color(self) -> Tensor:
         """(3,) colour for held-out views."""
-        return torch.zeros(3, device=self._device) if self._kind == "random" else self._fixed().detach()
-
-    def _fixed(self) -> Tensor:
-        if isinstance(self._kind, tuple):
-            return torch.tensor(self._kind, device=self._device)
-        match self._kind:
-            case "black" | "random":
-                return torch.zeros(3, device=self._device)
-            case "white":
-                return torch.ones(3, device=self._device)
-            case "learned":
-                assert self.group is not None
-                return self.group.parameter[0].clamp(0.0, 1.0)
-            case _:
-                assert_never(self._kind)
+        return self._fixed if self.group is None else self.group.parameter[0].detach().clamp(0.0, 1.0)

@@ -33,4 +33,5 @@ class Exposure:
         deltas = self.group.parameter * self._learned
         deltas = (deltas - deltas.sum(dim=0) / self._learned.sum()) * self._learned
         identity = torch.eye(3, 4, device=deltas.device)
-        return identity + deltas[cameras]
+        # Indexed one by one: a list as the index would be copied to the device, which Python would wait for.
+        return torch.stack([identity + deltas[i] for i in cameras])

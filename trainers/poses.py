@@ -44,9 +44,9 @@ class Poses:
 
     def __init__(self, training_poses: dict[int, Tensor], n_cameras: int, radius: float, lr: float) -> None:
         """`training_poses` maps a camera's index, of `n_cameras` in all, to its (4, 4) world_to_camera as given."""
-        self._indices = list(training_poses)
-        poses = torch.stack([training_poses[i] for i in self._indices])
+        poses = torch.stack(list(training_poses.values()))
         device = poses.device
+        self._indices = torch.tensor(list(training_poses), device=device)
         rate = exponential_decay(lr, 0.01 * lr, warm_up=0.02)
         self.group = Group("poses", torch.zeros(n_cameras, 6, device=device), rate, rows="poses", eps=1e-8)
         self._unit = torch.tensor([1.0, 1.0, 1.0, radius, radius, radius], device=device)
@@ -58,15 +58,13 @@ class Poses:
         twists = self.group.parameter[self._indices] * self._unit
         mean = (self._to_world @ twists[..., None]).mean(dim=0)
         free = twists - (self._to_camera @ mean)[..., 0]
-        return se3_exp(torch.zeros_like(self.group.parameter).index_copy(0, self._index_tensor(), free))
+        return se3_exp(torch.zeros_like(self.group.parameter).index_copy(0, self._indices, free))
 
     def corrected(self, cameras: list[Camera], indices: list[int]) -> list[Camera]:
         """The cameras with the corrections of their physical cameras, with a gradient."""
-        motions = self.corrections()[indices]
+        motions = self.corrections()
+        # Indexed one by one: a list as the index would be copied to the device, which Python would wait for.
         return [
-            replace(camera, world_to_camera=motion @ camera.world_to_camera)
-            for camera, motion in zip(cameras, motions, strict=True)
+            replace(camera, world_to_camera=motions[i] @ camera.world_to_camera)
+            for camera, i in zip(cameras, indices, strict=True)
         ]
-
-    def _index_tensor(self) -> Tensor:
-        return torch.tensor(self._indices, device=self.group.parameter.device)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kinosplat.errors import InputError
+from kinosplat.render.camera import Camera
 from kinosplat.scenes import FrameLoader, PointCloud, Scene, View
 from kinosplat.trainers.background import Background
 from kinosplat.trainers.batch import Batch, assemble
@@ -46,6 +47,8 @@ class Training:
     """Pose corrections, if they are learned."""
     optimizer: Optimizer
     """Over the groups of all of these."""
+    cameras: list[Camera]
+    """Of the training views, on the device once and for all: a copy a step would make Python wait for it."""
     clock: Clock
     """How far the run is."""
     points_source: str
@@ -58,7 +61,7 @@ class Training:
     def batch(self, indices: list[int], upcoming: list[list[int]], loader: FrameLoader) -> Batch:
         """The pictures of one step, with the corrections of their cameras."""
         views = [self.scene.train[i] for i in indices]
-        cameras = [view.camera.to(self.device) for view in views]
+        cameras = [self.cameras[i] for i in indices]
         physical = [view.camera_index for view in views]
         if self.poses is not None:
             cameras = self.poses.corrected(cameras, physical)
@@ -198,6 +201,7 @@ def _equip(
     clock: Clock,
 ) -> Training:
     background = make_background(config, scene, device)
+    cameras = [view.camera.to(device) for view in scene.train]
     poses_of_cameras = {view.camera_index: view.camera.world_to_camera.to(device) for view in reversed(scene.train)}
     n_cameras = 1 + max(view.camera_index for view in scene.views)
     corrections = config.corrections
@@ -210,7 +214,18 @@ def _equip(
     if background.group is not None:
         groups.append(background.group)
     return Training(
-        config, scene, run_dir, device, method, background, exposure, poses, Optimizer(groups), clock, points_source
+        config=config,
+        scene=scene,
+        run_dir=run_dir,
+        device=device,
+        method=method,
+        background=background,
+        exposure=exposure,
+        poses=poses,
+        optimizer=Optimizer(groups),
+        cameras=cameras,
+        clock=clock,
+        points_source=points_source,
     )
 
 
