@@ -22,6 +22,7 @@ from kinosplat.errors import InputError
 from kinosplat.render.camera import Camera, look_at
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.output import RenderOutput
+from kinosplat.render.rasterize import RasterSettings
 from kinosplat.scenes import Scene
 from kinosplat.scenes.scene import Similarity, View
 from kinosplat.trainers.method import Method
@@ -111,9 +112,13 @@ class MethodSubject:
         return self.method.n_primitives
 
     @property
-    def antialiased(self) -> bool:
+    def settings(self) -> RasterSettings:
         """As it is trained."""
-        return isinstance(self.method, GaussianMethod) and self.method.config.gaussians.antialiased
+        if not isinstance(self.method, GaussianMethod):
+            return RasterSettings()
+        options = self.method.config.gaussians
+        near = RasterSettings.near if options.near is None else options.near
+        return RasterSettings(antialiased=options.antialiased, near=near)
 
     @property
     def painters(self) -> Mapping[str, Painter]:

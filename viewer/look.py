@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from kinosplat.render.rasterize import RasterSettings
+
 Output = Literal["color", "depth", "alpha", "normals", "speed", "overlap", "points", "ellipsoids"]
 OUTPUT_NAMES: dict[Output, str] = {
     "color": "Colour",
@@ -61,3 +63,8 @@ class Look:
     """Stops: colours are multiplied by 2 to the power of it."""
     crop: CropBox | None = None
     """None shows everything."""
+
+    @staticmethod
+    def of(settings: RasterSettings) -> Look:
+        """Colour, drawn as it was learned."""
+        return Look(antialiased=settings.antialiased, near=settings.near, far=settings.far)

@@ -8,7 +8,7 @@ import torch
 
 from kinosplat.render.camera import Camera
 from kinosplat.render.output import RenderOutput
-from kinosplat.render.rasterize import RasterSettings, rasterize
+from kinosplat.render.rasterize import rasterize
 from kinosplat.render.timing import Timing, measure
 from kinosplat.viewer.lens import orbit_to_show
 from kinosplat.viewer.subject import Subject
@@ -27,12 +27,11 @@ def benchmark(
     """Time `n_frames` of an orbit through the whole clip; called while nobody else renders."""
     cameras = orbit_to_show(subject.cameras, n_frames, subject.times, width, height)
     gaussians, background = subject.gaussians(), subject.background
-    settings = RasterSettings(antialiased=subject.antialiased)
 
     def render(camera: Camera) -> RenderOutput:
         if gaussians is None:
             return subject.render(camera, background)
-        return rasterize(gaussians, [camera], background=background, settings=settings)
+        return rasterize(gaussians, [camera], background=background, settings=subject.settings)
 
     return measure(
         render,

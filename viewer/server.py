@@ -11,6 +11,7 @@ import io
 import threading
 import time
 import traceback
+import warnings
 from dataclasses import dataclass
 
 import viser
@@ -54,6 +55,8 @@ class ViewerServer:
         self.port = free_port(host, self.options.port)
         gate = Gate(host, self.port, self.options.share_token)
         self.subject, self.training = subject, training
+        # A page may leave at any moment, also between two numbers that are written to it.
+        warnings.filterwarnings("ignore", message=r"Queued a \w+ on a closed connection")
         # viser prints a box with an address that has no token and is wrong from afar; ours is printed instead.
         with installed(lambda: gate), contextlib.redirect_stdout(io.StringIO()):
             self.viser = viser.ViserServer(

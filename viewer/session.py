@@ -46,7 +46,7 @@ class Session:
         self.playback: Playback | None = None
         if len(self.times) > 1:
             self.playback = Playback(self.times[0], self.times[-1], self.fps, anchor=self.times[0])
-        self.look = Look(antialiased=self.subject.antialiased)
+        self.look = Look.of(self.subject.settings)
         self.wire = PageWire(client, lambda number: self.stream.confirm(number))
         self.stream = ClientStream(self.wire.send_picture, renderer.wake, self.moment)
         self.shown_version = self.subject.version

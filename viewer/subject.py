@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from kinosplat.render.camera import Camera
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.output import RenderOutput
+from kinosplat.render.rasterize import RasterSettings, rasterize
 from kinosplat.scenes.scene import Similarity, View
 
 Painter = Callable[[Camera], Tensor]
@@ -79,8 +80,8 @@ class Subject(Protocol):
         """Gaussians, or entries of a table."""
 
     @property
-    def antialiased(self) -> bool:
-        """Whether it was learned with the opacity compensation of Mip-Splatting."""
+    def settings(self) -> RasterSettings:
+        """How it was learned to be drawn: anti-aliasing and the nearest distance; what the page starts with."""
 
     @property
     def painters(self) -> Mapping[str, Painter]:
@@ -122,8 +123,8 @@ class GaussianSubject:
     """To the input's frame."""
     folder: Path | None = None
     """Where the page may store files."""
-    antialiased: bool = False
-    """With the opacity compensation of Mip-Splatting."""
+    settings: RasterSettings = field(default_factory=RasterSettings)
+    """Anti-aliasing and the nearest distance."""
     painters: Mapping[str, Painter] = field(default_factory=dict)
     """Further pictures."""
     version: int = 0
@@ -145,9 +146,7 @@ class GaussianSubject:
 
     def render(self, camera: Camera, background: Tensor) -> RenderOutput:
         """One picture with depth and normals."""
-        from kinosplat.render.rasterize import RasterSettings, rasterize
-
-        settings = RasterSettings(depth=True, normal=True, antialiased=self.antialiased)
+        settings = replace(self.settings, depth=True, normal=True)
         return rasterize(self.model, [camera], background=background, settings=settings)
 
     def turn(self) -> AbstractContextManager[None]:

@@ -117,7 +117,7 @@ class PhotosPanel(PlainPanel):
             photo = torch.from_numpy(view.image.load()[..., :3].copy()).float() / 255
             # The subject's own colours and background: what a report's PSNR is taken of.
             with self.session.renderer.alone() as subject:
-                plain = Look(antialiased=subject.antialiased)
+                plain = Look.of(subject.settings)
                 rendered = draw(subject, view.camera, plain).picture.clamp(0, 1).cpu()
             decibels = float(psnr(rendered[None], photo[None]))
             held_out = self.of_camera[index][0] >= self.session.subject.n_train
