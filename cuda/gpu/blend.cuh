@@ -1,5 +1,6 @@
-// What blending does in both directions: a block takes one tile, each warp 8 columns and 4 lines of its pixels for every pixel a lane
-// has. The tile's hits are staged in shared memory, one a thread; of each 32 a warp keeps those that can reach its own pixels.
+// What blending does in both directions: a block takes one tile, each warp 8 columns and 4 lines of its pixels for
+// every pixel a lane has. The tile's hits are staged in shared memory, one a thread; of each 32 a warp keeps those that
+// can reach its own pixels.
 #pragma once
 
 #include "gpu/device.cuh"

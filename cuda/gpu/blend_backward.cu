@@ -13,7 +13,8 @@
 namespace kinosplat::gpu {
 namespace {
 
-// One pixel a lane: with two, the registers leave room for too few warps to hide what they wait for (measured: 10% slower).
+// One pixel a lane: with two, the registers leave room for too few warps to hide what they wait for (measured: 10%
+// slower).
 constexpr int kPixels = 1;
 constexpr int kBlendThreads = Shares<kPixels>::kThreads;
 constexpr int kBlendWarps = Shares<kPixels>::kWarps;
@@ -77,7 +78,9 @@ struct TurnedLane {
     float dL_drgb[3][kPixels][kWarpColumns]; // of the pixels on its lines; stays the same from hit to hit
 
     __device__ int place(int k) const { return k * kWarp + line * kWarpColumns; }
-    __device__ float height(int k) const { return float(line + k * kPixelStep) - 0.5f * (Shares<kPixels>::kWarpLines - 1); }
+    __device__ float height(int k) const {
+        return float(line + k * kPixelStep) - 0.5f * (Shares<kPixels>::kWarpLines - 1);
+    }
 
     // Through `space`, from the lanes that own the pixels.
     __device__ void read_gradient(float* space, const float3 (&mine)[kPixels]) {

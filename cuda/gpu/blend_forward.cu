@@ -13,7 +13,8 @@ enum class Mode { kPacked, kPlain, kDetailed };
 // Weights are summed over a warp as integers, in steps of 2^-25: 64 weights of at most 1 fit.
 constexpr float kWeightStep = 1.0f / (1 << 25);
 
-// Two pixels a lane halve what is read from shared memory for each pixel; where Gaussians are large, that is what bounds the pass.
+// Two pixels a lane halve what is read from shared memory for each pixel; where Gaussians are large, that is what
+// bounds the pass.
 constexpr int kPixels = 2;
 constexpr int kBlendThreads = Shares<kPixels>::kThreads;
 constexpr int kBlendWarps = Shares<kPixels>::kWarps;

@@ -106,7 +106,8 @@ __device__ inline uint64_t chained_prefix(uint64_t* status, uint32_t block, uint
     if (block > 0) {
         if (lane_id() == 0)
             words[block] = kStatusOwn | own;
-        // Each lane adds up what it looked at; the lanes are summed once, at the end, because exchanges cost more than the looking.
+        // Each lane adds up what it looked at; the lanes are summed once, at the end, because exchanges cost more than
+        // the looking.
         uint64_t seen = 0;
         bool found = false;
         for (int64_t nearest = int64_t(block) - 1 - lane_id(); !found; nearest -= kWarp * kLookBack) {

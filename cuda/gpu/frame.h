@@ -100,10 +100,10 @@ struct ProjectScratch {
     uint64_t* status;       // of the chained scan, one a block
     uint32_t* emit_ticket;  // the same for the bin pass
     uint64_t* emit_status;
-    size_t zeroed_bytes; // all of the above start at zero
-    uint2* spans;           // TileSpan of each row
-    uint32_t* depth_keys;   // bits of the depth: positive floats sort like integers
-    uint32_t* row_numbers;  // 0, 1, 2, ...
+    size_t zeroed_bytes;   // all of the above start at zero
+    uint2* spans;          // TileSpan of each row
+    uint32_t* depth_keys;  // bits of the depth: positive floats sort like integers
+    uint32_t* row_numbers; // 0, 1, 2, ...
 };
 
 // What the project pass leaves for the passes behind it.

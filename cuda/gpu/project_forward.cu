@@ -17,8 +17,8 @@ constexpr int kWarps = kThreads / kWarp;
 constexpr int kHitBits = 34;
 __device__ inline uint64_t pack_counts(uint64_t n_rows, uint64_t n_hits) { return n_rows << kHitBits | n_hits; }
 
-// Before the block publishes its counts, so that whoever knows all counts also knows the limits. Few blocks have news after the
-// first ones, and only they pay for the fence.
+// Before the block publishes its counts, so that whoever knows all counts also knows the limits. Few blocks have news
+// after the first ones, and only they pay for the fence.
 __device__ inline void record_depths(uint32_t* limits, uint32_t largest, uint32_t inverse_of_smallest) {
     if (lane_id() == 0) {
         volatile uint32_t* known = limits;
