@@ -45,6 +45,7 @@ struct WarpHits {
 struct WarpCollection {
     float exponents[kCollected * kCollectedStride]; // dL_dexponent
     float weights[kCollected * kCollectedStride];   // alpha * transmittance
+    float dL_drgb[3][kWarpPixels];                  // of the pixels themselves
 };
 
 __device__ inline void add4(float* target, float4 v) {
@@ -71,32 +72,13 @@ __device__ inline void read8(float* to, const float* from) {
     *reinterpret_cast<float4*>(to + 4) = *reinterpret_cast<const float4*>(from + 4);
 }
 
-// A lane as one of four that look after a hit: `slot` of the collection, and the lines that are this lane's pixels'
-// lines too.
+// A lane as one of four that look after a hit: `slot` of the collection, and the lines of pixels it sums over.
 struct TurnedLane {
     int slot = lane_id() / 4, line = lane_id() % 4;
-    float dL_drgb[3][kPixels][kWarpColumns]; // of the pixels on its lines; stays the same from hit to hit
 
     __device__ int place(int k) const { return k * kWarp + line * kWarpColumns; }
     __device__ float height(int k) const {
         return float(line + k * kPixelStep) - 0.5f * (Shares<kPixels>::kWarpLines - 1);
-    }
-
-    // Through `space`, from the lanes that own the pixels.
-    __device__ void read_gradient(float* space, const float3 (&mine)[kPixels]) {
-#pragma unroll
-        for (int k = 0; k < kPixels; ++k) {
-            space[k * kWarp + lane_id()] = mine[k].x;
-            space[kWarpPixels + k * kWarp + lane_id()] = mine[k].y;
-            space[2 * kWarpPixels + k * kWarp + lane_id()] = mine[k].z;
-        }
-        __syncwarp();
-#pragma unroll
-        for (int c = 0; c < 3; ++c)
-#pragma unroll
-            for (int k = 0; k < kPixels; ++k)
-                read8(dL_drgb[c][k], space + c * kWarpPixels + place(k));
-        __syncwarp();
     }
 };
 
@@ -125,10 +107,13 @@ __device__ inline void add_collected(const WarpCollection& collection, const Tur
         vv = fmaf(height * height, line_one, vv);
         read8(values, collection.weights + lane.slot * kCollectedStride + lane.place(k));
 #pragma unroll
-        for (int c = 0; c < 3; ++c)
+        for (int c = 0; c < 3; ++c) {
+            float gradient[kWarpColumns];
+            read8(gradient, collection.dL_drgb[c] + lane.place(k));
 #pragma unroll
             for (int i = 0; i < kWarpColumns; ++i)
-                rgb[c] = fmaf(values[i], lane.dL_drgb[c][k][i], rgb[c]);
+                rgb[c] = fmaf(values[i], gradient[i], rgb[c]);
+        }
     }
     one = quad_sum(one);
     u = quad_sum(u);
@@ -194,8 +179,13 @@ __global__ __launch_bounds__(kBlendThreads) void blend_backward_kernel(
                 behind[k] = fmaf(pictures.channels[at], dL_dchannels[k][c], behind[k]);
             }
     }
-    TurnedLane turned;
-    turned.read_gradient(collection.exponents, dL_drgb);
+#pragma unroll
+    for (int k = 0; k < kPixels; ++k) {
+        collection.dL_drgb[0][k * kWarp + lane_id()] = dL_drgb[k].x;
+        collection.dL_drgb[1][k * kWarp + lane_id()] = dL_drgb[k].y;
+        collection.dL_drgb[2][k * kWarp + lane_id()] = dL_drgb[k].z;
+    }
+    const TurnedLane turned;
 
     // Blends kCollected waiting hits, of which the last may have been filled up with nothing, and adds up what they
     // get.
