@@ -1,6 +1,6 @@
 // The Python module kinosplat._native: one submodule a backend, one function a pass, all arguments by name. No torch
 // here: arrays come in over DLPack, and their memory belongs to the caller.
-#include "arguments.h"
+#include "cpu/pass_binding.h"
 #include "cpu/passes.h"
 #include "cpu/threads.h"
 #include "cpu/tiles.h"
@@ -12,8 +12,6 @@
 
 namespace kinosplat::cpu {
 namespace {
-
-int threads(Arguments& a) { return int(std::max<int64_t>(1, a.integer("n_threads"))); }
 
 template <class T>
 GaussianArrays<T> gaussian_arrays(Arguments& a) {
@@ -297,16 +295,6 @@ void run_adam_step(Arguments& a) {
     adam_step(arrays, settings, n_threads);
 }
 
-// Runs the float or the double version, as `decisive` is.
-#define KS_PASS(name, decisive, doc)                                                                                   \
-    module.def(                                                                                                        \
-        #name,                                                                                                         \
-        [](nb::kwargs values) {                                                                                        \
-            Arguments a(std::move(values), nb::device::cpu::value);                                                    \
-            return a.is_double(decisive) ? run_##name<double>(a) : run_##name<float>(a);                               \
-        },                                                                                                             \
-        doc)
-
 void bind(nb::module_& module) {
     module.doc() = "Passes of the CPU backend; shapes are in cuda/cpu/passes.h.";
     KS_PASS(project_forward, "means", "Visible rows of one camera; returns (n_rows, n_hits).");
@@ -326,8 +314,6 @@ void bind(nb::module_& module) {
     module.attr("N_ELLIPSE_FIELDS") = int(kEllipseFields);
     module.attr("N_MOMENTS") = kNumMoments;
 }
-
-#undef KS_PASS
 
 } // namespace
 } // namespace kinosplat::cpu

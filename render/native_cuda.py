@@ -2,8 +2,7 @@
 
 Torch allocates everything, on the current stream of the tensors' device. All cameras of a call go through the passes
 together. The only wait is for the numbers of visible rows and hits, after which exactly as much memory is taken as is
-needed. Arrays are handed over as addresses, checked here: a tensor of the wrong device, dtype, shape or layout raises
-ValueError naming it.
+needed. Arrays are handed over as addresses, checked before (render/cuda_call.py).
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ import torch
 from torch import Tensor
 
 from kinosplat._native import gpu as native
-from kinosplat.errors import BackendError, InputError
+from kinosplat.errors import InputError
+from kinosplat.render.cuda_call import Checked, address_of, current_queue, run_pass
 
 if TYPE_CHECKING:
     from kinosplat.render.rasterize import Frame, FrameGradients, FrameInputs, InputGradients
@@ -59,61 +59,6 @@ class FrameState:
     """(C, H, W, channels) as blended."""
 
 
-class _Checked:
-    """Addresses of tensors on one device, each checked first."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def __call__(
-        self,
-        name: str,
-        tensor: Tensor | None,
-        shape: tuple[int, ...],
-        dtype: torch.dtype = torch.float32,
-        alignment: int = 4,
-    ) -> int:
-        """Address of `tensor`, 0 for None; a multiple of `alignment` bytes."""
-        if tensor is None:
-            return 0
-        if tensor.device != self.device:
-            raise InputError(f"{name} must be on {self.device}, got {tensor.device}; move it there first.")
-        if tensor.dtype != dtype:
-            raise InputError(f"{name} must be {_name(dtype)}, got {_name(tensor.dtype)}; convert it first.")
-        if tensor.shape != shape:
-            raise InputError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}.")
-        if not tensor.is_contiguous():
-            raise InputError(f"{name} must be contiguous; call .contiguous() on it first.")
-        address = tensor.data_ptr()
-        if address % alignment:
-            raise InputError(f"{name} must start at a multiple of {alignment} bytes; call .clone() on it first.")
-        return address
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _queue(device: torch.device) -> Any:
-    return native.Queue(device.index, torch.cuda.current_stream(device).cuda_stream)
-
-
-def _run(function: Any, *arguments: Any) -> Any:
-    """Call a native pass; what CUDA reports comes out as BackendError in one sentence."""
-    try:
-        return function(*arguments)
-    except torch.cuda.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        if "no kernel image" in str(error) or "unsupported toolchain" in str(error):
-            capability = ".".join(map(str, torch.cuda.get_device_capability()))
-            raise BackendError(
-                f"This build of kinosplat has no code for this GPU (compute capability {capability}); reinstall it "
-                "from source on this machine."
-            ) from error
-        raise BackendError(f"The CUDA backend failed: {error}.") from error
-
-
 def render_forward(
     inputs: FrameInputs, *, keep_state: bool, statistics: GaussianStatistics | None
 ) -> tuple[Frame, FrameState | None, int, int]:
@@ -143,14 +88,14 @@ def render_forward(
         taken.append(memory(n_bytes))
         return taken[-1].data_ptr()
 
-    counts = _run(
+    counts = run_pass(
         native.forward,
         frame,
-        _queue(device),
+        current_queue(device),
         keep_state,
         project_scratch.data_ptr(),
         rows.data_ptr(),
-        native.Pictures(rgb.data_ptr(), alpha.data_ptr(), _address(picture_channels), _address(median_depth)),
+        native.Pictures(rgb.data_ptr(), alpha.data_ptr(), address_of(picture_channels), address_of(median_depth)),
         allocate,
     )
     if counts.n_hits > native.MAX_HITS:
@@ -185,7 +130,7 @@ def render_backward(
 
     device = state.rows.device
     n_cameras = inputs.n_cameras
-    checked = _Checked(device)
+    checked = Checked(device)
     dL_drgb = torch.zeros_like(pictures.rgb) if gradients.rgb is None else gradients.rgb
     dL_dchannels = None
     if state.picture_channels is not None:
@@ -200,25 +145,25 @@ def render_backward(
     picture_shape = (n_cameras, inputs.height, inputs.width)
     frame = state.frame if statistics is None else _native_frame(inputs, statistics, packed=False)
     scratch = torch.empty(frame.row_gradient_bytes(state.counts), dtype=torch.uint8, device=device)
-    _run(
+    run_pass(
         native.backward,
         frame,
         state.counts,
-        _queue(device),
+        current_queue(device),
         state.rows.data_ptr(),
         state.lists.data_ptr(),
-        native.Pictures(pictures.rgb.data_ptr(), pictures.alpha.data_ptr(), _address(state.picture_channels)),
+        native.Pictures(pictures.rgb.data_ptr(), pictures.alpha.data_ptr(), address_of(state.picture_channels)),
         native.PictureGradients(
             rgb=checked("the gradient of rgb", dL_drgb, (*picture_shape, 3)),
             alpha=checked("the gradient of alpha", gradients.alpha, picture_shape),
-            channels=_address(dL_dchannels),
+            channels=address_of(dL_dchannels),
         ),
         scratch.data_ptr(),
         native.GaussianGradients(
-            **{name: tensor.data_ptr() for name, tensor in out.gaussians.items()}, features=_address(out.features)
+            **{name: tensor.data_ptr() for name, tensor in out.gaussians.items()}, features=address_of(out.features)
         ),
-        _address(out.world_to_camera),
-        _address(out.K),
+        address_of(out.world_to_camera),
+        address_of(out.K),
     )
     return out
 
@@ -233,7 +178,7 @@ def _native_frame(inputs: FrameInputs, statistics: GaussianStatistics | None, *,
         raise InputError(f"Gaussians times cameras must be at most {MAX_PAIRS} in one call, got {n * n_cameras}.")
     if max(inputs.width, inputs.height) > native.MAX_IMAGE_SIZE:
         raise InputError(f"cameras must be at most {native.MAX_IMAGE_SIZE} pixels wide and high.")
-    checked = _Checked(means.device)
+    checked = Checked(means.device)
     addresses = {
         name: checked(name, gaussians.get(name), (n, *shape), alignment=16 if name in READ_BY_16_BYTES else 4)
         for name, shape in {**GAUSSIAN_SHAPES, "sh_rest": (n_sh_rest, 3)}.items()
@@ -279,23 +224,19 @@ def _join_channels(inputs: FrameInputs, gradients: FrameGradients, like: Tensor)
     return joined
 
 
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
 def photometric(
     rendered: Tensor, target: Tensor, mask: Tensor | None, ssim_weight: float, inverse_count: float, gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Sums (C, 2) float64 of the absolute differences and SSIM values, and dL_drendered where asked for."""
     n, height, width, _ = rendered.shape
     device = rendered.device
-    checked = _Checked(device)
+    checked = Checked(device)
     sums = torch.empty(n, 2, dtype=torch.float64, device=device)
     terms = torch.empty(3, *rendered.shape, device=device) if gradient else None
     dL_drendered = torch.empty_like(rendered) if gradient else None
-    _run(
+    run_pass(
         native.photometric,
-        _queue(device),
+        current_queue(device),
         n,
         height,
         width,
@@ -305,8 +246,8 @@ def photometric(
         ssim_weight,
         inverse_count,
         sums.data_ptr(),
-        _address(terms),
-        _address(dL_drendered),
+        address_of(terms),
+        address_of(dL_drendered),
     )
     return sums, dL_drendered
 
@@ -326,10 +267,10 @@ def adam_step(
 ) -> None:
     """One update in place of (N, D) tensors."""
     n, row_size = parameter.shape
-    checked = _Checked(parameter.device)
-    _run(
+    checked = Checked(parameter.device)
+    run_pass(
         native.adam_step,
-        _queue(parameter.device),
+        current_queue(parameter.device),
         n,
         row_size,
         checked("parameter", parameter, (n, row_size), alignment=16),

@@ -12,13 +12,13 @@
 #include "gpu/adam.h"
 #include "gpu/check.h"
 #include "gpu/photometric.h"
+#include "gpu/queue.h"
 #include "gpu/scratch.h"
 
 namespace kinosplat::gpu {
 namespace {
 
 namespace nb = nanobind;
-using Address = uintptr_t;
 
 // Positions of hits are 32 bits, and so are CUB's.
 constexpr uint32_t kMaxHits = 0x7fffffff;
@@ -26,38 +26,6 @@ constexpr uint32_t kMaxHits = 0x7fffffff;
 template <class T>
 struct TypeOf {
     using type = T;
-};
-
-template <class T>
-T* at(Address address) {
-    return reinterpret_cast<T*>(address);
-}
-
-// Makes `device` current for the length of a call, whatever the caller's thread had selected.
-class CurrentDevice {
-  public:
-    explicit CurrentDevice(int device) {
-        check(cudaGetDevice(&before_), "device");
-        if (device != before_)
-            check(cudaSetDevice(device), "device");
-        changed_ = device != before_;
-    }
-    ~CurrentDevice() {
-        if (changed_)
-            cudaSetDevice(before_);
-    }
-    CurrentDevice(const CurrentDevice&) = delete;
-
-  private:
-    int before_ = 0;
-    bool changed_ = false;
-};
-
-// Device, stream, and how to start and end a call on them.
-struct Queue {
-    int device;
-    Address stream;
-    cudaStream_t get() const { return reinterpret_cast<cudaStream_t>(stream); }
 };
 
 // Where a frame's counts arrive; one a thread, for as long as the thread lives.

@@ -1,0 +1,76 @@
+"""How Python calls a pass of the CUDA backend: checked arrays go over as addresses, on the current stream of torch.
+
+A tensor of the wrong device, dtype, shape or layout raises InputError (a ValueError) naming it; what CUDA reports comes
+out as BackendError. Only for builds that have the CUDA backend (render/backend.py).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kinosplat._native import gpu as native
+from kinosplat.errors import BackendError, InputError
+
+
+class Checked:
+    """Addresses of tensors on one device, each checked first."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def __call__(
+        self,
+        name: str,
+        tensor: Tensor | None,
+        shape: tuple[int, ...],
+        dtype: torch.dtype = torch.float32,
+        alignment: int = 4,
+    ) -> int:
+        """Address of `tensor`, 0 for None; a multiple of `alignment` bytes."""
+        if tensor is None:
+            return 0
+        if tensor.device != self.device:
+            raise InputError(f"{name} must be on {self.device}, got {tensor.device}; move it there first.")
+        if tensor.dtype != dtype:
+            raise InputError(f"{name} must be {_name(dtype)}, got {_name(tensor.dtype)}; convert it first.")
+        if tensor.shape != shape:
+            raise InputError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}.")
+        if not tensor.is_contiguous():
+            raise InputError(f"{name} must be contiguous; call .contiguous() on it first.")
+        address = tensor.data_ptr()
+        if address % alignment:
+            raise InputError(f"{name} must start at a multiple of {alignment} bytes; call .clone() on it first.")
+        return address
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def current_queue(device: torch.device) -> Any:
+    """The current stream of `device`, as the native module takes it."""
+    return native.Queue(device.index, torch.cuda.current_stream(device).cuda_stream)
+
+
+def address_of(tensor: Tensor | None) -> int:
+    """Address of a tensor allocated here, which needs no check; 0 for None."""
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def run_pass(function: Any, *arguments: Any) -> Any:
+    """Call a native pass; what CUDA reports comes out as BackendError in one sentence."""
+    try:
+        return function(*arguments)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if "no kernel image" in str(error) or "unsupported toolchain" in str(error):
+            capability = ".".join(map(str, torch.cuda.get_device_capability()))
+            raise BackendError(
+                f"This build of kinosplat has no code for this GPU (compute capability {capability}); reinstall it "
+                "from source on this machine."
+            ) from error
+        raise BackendError(f"The CUDA backend failed: {error}.") from error
