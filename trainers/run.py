@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from kinosplat.errors import InputError
+from kinosplat.render import RasterSettings
 from kinosplat.render.timing import device_words
 from kinosplat.scenes import Scene, first_points, load_scene
 from kinosplat.trainers.callbacks import Callbacks, RunStart
@@ -117,6 +118,7 @@ def resume(run_dir: Path, overrides: Overrides | None = None, callbacks: Callbac
     )
     began = time.monotonic()
     scene = scene_for(config, load_scene(config.scene, config.data))
+    config = settle(config, scene)
     if checkpoint_path(run_dir).exists():
         training = restore(config, scene, run_dir)
     else:
@@ -154,7 +156,16 @@ def read_config(run_dir: Path) -> TrainConfig:
         value = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON ({error}); restore it or train anew.") from error
-    return from_json(TrainConfig, value, str(path))
+    return _as_trained(from_json(TrainConfig, value, str(path)))
+
+
+def _as_trained(config: TrainConfig) -> TrainConfig:
+    """The config of a run that was saved before there was a near plane to choose, with the one it was trained with."""
+    gaussians = config.method.gaussians
+    if gaussians.near is not None:
+        return config
+    gaussians = dataclasses.replace(gaussians, near=RasterSettings().near)
+    return dataclasses.replace(config, method=dataclasses.replace(config.method, gaussians=gaussians))
 
 
 def _begin(config: TrainConfig, scene: Scene, run_dir: Path, began: float) -> Training:

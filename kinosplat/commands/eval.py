@@ -16,6 +16,7 @@ from rich.table import Table
 from kinosplat.errors import InputError
 from kinosplat.trainers.evaluate import Evaluation, evaluate, spread
 from kinosplat.trainers.run import load_run
+from kinosplat.trainers.training import settle
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def run(arguments: Sequence[str], program: str) -> int:
         loaded.method,
         views,
         loaded.background,
-        mask_use=loaded.config.image.settled_mask_use,
+        mask_use=settle(loaded.config, scene).image.settled_mask_use,
         renders_dir=command.renders,
     )
     path = command.table or command.run / f"eval_{command.views}.csv"

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from kinosplat.errors import InputError
+from kinosplat.render import RasterSettings
 from kinosplat.trainers.callbacks import Callbacks, StepProgress
 from kinosplat.trainers.checkpoint import checkpoint_path, load_checkpoint
 from kinosplat.trainers.config import CorrectionConfig, ImageConfig, TrainConfig
@@ -23,7 +24,7 @@ from kinosplat.trainers.recorder import read_metrics
 from kinosplat.trainers.run import Overrides, load_run, resume, train
 from kinosplat.trainers.serialize import to_json
 
-from .toys import Toy, tiny_config
+from .toys import Toy, tiny_config, with_options
 
 
 class StopAt(Callbacks):
@@ -176,6 +177,21 @@ def test_a_trained_run_can_be_loaded_without_its_scene(moving_toy: Toy, tmp_path
         run = load_run(tmp_path / "run", which, device="cpu")
         assert (run.step, run.method.name, run.method.n_primitives) == (6, "4dgs", report.n_gaussians)
     assert run.scene().times == moving_toy.scene().times
+
+
+def test_a_run_saved_before_some_options_existed_goes_on_with_what_it_was_trained_with(
+    still_toy: Toy, tmp_path: Path
+) -> None:
+    config = with_options(ThreeDGS(), near=RasterSettings().near, max_gaussians=80, sh_degree=1)
+    train(replace(tiny_config(ThreeDGS(), still_toy, steps=4), method=config), still_toy.scene(), tmp_path)
+    path = tmp_path / "config.json"
+    saved = json.loads(path.read_text())
+    for group, option in ((saved["method"]["gaussians"], "near"), (saved["image"], "mask_use")):
+        del group[option]
+    path.write_text(json.dumps(saved))
+    assert load_run(tmp_path).config.method.gaussians.near == RasterSettings().near
+    assert resume(tmp_path, Overrides(steps=6)).steps == 6
+    assert load_run(tmp_path).config.image.mask_use == "ignore-outside"
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(still_toy: Toy, tmp_path: Path) -> None:
