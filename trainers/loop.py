@@ -45,6 +45,11 @@ def make_sampler(training: Training) -> ViewSampler:
     return ViewSampler(training.scene.train, schedule.seed, schedule.batch_size, pool_bytes=int(POOL_SHARE * limit))
 
 
+def make_loader(training: Training) -> FrameLoader:
+    """The pictures to learn from, delivered where the run trains."""
+    return FrameLoader(training.scene.train, cache_bytes=cache_bytes(training.config), device=training.device)
+
+
 def train_to_the_end(training: Training, callbacks: Callbacks) -> str:
     """Train until steps or time are used up; the last checkpoint is written. Returns what ended it, in words.
 
@@ -52,14 +57,13 @@ def train_to_the_end(training: Training, callbacks: Callbacks) -> str:
     """
     sampler = make_sampler(training)
     recorder = Recorder(training.run_dir, training.step, training.config.checkpoints.tensorboard)
-    loader = FrameLoader(training.scene.train, cache_bytes=cache_bytes(training.config), device=training.device)
-    with recorder, loader, Interrupt() as interrupt:
+    with recorder, make_loader(training) as loader, Interrupt() as interrupt:
         progress = ProgressReader(training, recorder, callbacks)
         while not training.clock.is_over(training.step):
             waited = time.monotonic()
             callbacks.pause(training.method, training.step)
             training.clock.exclude(time.monotonic() - waited)
-            losses = _step(training, sampler, loader)
+            losses = train_step(training, sampler, loader)
             progress.after_step(losses)
             _save_and_evaluate(training, recorder, callbacks)
             if interrupt.requested:
@@ -70,7 +74,7 @@ def train_to_the_end(training: Training, callbacks: Callbacks) -> str:
     return "steps" if training.step >= (schedule.steps or 0) else "time limit"
 
 
-def _step(training: Training, sampler: ViewSampler, loader: FrameLoader) -> Losses:
+def train_step(training: Training, sampler: ViewSampler, loader: FrameLoader) -> Losses:
     """One optimisation step."""
     moment = training.clock.moment(training.step)
     indices = sampler.batch(training.step)
