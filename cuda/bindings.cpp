@@ -263,11 +263,22 @@ void run_photometric(Arguments& a) {
     p.inverse_count = T(a.number("inverse_count"));
     const int n_threads = threads(a);
     p.scratch = a.array<T>("scratch", {n_threads, photometric_scratch(width)});
-    p.band_sums = a.array<double>("band_sums", {n, photometric_bands(height), 2});
+    p.band_sums = a.array<double>("band_sums", {n, photometric_bands(height), kPhotometricSums});
     p.dL_drendered = a.optional_array<T>("dL_drendered", {n, height, width, 3});
     a.finish();
     nb::gil_scoped_release release;
     photometric(p, n_threads);
+}
+
+template <class T>
+void run_keep_finite_rows(Arguments& a) {
+    const int64_t n = a.size("numbers", 0), size = a.size("numbers", 1);
+    const T* numbers = a.array<const T>("numbers", {n, size});
+    bool* rows = a.array<bool>("rows", {n});
+    const int n_threads = threads(a);
+    a.finish();
+    nb::gil_scoped_release release;
+    keep_finite_rows(n, size, numbers, rows, n_threads);
 }
 
 template <class T>
@@ -304,6 +315,7 @@ void bind(nb::module_& module) {
     KS_PASS(project_backward, "means", "Adds the gradients of parameters and camera from those of hits.");
     KS_PASS(add_statistics, "ellipses", "Adds one camera's statistics.");
     KS_PASS(photometric, "rendered", "L1 and SSIM sums, and the gradient of the loss.");
+    KS_PASS(keep_finite_rows, "numbers", "Clears rows that hold a number that is not finite.");
     KS_PASS(adam_step, "parameter", "One Adam update in place.");
 
     module.def("record_stride", &record_stride, "Numbers in a record with that many channels.");

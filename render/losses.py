@@ -23,28 +23,36 @@ def photometric_loss(
     rendered, target: (C, H, W, 3), values in [0, 1]. mask: (C, H, W) in [0, 1]; both pictures are multiplied by it and
     pixels count as much as it says, so what it hides has no influence and no gradient; 0 when it hides everything.
     """
+    return photometric_comparison(rendered, target, mask=mask, ssim_weight=ssim_weight)[0]
+
+
+def photometric_comparison(
+    rendered: Tensor, target: Tensor, *, mask: Tensor | None = None, ssim_weight: float = 0.2
+) -> tuple[Tensor, Tensor]:
+    """`photometric_loss`, and the mean squared error of the pixels that count, without gradient, from one pass."""
     check_pictures(rendered, target)
     if mask is not None and mask.shape != rendered.shape[:3]:
         raise ValueError(f"mask must have shape {tuple(rendered.shape[:3])}, got {tuple(mask.shape)}.")
-    return _PhotometricLoss.apply(rendered, target.detach(), mask, ssim_weight)
+    loss, squared_error = _PhotometricLoss.apply(rendered, target.detach(), mask, ssim_weight)
+    return loss, squared_error
 
 
 class _PhotometricLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rendered: Tensor, target: Tensor, mask: Tensor | None, ssim_weight: float) -> Tensor:
+    def forward(
+        ctx: Any, rendered: Tensor, target: Tensor, mask: Tensor | None, ssim_weight: float
+    ) -> tuple[Tensor, Tensor]:
         rendered = rendered.detach()
-        count = 3.0 * (float(mask.sum()) if mask is not None else rendered[..., 0].numel())
-        inverse_count = 1.0 / count if count > 0 else 0.0
-        sums, ctx.dL_drendered = passes_for(rendered.device).photometric(
-            rendered, target, mask, ssim_weight, inverse_count, gradient=ctx.needs_input_grad[0]
+        result = passes_for(rendered.device).photometric(
+            rendered, target, mask, ssim_weight, gradient=ctx.needs_input_grad[0]
         )
-        difference, similarity = (sums.sum(dim=0) * inverse_count).to(rendered.dtype)
-        loss = (1 - ssim_weight) * difference + ssim_weight * (1 - similarity)
-        return loss if count > 0 else torch.zeros_like(loss)
+        ctx.dL_drendered = result.dL_drendered
+        ctx.mark_non_differentiable(result.squared_error)
+        return result.loss, result.squared_error
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dL_dloss: Tensor) -> Any:
+    def backward(ctx: Any, dL_dloss: Tensor, _: Any) -> Any:
         # The usual case of weight one saves a pass over the picture; on a GPU asking would cost more than it saves.
         if dL_dloss.device.type == "cpu" and dL_dloss.item() == 1.0:
             return ctx.dL_drendered, None, None, None
@@ -67,8 +75,8 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     """(C,) mean structural similarity of (C, H, W, 3) pictures rounded to 8 bits; no gradient."""
     check_pictures(a, b)
     with torch.no_grad():
-        sums, _ = passes_for(a.device).photometric(quantize8(a), quantize8(b), None, 1.0, 1.0, gradient=False)
-        return (sums[:, 1] / a[0].numel()).to(a.dtype)
+        result = passes_for(a.device).photometric(quantize8(a), quantize8(b), None, 1.0, gradient=False)
+        return (result.similarities / a[0].numel()).to(a.dtype)
 
 
 def check_pictures(a: Tensor, b: Tensor) -> None:

@@ -9,6 +9,7 @@ of the forward pass and 60 at that of the backward pass (benchmarks/rasterizer_c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,10 @@ from torch import Tensor
 
 from kinosplat._native import cpu as native
 from kinosplat.render.backend import call_native
+from kinosplat.render.output import Photometric
 
 if TYPE_CHECKING:
+    from kinosplat.render.adam import AdamTensor
     from kinosplat.render.rasterize import Frame, FrameGradients, FrameInputs, InputGradients
     from kinosplat.render.statistics import GaussianStatistics
 
@@ -294,12 +297,14 @@ def _blend_arguments(inputs: FrameInputs, camera: int, state: CameraState) -> di
 
 
 def photometric(
-    rendered: Tensor, target: Tensor, mask: Tensor | None, ssim_weight: float, inverse_count: float, gradient: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Sums (C, 2) float64 of the absolute differences and SSIM values, and dL_drendered where asked for."""
+    rendered: Tensor, target: Tensor, mask: Tensor | None, ssim_weight: float, *, gradient: bool
+) -> Photometric:
+    """The photometric loss of pictures (C, H, W, 3) and what belongs to it."""
     n, height, width, _ = rendered.shape
     n_threads = torch.get_num_threads()
-    band_sums = torch.empty(n, native.photometric_bands(height), 2, dtype=torch.float64)
+    count = 3.0 * (float(mask.sum()) if mask is not None else n * height * width)
+    inverse_count = 1.0 / count if count > 0 else 0.0
+    band_sums = torch.empty(n, native.photometric_bands(height), 3, dtype=torch.float64)
     dL_drendered = torch.empty_like(rendered) if gradient else None
     call_native(
         native.photometric,
@@ -313,34 +318,64 @@ def photometric(
         dL_drendered=dL_drendered,
         n_threads=n_threads,
     )
-    return band_sums.sum(dim=1), dL_drendered
-
-
-def adam_step(
-    parameter: Tensor,
-    gradient: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    visible: Tensor | None,
-    *,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    step_size: float,
-    inverse_sqrt_second_correction: float,
-) -> None:
-    """One update in place of (N, D) tensors."""
-    call_native(
-        native.adam_step,
-        parameter=parameter,
-        gradient=gradient,
-        exp_avg=exp_avg,
-        exp_avg_sq=exp_avg_sq,
-        visible=visible,
-        beta1=beta1,
-        beta2=beta2,
-        eps=eps,
-        step_size=step_size,
-        inverse_sqrt_second_correction=inverse_sqrt_second_correction,
-        n_threads=torch.get_num_threads(),
+    sums = band_sums.sum(dim=1)
+    difference, similarity, squared = (sums.sum(dim=0) * inverse_count).to(rendered.dtype)
+    loss = (1 - ssim_weight) * difference + ssim_weight * (1 - similarity)
+    return Photometric(
+        loss=loss if count > 0 else torch.zeros_like(loss),
+        squared_error=squared,
+        similarities=sums[:, 1],
+        dL_drendered=dL_drendered,
     )
+
+
+class AdamTable:
+    """The tensors of one row set, for `kinosplat.render.adam`, which has checked them."""
+
+    def __init__(self, n_rows: int, tensors: Sequence[AdamTensor]) -> None:
+        self._n_rows = n_rows
+        self._tensors = tensors
+
+    def step(
+        self,
+        gradients: Sequence[Tensor | None],
+        rates: Sequence[float],
+        step: int,
+        visible: Tensor | None,
+        dropped: Tensor | None,
+    ) -> None:
+        """One update in place; `dropped` (3,) int64 counts the rows and steps lost, and has the last such step."""
+        n_threads = torch.get_num_threads()
+        given = [
+            (tensor, self._as_rows(gradient), rate)
+            for tensor, gradient, rate in zip(self._tensors, gradients, rates, strict=True)
+            if gradient is not None and gradient.numel() > 0
+        ]
+        rows = torch.ones(self._n_rows, dtype=torch.bool) if visible is None else visible.clone()
+        n_asked = torch.count_nonzero(rows)
+        for _, gradient, _ in given:
+            call_native(native.keep_finite_rows, numbers=gradient, rows=rows, n_threads=n_threads)
+        n_lost = n_asked - torch.count_nonzero(rows)
+        if dropped is not None and n_lost > 0:
+            dropped[0] += n_lost
+            dropped[1] += dropped[2] != step
+            dropped[2] = step
+        for tensor, gradient, rate in given:
+            beta1, beta2 = tensor.betas
+            call_native(
+                native.adam_step,
+                parameter=self._as_rows(tensor.parameter),
+                gradient=gradient,
+                exp_avg=self._as_rows(tensor.exp_avg),
+                exp_avg_sq=self._as_rows(tensor.exp_avg_sq),
+                visible=rows,
+                beta1=beta1,
+                beta2=beta2,
+                eps=tensor.eps,
+                step_size=rate / (1 - beta1**step),
+                inverse_sqrt_second_correction=(1 - beta2**step) ** -0.5,
+                n_threads=n_threads,
+            )
+
+    def _as_rows(self, tensor: Tensor) -> Tensor:
+        return tensor.detach().view(self._n_rows, -1)

@@ -7,6 +7,7 @@ needed. Arrays are handed over as addresses, checked before (render/cuda_call.py
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,10 @@ from torch import Tensor
 from kinosplat._native import gpu as native
 from kinosplat.errors import InputError
 from kinosplat.render.cuda_call import Checked, address_of, current_queue, run_pass
+from kinosplat.render.output import Photometric
 
 if TYPE_CHECKING:
+    from kinosplat.render.adam import AdamTensor
     from kinosplat.render.rasterize import Frame, FrameGradients, FrameInputs, InputGradients
     from kinosplat.render.statistics import GaussianStatistics
 
@@ -225,13 +228,14 @@ def _join_channels(inputs: FrameInputs, gradients: FrameGradients, like: Tensor)
 
 
 def photometric(
-    rendered: Tensor, target: Tensor, mask: Tensor | None, ssim_weight: float, inverse_count: float, gradient: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Sums (C, 2) float64 of the absolute differences and SSIM values, and dL_drendered where asked for."""
+    rendered: Tensor, target: Tensor, mask: Tensor | None, ssim_weight: float, *, gradient: bool
+) -> Photometric:
+    """The photometric loss of pictures (C, H, W, 3) and what belongs to it; nobody waits for the device."""
     n, height, width, _ = rendered.shape
     device = rendered.device
     checked = Checked(device)
-    sums = torch.empty(n, 2, dtype=torch.float64, device=device)
+    sums = torch.empty(n, 4, dtype=torch.float64, device=device)
+    loss, squared_error = torch.empty((), device=device), torch.empty((), device=device)
     terms = torch.empty(3, *rendered.shape, device=device) if gradient else None
     dL_drendered = torch.empty_like(rendered) if gradient else None
     run_pass(
@@ -244,43 +248,49 @@ def photometric(
         checked("target", target, (n, height, width, 3)),
         checked("mask", mask, (n, height, width)),
         ssim_weight,
-        inverse_count,
         sums.data_ptr(),
+        loss.data_ptr(),
+        squared_error.data_ptr(),
         address_of(terms),
         address_of(dL_drendered),
     )
-    return sums, dL_drendered
+    return Photometric(loss, squared_error, sums[:, 1], dL_drendered)
 
 
-def adam_step(
-    parameter: Tensor,
-    gradient: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    visible: Tensor | None,
-    *,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    step_size: float,
-    inverse_sqrt_second_correction: float,
-) -> None:
-    """One update in place of (N, D) tensors."""
-    n, row_size = parameter.shape
-    checked = Checked(parameter.device)
-    run_pass(
-        native.adam_step,
-        current_queue(parameter.device),
-        n,
-        row_size,
-        checked("parameter", parameter, (n, row_size), alignment=16),
-        checked("gradient", gradient, (n, row_size), alignment=16),
-        checked("exp_avg", exp_avg, (n, row_size), alignment=16),
-        checked("exp_avg_sq", exp_avg_sq, (n, row_size), alignment=16),
-        checked("visible", visible, (n,), torch.bool, alignment=1),
-        beta1,
-        beta2,
-        eps,
-        step_size,
-        inverse_sqrt_second_correction,
-    )
+class AdamTable:
+    """The tensors of one row set, for `kinosplat.render.adam`, which has checked their shapes."""
+
+    def __init__(self, n_rows: int, tensors: Sequence[AdamTensor]) -> None:
+        if len(tensors) > native.MAX_ADAM_TENSORS:
+            raise InputError(f"a row set must have at most {native.MAX_ADAM_TENSORS} tensors, got {len(tensors)}.")
+        self._device = tensors[0].parameter.device
+        self._table = native.AdamTable(n_rows)
+        checked = Checked(self._device)
+        for tensor in tensors:
+            named = {"parameter": tensor.parameter, "exp_avg": tensor.exp_avg, "exp_avg_sq": tensor.exp_avg_sq}
+            self._table.add(
+                tensor.parameter[0].numel() if n_rows > 0 else 0,
+                *(checked(name, value, value.shape, alignment=16) for name, value in named.items()),
+                *tensor.betas,
+                tensor.eps,
+            )
+
+    def step(
+        self,
+        gradients: Sequence[Tensor | None],
+        rates: Sequence[float],
+        step: int,
+        visible: Tensor | None,
+        dropped: Tensor | None,
+    ) -> None:
+        """One update in place; `dropped` (3,) int64 counts the rows and steps lost, and has the last such step."""
+        checked = Checked(self._device)
+        run_pass(
+            self._table.step,
+            current_queue(self._device),
+            [0 if g is None else checked("gradient", g, g.shape, alignment=16) for g in gradients],
+            rates,
+            step,
+            0 if visible is None else checked("visible", visible, visible.shape, torch.bool, 1),
+            address_of(dropped),
+        )

@@ -27,3 +27,17 @@ class RenderOutput:
     """Gaussians (or samples) that took part, summed over the cameras."""
     n_hits: int = 0
     """Pairs of a Gaussian and a tile it touches, summed over the cameras."""
+
+
+@dataclass(frozen=True)
+class Photometric:
+    """What a comparison of C pictures with their targets gives; where there is a mask, pixels count as it says."""
+
+    loss: Tensor
+    """() mean absolute difference and 1 - SSIM, weighted."""
+    squared_error: Tensor
+    """() mean squared difference."""
+    similarities: Tensor
+    """(C,) float64 sum of the SSIM of all numbers of a picture."""
+    dL_drendered: Tensor | None
+    """(C, H, W, 3) gradient of the loss, where asked for."""

@@ -61,7 +61,7 @@ class Method(Protocol):
         """Draw the batch and compare; called once a step, before backward."""
 
     def touched(self) -> Mapping[str, Tensor]:
-        """Names of groups to (N,) masks of the rows this step may move, after backward; others move as a whole."""
+        """Names of row sets to (N,) masks of the rows this step may move, after backward; others move as a whole."""
 
     def after_step(self, moment: Moment) -> None:
         """Called after the optimiser has stepped: densification, conversions; must draw from `draws.generator` only."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from kinosplat.render.adam import adam_step
+from kinosplat.render.adam import AdamTensor, DroppedRows, RowAdam
 from kinosplat.trainers.clock import Moment
 
 LearningRate = Callable[[float], float]
@@ -118,48 +118,42 @@ class Optimizer:
         if len(set(names)) != len(names):
             raise ValueError(f"groups must have distinct names, got {sorted(names)}.")
         self.groups = groups
-        device = groups[0].parameter.device
-        self.n_dropped_rows = torch.zeros((), dtype=torch.int64, device=device)
-        self.n_dropped_steps = torch.zeros((), dtype=torch.int64, device=device)
+        self._row_sets: dict[str, _RowSet] = {}
+        for group in groups:
+            self._row_sets.setdefault(group.rows, _RowSet()).groups.append(group)
+        self._dropped = DroppedRows(groups[0].parameter.device)
+
+    @property
+    def n_dropped_rows(self) -> Tensor:
+        """() int64 on the device: rows that lost a step because of a gradient that was not finite."""
+        return self._dropped.n_rows
+
+    @property
+    def n_dropped_steps(self) -> Tensor:
+        """() int64 on the device: steps in which that happened."""
+        return self._dropped.n_steps
 
     @torch.no_grad()
     def step(self, moment: Moment, touched: Mapping[str, Tensor], rate_factor: float = 1.0) -> None:
         """One step with the gradients that are there, which are taken away afterwards.
 
-        `touched` maps the name of a group to an (N,) bool mask of the rows to move; groups it does not name move as a
-        whole. Rows with a gradient that is not finite, in any group of their row set, do not move and are counted.
+        `touched` maps the name of a row set to an (N,) bool mask of the rows to move; row sets it does not name move as
+        a whole. Rows with a gradient that is not finite, in any group of their row set, do not move and are counted.
         """
-        finite: dict[str, Tensor] = {}
-        for group in self.groups:
-            gradient = group.parameter.grad
-            if gradient is not None:
-                # A sum over the row is finite only if every entry is, and costs one pass without a temporary of its
-                # size.
-                row_is_finite = torch.isfinite(gradient.reshape(gradient.shape[0], -1).sum(dim=1))
-                known = finite.get(group.rows)
-                finite[group.rows] = row_is_finite if known is None else known & row_is_finite
-        dropped = torch.stack([(~rows).sum() for rows in finite.values()]).sum()
-        self.n_dropped_rows += dropped
-        self.n_dropped_steps += dropped > 0
-        for group in self.groups:
-            gradient = group.parameter.grad
-            if gradient is None:
-                continue
-            visible = finite[group.rows]
-            if group.name in touched:
-                visible = visible & touched[group.name]
-            adam_step(
-                group.parameter,
-                gradient,
-                group.exp_avg,
-                group.exp_avg_sq,
-                lr=group.learning_rate(moment.progress) * rate_factor * (moment.haste if group.hastens else 1.0),
-                betas=group.betas,
-                eps=group.eps,
-                step=moment.step + 1,
-                visible=visible,
+        for name, row_set in self._row_sets.items():
+            gradients = [group.parameter.grad for group in row_set.groups]
+            row_set.adam().step(
+                gradients,
+                [
+                    group.learning_rate(moment.progress) * rate_factor * (moment.haste if group.hastens else 1.0)
+                    for group in row_set.groups
+                ],
+                moment.step + 1,
+                visible=touched.get(name),
+                dropped=self._dropped,
             )
-            group.parameter.grad = None
+            for group in row_set.groups:
+                group.parameter.grad = None
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds: every group's tensors and the counts."""
@@ -172,3 +166,27 @@ class Optimizer:
             group.load(tensors)
         self.n_dropped_rows.copy_(tensors["n_dropped_rows"])
         self.n_dropped_steps.copy_(tensors["n_dropped_steps"])
+
+
+class _RowSet:
+    """Groups whose rows belong together, and the Adam made for their tensors as they are."""
+
+    def __init__(self) -> None:
+        self.groups: list[Group] = []
+        self._adam: RowAdam | None = None
+
+    def adam(self) -> RowAdam:
+        """Made anew when a tensor was replaced."""
+        if self._adam is None or any(
+            group.parameter is not tensor.parameter
+            or group.exp_avg is not tensor.exp_avg
+            or group.exp_avg_sq is not tensor.exp_avg_sq
+            for group, tensor in zip(self.groups, self._adam.tensors, strict=True)
+        ):
+            self._adam = RowAdam(
+                [
+                    AdamTensor(group.parameter, group.exp_avg, group.exp_avg_sq, group.betas, group.eps)
+                    for group in self.groups
+                ]
+            )
+        return self._adam

@@ -23,6 +23,7 @@ set(KINOSPLAT_GPU_SOURCES
   gpu/project_backward.cu
   gpu/project_forward.cu
   gpu/ssim.cu
+  gpu/training_bindings.cpp
 )
 
 find_package(Threads REQUIRED)

@@ -183,6 +183,8 @@ struct StatisticsArrays {
 template <class T>
 void add_statistics(const StatisticsArrays<T>& arrays, int n_threads);
 
+constexpr int kPhotometricSums = 3; // absolute differences, SSIM values, squared differences
+
 // (1 - w) mean |a - b| + w (1 - mean SSIM(a, b)) over (n_images, height, width, 3); pixels count `mask` times, and both
 // images are multiplied by it first.
 template <class T>
@@ -194,7 +196,7 @@ struct PhotometricArrays {
     T ssim_weight;     // w
     T inverse_count;   // 1 / (3 sum of mask)
     T* scratch;        // (n_threads, photometric_scratch(width))
-    double* band_sums; // (n_images * photometric_bands(height), 2): absolute differences, SSIM values, both times mask
+    double* band_sums; // (n_images * photometric_bands(height), kPhotometricSums), all times mask
     T* dL_drendered;   // optional (n_images, height, width, 3)
 };
 
@@ -203,6 +205,10 @@ int64_t photometric_bands(int64_t height);
 
 template <class T>
 void photometric(const PhotometricArrays<T>& arrays, int n_threads);
+
+// Clears `rows` (n_rows) where a number of the row is not finite; rows that are cleared already are not looked at.
+template <class T>
+void keep_finite_rows(int64_t n_rows, int64_t row_size, const T* numbers, bool* rows, int n_threads);
 
 // One step of Adam on (n_rows, row_size) numbers; rows where `visible` is false keep everything as it is.
 template <class T>

@@ -49,7 +49,7 @@ class Band {
     }
 
     void run(double* sums) {
-        sums[0] = sums[1] = 0;
+        sums[0] = sums[1] = sums[2] = 0;
         const int halo = gradient_ ? 2 * kSsimRadius : kSsimRadius; // lines above and below that take part
         for (int y = first_ - halo; y < last_ + halo; ++y) {
             read_line(y, sums);
@@ -139,10 +139,27 @@ class Band {
             (va * va + vb * vb).store(line_[2] + i);
             (va * vb).store(line_[3] + i);
         });
-        if (y >= first_ && y < last_)
+        if (y >= first_ && y < last_) {
             sums[0] += horizontal_sum(difference);
+            sums[2] += squared_error();
+        }
         for (int i = 0; i < kMoments; ++i)
             convolve_along(line_[i], out[i]);
+    }
+
+    // Sum of mask * (a - b)^2 over the line that was just loaded, whose numbers carry the mask already.
+    double squared_error() const {
+        L sum(T(0));
+        for_each_vector([&](int64_t i) {
+            const L d = L::load(line_[0] + i) - L::load(line_[1] + i), square = d * d;
+            if (!mask_) {
+                sum = sum + square;
+                return;
+            }
+            const L mask = L::load(mask_line_ + i);
+            sum = sum + select(mask > L(T(0)), square / mask, L(T(0)));
+        });
+        return horizontal_sum(sum);
     }
 
     // SSIM of line y to the sum, its gradient's terms, convolved along the line, to the other ring.
@@ -223,7 +240,7 @@ void photometric(const PhotometricArrays<T>& arrays, int n_threads) {
     const int64_t n_bands = photometric_bands(arrays.height);
     parallel_for(arrays.n_images * n_bands, n_threads, [&](int64_t i, int worker) {
         T* scratch = arrays.scratch + worker * photometric_scratch(arrays.width);
-        Band<T>(arrays, i / n_bands, int(i % n_bands), scratch).run(arrays.band_sums + 2 * i);
+        Band<T>(arrays, i / n_bands, int(i % n_bands), scratch).run(arrays.band_sums + kPhotometricSums * i);
     });
 }
 

@@ -1,6 +1,6 @@
-// Adam over the rows that were visible. Bound by memory: four numbers a thread, and nothing is read of rows left alone.
-#include <type_traits>
-
+// Adam over the rows that were visible. Bound by memory: a warp takes 32 consecutive rows of every tensor, four numbers
+// a lane, and reads nothing of rows left alone. It goes over the gradients twice, first to find the rows that cannot
+// take part; the second time they come from the cache.
 #include "gpu/adam.h"
 #include "gpu/device.cuh"
 
@@ -8,61 +8,127 @@ namespace kinosplat::gpu {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / kWarp;
 
-// kRowSize = 0 stands for any size; the usual ones turn the division into a multiplication.
-template <int kRowSize>
-__global__ __launch_bounds__(kThreads) void adam_kernel(const __grid_constant__ AdamArrays arrays,
-                                                        const AdamSettings<float> settings) {
-    const uint32_t row_size = kRowSize > 0 ? kRowSize : arrays.row_size;
-    const int64_t n = arrays.n_rows * row_size;
-    const int64_t first = 4 * (int64_t(blockIdx.x) * kThreads + threadIdx.x);
-    if (first >= n)
-        return;
-    bool update[4];
-    bool any = false;
+__device__ inline unsigned warp_or(unsigned x) {
+#if __CUDA_ARCH__ >= 800
+    return __reduce_or_sync(kAllLanes, x);
+#else
+    for (int offset = kWarp / 2; offset > 0; offset /= 2)
+        x |= __shfl_xor_sync(kAllLanes, x, offset);
+    return x;
+#endif
+}
+
+// A warp's share of one tensor: `n_numbers` consecutive ones. Calls function(offset, row, take) for this lane's
+// fours that have a number of the rows in `rows`: `take` has a bit for each such number, row[k] is its row.
+template <class Function>
+__device__ inline void for_each_four(uint32_t n_numbers, uint32_t row_size, unsigned rows, Function&& function) {
+    for (uint32_t offset = 4 * lane_id(); offset < n_numbers; offset += 4 * kWarp) {
+        uint32_t row[4];
+        row[0] = offset / row_size;
+        uint32_t column = offset - row[0] * row_size;
+        unsigned take = rows >> row[0] & 1;
 #pragma unroll
-    for (int k = 0; k < 4; ++k) {
-        update[k] = first + k < n && (!arrays.visible || arrays.visible[(first + k) / row_size]);
-        any |= update[k];
+        for (int k = 1; k < 4; ++k) {
+            const bool next = ++column == row_size;
+            row[k] = row[k - 1] + next;
+            column = next ? 0 : column;
+            if (offset + k < n_numbers)
+                take |= (rows >> row[k] & 1) << k;
+        }
+        if (take)
+            function(offset, row, take);
     }
-    if (!any)
+}
+
+// Four numbers from `from`, of which only `count` are there.
+__device__ inline float4 load_four(const float* from, uint32_t count) {
+    if (count >= 4)
+        return *reinterpret_cast<const float4*>(from);
+    return {from[0], count > 1 ? from[1] : 0.0f, count > 2 ? from[2] : 0.0f, 0.0f};
+}
+
+__device__ inline void store_four(float* to, uint32_t count, float4 values) {
+    if (count >= 4) {
+        *reinterpret_cast<float4*>(to) = values;
         return;
-    if (first + 4 <= n) {
-        const auto load = [&](const float* from) { return *reinterpret_cast<const float4*>(from + first); };
-        float4 gradient = load(arrays.gradient), parameter = load(arrays.parameter);
-        float4 moment = load(arrays.first), square = load(arrays.second);
-        if (update[0])
-            adam_update(settings, gradient.x, parameter.x, moment.x, square.x);
-        if (update[1])
-            adam_update(settings, gradient.y, parameter.y, moment.y, square.y);
-        if (update[2])
-            adam_update(settings, gradient.z, parameter.z, moment.z, square.z);
-        if (update[3])
-            adam_update(settings, gradient.w, parameter.w, moment.w, square.w);
-        const auto store = [&](float* to, float4 values) { *reinterpret_cast<float4*>(to + first) = values; };
-        store(arrays.parameter, parameter);
-        store(arrays.first, moment);
-        store(arrays.second, square);
-    } else {
-        for (int k = 0; k < 4; ++k)
-            if (update[k])
-                adam_update(settings, arrays.gradient[first + k], arrays.parameter[first + k], arrays.first[first + k],
-                            arrays.second[first + k]);
+    }
+    to[0] = values.x;
+    if (count > 1)
+        to[1] = values.y;
+    if (count > 2)
+        to[2] = values.z;
+}
+
+__global__ __launch_bounds__(kThreads) void adam_kernel(const __grid_constant__ AdamRows a) {
+    const int64_t first = (int64_t(blockIdx.x) * kWarps + warp_id()) * kWarp;
+    if (first >= a.n_rows)
+        return;
+    const int64_t own = first + lane_id();
+    unsigned rows = __ballot_sync(kAllLanes, own < a.n_rows && (!a.visible || a.visible[own]));
+    if (!rows)
+        return;
+    const uint32_t n_rows = a.n_rows - first < kWarp ? uint32_t(a.n_rows - first) : uint32_t(kWarp);
+
+    unsigned broken = 0;
+    for (int t = 0; t < a.n_tensors; ++t) {
+        const uint32_t row_size = a.tensors[t].row_size, n_numbers = n_rows * row_size;
+        const float* gradients = a.tensors[t].gradient + first * row_size;
+        for_each_four(n_numbers, row_size, rows, [&](uint32_t offset, const uint32_t (&row)[4], unsigned take) {
+            const float4 g = load_four(gradients + offset, n_numbers - offset);
+            if (!is_finite(g.x))
+                broken |= (take & 1) << row[0];
+            if (!is_finite(g.y))
+                broken |= (take >> 1 & 1) << row[1];
+            if (!is_finite(g.z))
+                broken |= (take >> 2 & 1) << row[2];
+            if (!is_finite(g.w))
+                broken |= (take >> 3 & 1) << row[3];
+        });
+    }
+    broken = warp_or(broken);
+    if (broken) {
+        rows &= ~broken;
+        if (lane_id() == 0 && a.dropped) {
+            auto* counts = reinterpret_cast<unsigned long long*>(a.dropped);
+            atomicAdd(counts, (unsigned long long)(__popc(broken)));
+            if (atomicExch(counts + 2, (unsigned long long)(a.step)) != a.step)
+                atomicAdd(counts + 1, 1ull);
+        }
+    }
+
+    for (int t = 0; t < a.n_tensors; ++t) {
+        const AdamTensor& tensor = a.tensors[t];
+        const uint32_t row_size = tensor.row_size, n_numbers = n_rows * row_size;
+        const int64_t start = first * row_size;
+        for_each_four(n_numbers, row_size, rows, [&](uint32_t offset, const uint32_t (&)[4], unsigned take) {
+            const uint32_t count = n_numbers - offset;
+            const int64_t at = start + offset;
+            const float4 gradient = load_four(tensor.gradient + at, count);
+            float4 parameter = load_four(tensor.parameter + at, count);
+            float4 moment = load_four(tensor.first + at, count), square = load_four(tensor.second + at, count);
+            if (take & 1)
+                adam_update(tensor.settings, gradient.x, parameter.x, moment.x, square.x);
+            if (take & 2)
+                adam_update(tensor.settings, gradient.y, parameter.y, moment.y, square.y);
+            if (take & 4)
+                adam_update(tensor.settings, gradient.z, parameter.z, moment.z, square.z);
+            if (take & 8)
+                adam_update(tensor.settings, gradient.w, parameter.w, moment.w, square.w);
+            store_four(tensor.parameter + at, count, parameter);
+            store_four(tensor.first + at, count, moment);
+            store_four(tensor.second + at, count, square);
+        });
     }
 }
 
 } // namespace
 
-void adam_step(const AdamArrays& arrays, const AdamSettings<float>& settings, cudaStream_t stream) {
-    const int64_t n = arrays.n_rows * arrays.row_size;
-    if (n == 0)
+void adam_step(const AdamRows& rows, cudaStream_t stream) {
+    if (rows.n_rows == 0 || rows.n_tensors == 0)
         return;
-    const auto kernel = arrays.row_size == 1    ? adam_kernel<1>
-                        : arrays.row_size == 3  ? adam_kernel<3>
-                        : arrays.row_size == 4  ? adam_kernel<4>
-                        : arrays.row_size == 45 ? adam_kernel<45>
-                                                : adam_kernel<0>;
-    kernel<<<unsigned(divide_up(n, int64_t(4 * kThreads))), kThreads, 0, stream>>>(arrays, settings);
+    adam_kernel<<<unsigned(divide_up(rows.n_rows, int64_t(kThreads))), kThreads, 0, stream>>>(rows);
     check_launch("adam");
 }
 

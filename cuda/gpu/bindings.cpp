@@ -9,9 +9,6 @@
 #include <type_traits>
 #include <vector>
 
-#include "gpu/adam.h"
-#include "gpu/check.h"
-#include "gpu/photometric.h"
 #include "gpu/queue.h"
 #include "gpu/scratch.h"
 
@@ -251,42 +248,7 @@ void bind(nb::module_& module) {
                nb::arg("gradients"), nb::arg("dL_dworld_to_camera"), nb::arg("dL_dK"),
                "Gradients of everything from those of the pictures.");
 
-    module.def(
-        "photometric",
-        [](const Queue& queue, int n_images, int height, int width, Address rendered, Address target, Address mask,
-           float ssim_weight, float inverse_count, Address sums, Address terms, Address dL_drendered) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
-            photometric({n_images, height, width, at<const float>(rendered), at<const float>(target),
-                         at<const float>(mask), ssim_weight, inverse_count, at<double>(sums), at<float>(terms),
-                         at<float>(dL_drendered)},
-                        queue.get());
-        },
-        nb::arg("queue"), nb::arg("n_images"), nb::arg("height"), nb::arg("width"), nb::arg("rendered"),
-        nb::arg("target"), nb::arg("mask"), nb::arg("ssim_weight"), nb::arg("inverse_count"), nb::arg("sums"),
-        nb::arg("terms"), nb::arg("dL_drendered"), "L1 and SSIM sums, and the gradient of the loss.");
-
-    module.def(
-        "adam_step",
-        [](const Queue& queue, int64_t n_rows, int row_size, Address parameter, Address gradient, Address exp_avg,
-           Address exp_avg_sq, Address visible, double beta1, double beta2, double eps, double step_size,
-           double inverse_sqrt_second_correction) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
-            const AdamSettings<float> settings{float(beta1),
-                                               float(beta2),
-                                               float(1 - beta1),
-                                               float(1 - beta2),
-                                               float(eps),
-                                               float(step_size),
-                                               float(inverse_sqrt_second_correction)};
-            adam_step({n_rows, row_size, at<float>(parameter), at<const float>(gradient), at<float>(exp_avg),
-                       at<float>(exp_avg_sq), at<const bool>(visible)},
-                      settings, queue.get());
-        },
-        nb::arg("queue"), nb::arg("n_rows"), nb::arg("row_size"), nb::arg("parameter"), nb::arg("gradient"),
-        nb::arg("exp_avg"), nb::arg("exp_avg_sq"), nb::arg("visible"), nb::arg("beta1"), nb::arg("beta2"),
-        nb::arg("eps"), nb::arg("step_size"), nb::arg("inverse_sqrt_second_correction"), "One Adam update in place.");
+    bind_training(module);
 
     module.attr("MAX_HITS") = kMaxHits;
     module.attr("MAX_CAMERAS") = kMaxCameras;

@@ -7,4 +7,7 @@ namespace kinosplat::gpu {
 
 void bind(nanobind::module_& module);
 
+// What a training step needs besides the passes of a frame.
+void bind_training(nanobind::module_& module);
+
 } // namespace kinosplat::gpu

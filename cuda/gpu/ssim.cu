@@ -65,12 +65,40 @@ __device__ inline float mask_at(const PhotometricArrays& p, const Strip& strip, 
     return p.mask ? p.mask[(strip.image * p.height + line) * p.width + number / kColours] : 1.0f;
 }
 
-// Sums of |a - b| and of SSIM, and the three terms of its gradient before their second window.
+// The sums over all pictures.
+__device__ inline PhotometricSums total(const PhotometricArrays& p) {
+    PhotometricSums sum{};
+    for (int i = 0; i < p.n_images; ++i) {
+        sum.difference += p.sums[i].difference;
+        sum.similarity += p.sums[i].similarity;
+        sum.squared += p.sums[i].squared;
+        sum.weight += p.sums[i].weight;
+    }
+    return sum;
+}
+
+// 1 / (3 sum of mask), from the weight that the first kernel summed; nothing counts where the mask hides everything.
+__device__ inline double inverse_count(const PhotometricArrays& p, double weight) {
+    const double count = p.mask ? weight : double(p.n_numbers());
+    return count > 0.0 ? 1.0 / count : 0.0;
+}
+
+__device__ inline void write_results(const PhotometricArrays& p) {
+    const PhotometricSums sum = total(p);
+    const double inverse = inverse_count(p, sum.weight), w = p.ssim_weight;
+    const double loss = (1.0 - w) * sum.difference * inverse + w * (1.0 - sum.similarity * inverse);
+    *p.loss = inverse > 0.0 ? float(loss) : 0.0f;
+    *p.squared_error = float(sum.squared * inverse);
+}
+
+__global__ void results_kernel(const __grid_constant__ PhotometricArrays p) { write_results(p); }
+
+// The sums, and the three terms of the gradient of SSIM before their second window.
 __global__ __launch_bounds__(kThreads) void compare_kernel(const __grid_constant__ PhotometricArrays p) {
     __shared__ float lines[2][4][kShared]; // a, b, a^2 + b^2, a b; two so that one barrier a line is enough
     const Strip strip(p);
     float ring[4][kSsimTaps];
-    float difference = 0.0f, similarity = 0.0f;
+    float difference = 0.0f, similarity = 0.0f, squared = 0.0f, weight = 0.0f;
     walk(strip.first_line, [&](int line, int phase, bool complete) {
         float (&shared)[4][kShared] = lines[(line - strip.first_line + kSsimRadius) & 1];
         for (int k = threadIdx.x; k < kShared; k += kThreads) {
@@ -91,8 +119,13 @@ __global__ __launch_bounds__(kThreads) void compare_kernel(const __grid_constant
         for (int m = 0; m < 4; ++m)
             ring[m][phase] = along(shared[m]);
         const int since_first = line - strip.first_line;
-        if (since_first >= 0 && since_first < kLines && strip.inside(p, line))
-            difference += fabsf(shared[0][kPad + threadIdx.x] - shared[1][kPad + threadIdx.x]);
+        if (since_first >= 0 && since_first < kLines && strip.inside(p, line)) {
+            const float d = shared[0][kPad + threadIdx.x] - shared[1][kPad + threadIdx.x];
+            const float mask = mask_at(p, strip, line, strip.number);
+            difference += fabsf(d);
+            squared += mask > 0.0f ? d * d / mask : 0.0f; // both pictures carry the mask already
+            weight += mask;
+        }
         const int centre = line - kSsimRadius;
         if (complete && strip.inside(p, centre)) {
             const SsimPoint<float> point = ssim_point(WindowMoments<float>{
@@ -109,9 +142,15 @@ __global__ __launch_bounds__(kThreads) void compare_kernel(const __grid_constant
     });
     difference = warp_sum(difference);
     similarity = warp_sum(similarity);
+    squared = warp_sum(squared);
+    weight = warp_sum(weight);
     if (lane_id() == 0) {
-        atomicAdd(p.sums + 2 * strip.image, double(difference));
-        atomicAdd(p.sums + 2 * strip.image + 1, double(similarity));
+        PhotometricSums& sums = p.sums[strip.image];
+        atomicAdd(&sums.difference, double(difference));
+        atomicAdd(&sums.similarity, double(similarity));
+        atomicAdd(&sums.squared, double(squared));
+        if (p.mask)
+            atomicAdd(&sums.weight, double(weight));
     }
 }
 
@@ -119,7 +158,8 @@ __global__ __launch_bounds__(kThreads) void gradient_kernel(const __grid_constan
     __shared__ float lines[2][3][kShared];
     const Strip strip(p);
     float ring[3][kSsimTaps];
-    const float l1_scale = (1.0f - p.ssim_weight) * p.inverse_count, ssim_scale = -p.ssim_weight * p.inverse_count;
+    const float inverse = float(inverse_count(p, p.mask ? total(p).weight : 0.0));
+    const float l1_scale = (1.0f - p.ssim_weight) * inverse, ssim_scale = -p.ssim_weight * inverse;
     walk(strip.first_line, [&](int line, int phase, bool complete) {
         float (&shared)[3][kShared] = lines[(line - strip.first_line + kSsimRadius) & 1];
         for (int k = threadIdx.x; k < kShared; k += kThreads) {
@@ -144,21 +184,26 @@ __global__ __launch_bounds__(kThreads) void gradient_kernel(const __grid_constan
             p.dL_drendered[at] = mask * (l1_scale * sign + ssim_scale * ssim_part);
         }
     });
+    if (blockIdx.x == 0 && blockIdx.y == 0 && blockIdx.z == 0 && threadIdx.x == 0)
+        write_results(p);
 }
 
 } // namespace
 
 void photometric(const PhotometricArrays& p, cudaStream_t stream) {
-    check(cudaMemsetAsync(p.sums, 0, p.n_images * 2 * sizeof(double), stream), "photometric loss");
-    if (p.n_numbers() == 0)
-        return;
-    const dim3 grid(divide_up(p.width * kColours, kThreads), divide_up(p.height, kLines), p.n_images);
-    compare_kernel<<<grid, kThreads, 0, stream>>>(p);
-    check_launch("photometric loss");
-    if (p.terms) {
-        gradient_kernel<<<grid, kThreads, 0, stream>>>(p);
-        check_launch("photometric gradient");
+    check(cudaMemsetAsync(p.sums, 0, p.n_images * sizeof(PhotometricSums), stream), "photometric loss");
+    if (p.n_numbers() > 0) {
+        const dim3 grid(divide_up(p.width * kColours, kThreads), divide_up(p.height, kLines), p.n_images);
+        compare_kernel<<<grid, kThreads, 0, stream>>>(p);
+        check_launch("photometric loss");
+        if (p.terms) {
+            gradient_kernel<<<grid, kThreads, 0, stream>>>(p);
+            check_launch("photometric gradient");
+            return;
+        }
     }
+    results_kernel<<<1, 1, 0, stream>>>(p);
+    check_launch("photometric results");
 }
 
 } // namespace kinosplat::gpu

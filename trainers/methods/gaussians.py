@@ -174,12 +174,9 @@ class GaussianMethod:
         return Losses(terms, squared_error)
 
     def touched(self) -> Mapping[str, Tensor]:
-        """Gaussians that were seen; of still ones, nothing that has to do with time."""
+        """Gaussians that were seen; the time parameters of still ones have gradients of zero and stay by themselves."""
         assert self._statistics is not None
-        seen = self._statistics.n_seen > 0
-        moving = seen & ~self.rows.still if self.rows.is_moving else seen
-        in_time = ("displacements", "time_centres", "log_durations")
-        return {name: moving if name in in_time else seen for name in self.rows.groups}
+        return {"gaussians": self._statistics.visible}
 
     def after_step(self, moment: Moment) -> None:
         """Densify; turn still what outlives the clip."""
