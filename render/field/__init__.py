@@ -1,0 +1,1 @@
+"""Radiance fields on a multi-resolution hash grid: encoding, networks, marching, compositing, and their reference."""

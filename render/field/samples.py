@@ -1,0 +1,38 @@
+"""What marching and compositing hand on: samples of rays stored one ray after the other, and what the rays see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Samples:
+    """S samples on R rays."""
+
+    offsets: Tensor
+    """(R + 1,) int64: the samples of ray r are offsets[r] to offsets[r + 1], nearest first."""
+    t: Tensor
+    """(S,) distance along the ray of a sample's near end, world units."""
+    dt: Tensor
+    """(S,) its length, world units; it is evaluated at t + dt / 2."""
+
+    def __len__(self) -> int:
+        return self.t.shape[0]
+
+
+@dataclass(frozen=True)
+class Composited:
+    """What R rays see."""
+
+    rgb: Tensor
+    """(R, 3) colour over black."""
+    alpha: Tensor
+    """(R,) sum of the weights."""
+    depth: Tensor
+    """(R,) sum of weight * midpoint, world units along the ray."""
+    distortion: Tensor
+    """(R,) distortion of the weights (Barron et al. 2022, equation 15), world units."""
+    n_used: Tensor
+    """(R,) int32, samples up to the one that ended the ray."""
