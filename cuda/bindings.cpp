@@ -5,6 +5,7 @@
 #include "cpu/threads.h"
 #include "cpu/tiles.h"
 #include "math/blending.h"
+#include "mlp_bindings.h"
 
 #if KINOSPLAT_HAS_CUDA
 #include "gpu/bindings.h"
@@ -351,6 +352,7 @@ NB_MODULE(_native, module) {
     module.doc() = "Native passes of kinosplat, a submodule a backend.";
     nanobind::module_ cpu = module.def_submodule("cpu");
     kinosplat::cpu::bind(cpu);
+    kinosplat::cpu::bind_mlp(cpu);
 #if KINOSPLAT_HAS_CUDA
     module.attr("has_cuda") = true;
     nanobind::module_ gpu = module.def_submodule("gpu");

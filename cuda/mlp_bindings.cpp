@@ -1,0 +1,85 @@
+// Functions of kinosplat._native.cpu for the multilayer perceptron; shapes are in cuda/cpu/mlp.h.
+#include "mlp_bindings.h"
+
+#include "cpu/mlp.h"
+#include "cpu/pass_binding.h"
+
+namespace kinosplat::cpu {
+namespace {
+
+std::string layer_name(const char* prefix, int layer) { return prefix + std::to_string(layer); }
+
+// Inputs and the weights weight_0, weight_1, ..., which say how wide the layers are.
+MlpShape mlp_shape(Arguments& a) {
+    MlpShape shape{};
+    const int64_t n_layers = a.integer("n_layers");
+    if (n_layers < 1 || n_layers > kMaxMlpLayers)
+        throw nb::value_error(("weights must be 1 to " + std::to_string(kMaxMlpLayers) + " matrices, got " +
+                               std::to_string(n_layers) + ".")
+                                  .c_str());
+    shape.n_layers = int(n_layers);
+    shape.widths[0] = int(a.size("inputs", 1));
+    for (int l = 0; l < shape.n_layers; ++l)
+        shape.widths[l + 1] = int(a.size(layer_name("weight_", l).c_str(), 0));
+    return shape;
+}
+
+template <class T>
+MlpArrays<T> mlp_arrays(Arguments& a, int n_threads) {
+    MlpArrays<T> m{};
+    m.shape = mlp_shape(a);
+    m.n_samples = a.size("inputs", 0);
+    m.inputs = a.array<const T>("inputs", {m.n_samples, m.shape.n_inputs()});
+    for (int l = 0; l < m.shape.n_layers; ++l)
+        m.weights[l] = a.array<const T>(layer_name("weight_", l).c_str(), {m.shape.widths[l + 1], m.shape.widths[l]});
+    m.packed = a.array<T>("packed", {mlp_packed_size<T>(m.shape)});
+    m.scratch = a.array<T>("scratch", {n_threads, mlp_block_size<T>(m.shape)});
+    return m;
+}
+
+template <class T>
+void run_mlp_forward(Arguments& a) {
+    const int n_threads = threads(a);
+    const MlpArrays<T> arrays = mlp_arrays<T>(a, n_threads);
+    T* outputs = a.array<T>("outputs", {arrays.n_samples, arrays.shape.n_outputs()});
+    a.finish();
+    nb::gil_scoped_release release;
+    mlp_forward(arrays, outputs, n_threads);
+}
+
+template <class T>
+void run_mlp_backward(Arguments& a) {
+    const int n_threads = threads(a);
+    const MlpArrays<T> arrays = mlp_arrays<T>(a, n_threads);
+    const MlpShape& shape = arrays.shape;
+    MlpGradients<T> g{};
+    g.dL_doutputs = a.array<const T>("dL_doutputs", {arrays.n_samples, shape.n_outputs()});
+    g.dL_dinputs = a.optional_array<T>("dL_dinputs", {arrays.n_samples, shape.n_inputs()});
+    for (int l = 0; l < shape.n_layers; ++l)
+        g.dL_dweights[l] = a.array<T>(layer_name("dL_dweight_", l).c_str(), {shape.widths[l + 1], shape.widths[l]});
+    g.partial = a.array<T>("partial", {mlp_chunks(arrays.n_samples), mlp_gradient_size<T>(shape)});
+    a.finish();
+    nb::gil_scoped_release release;
+    mlp_backward(arrays, g, n_threads);
+}
+
+// Sizes of all scratch memory, so that Python need not know how it is laid out.
+template <class T>
+nb::tuple run_mlp_sizes(Arguments& a) {
+    const MlpShape shape = mlp_shape(a);
+    const int64_t n_samples = a.size("inputs", 0);
+    a.finish();
+    return nb::make_tuple(mlp_packed_size<T>(shape), mlp_block_size<T>(shape),
+                          nb::make_tuple(mlp_chunks(n_samples), mlp_gradient_size<T>(shape)));
+}
+
+} // namespace
+
+void bind_mlp(nb::module_& module) {
+    KS_PASS(mlp_sizes, "inputs", "Numbers of scratch: packed weights, a thread's block, (chunks, gradients).");
+    KS_PASS(mlp_forward, "inputs", "Outputs of all samples.");
+    KS_PASS(mlp_backward, "inputs", "Gradients of the weights, and of the inputs where wanted.");
+    module.attr("MAX_MLP_LAYERS") = kMaxMlpLayers;
+}
+
+} // namespace kinosplat::cpu
