@@ -6,6 +6,7 @@
 #include "cpu/tiles.h"
 #include "math/blending.h"
 #include "mlp_bindings.h"
+#include "training_bindings.h"
 
 #if KINOSPLAT_HAS_CUDA
 #include "gpu/bindings.h"
@@ -243,68 +244,10 @@ void run_add_statistics(Arguments& a) {
     s.n_pixels = a.array<int32_t>("n_pixels", {n});
     s.n_seen = a.array<int32_t>("n_seen", {n});
     s.max_radius = a.array<float>("max_radius", {n});
-    s.visible = a.array<bool>("visible", {n});
     const int n_threads = threads(a);
     a.finish();
     nb::gil_scoped_release release;
     add_statistics(s, n_threads);
-}
-
-template <class T>
-void run_photometric(Arguments& a) {
-    const int64_t n = a.size("rendered", 0), height = a.size("rendered", 1), width = a.size("rendered", 2);
-    PhotometricArrays<T> p{};
-    p.n_images = n;
-    p.width = int(width);
-    p.height = int(height);
-    p.rendered = a.array<const T>("rendered", {n, height, width, 3});
-    p.target = a.array<const T>("target", {n, height, width, 3});
-    p.mask = a.optional_array<const T>("mask", {n, height, width});
-    p.ssim_weight = T(a.number("ssim_weight"));
-    p.inverse_count = T(a.number("inverse_count"));
-    const int n_threads = threads(a);
-    p.scratch = a.array<T>("scratch", {n_threads, photometric_scratch(width)});
-    p.band_sums = a.array<double>("band_sums", {n, photometric_bands(height), kPhotometricSums});
-    p.dL_drendered = a.optional_array<T>("dL_drendered", {n, height, width, 3});
-    a.finish();
-    nb::gil_scoped_release release;
-    photometric(p, n_threads);
-}
-
-template <class T>
-void run_keep_finite_rows(Arguments& a) {
-    const int64_t n = a.size("numbers", 0), size = a.size("numbers", 1);
-    const T* numbers = a.array<const T>("numbers", {n, size});
-    bool* rows = a.array<bool>("rows", {n});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    keep_finite_rows(n, size, numbers, rows, n_threads);
-}
-
-template <class T>
-void run_adam_step(Arguments& a) {
-    AdamArrays<T> arrays{};
-    const int64_t n = arrays.n_rows = a.size("parameter", 0);
-    const int64_t size = arrays.row_size = a.size("parameter", 1);
-    arrays.parameter = a.array<T>("parameter", {n, size});
-    arrays.gradient = a.array<const T>("gradient", {n, size});
-    arrays.first = a.array<T>("exp_avg", {n, size});
-    arrays.second = a.array<T>("exp_avg_sq", {n, size});
-    arrays.visible = a.optional_array<const bool>("visible", {n});
-    const double beta1 = a.number("beta1"), beta2 = a.number("beta2");
-    AdamSettings<T> settings{};
-    settings.beta1 = T(beta1);
-    settings.beta2 = T(beta2);
-    settings.one_minus_beta1 = T(1 - beta1);
-    settings.one_minus_beta2 = T(1 - beta2);
-    settings.epsilon = T(a.number("eps"));
-    settings.step_size = T(a.number("step_size"));
-    settings.inverse_sqrt_second_correction = T(a.number("inverse_sqrt_second_correction"));
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    adam_step(arrays, settings, n_threads);
 }
 
 void bind(nb::module_& module) {
@@ -315,13 +258,8 @@ void bind(nb::module_& module) {
     KS_PASS(blend_backward, "records", "Gradients of hits from those of pictures.");
     KS_PASS(project_backward, "means", "Adds the gradients of parameters and camera from those of hits.");
     KS_PASS(add_statistics, "ellipses", "Adds one camera's statistics.");
-    KS_PASS(photometric, "rendered", "L1 and SSIM sums, and the gradient of the loss.");
-    KS_PASS(keep_finite_rows, "numbers", "Clears rows that hold a number that is not finite.");
-    KS_PASS(adam_step, "parameter", "One Adam update in place.");
 
     module.def("record_stride", &record_stride, "Numbers in a record with that many channels.");
-    module.def("photometric_scratch", &photometric_scratch, "Numbers of scratch a thread for that width.");
-    module.def("photometric_bands", &photometric_bands, "Bands in a picture of that height.");
     module.def("n_tiles", [](int width, int height) { return tiles_across(width) * tiles_across(height); });
     module.def("n_project_chunks", [](int64_t n) { return chunks_of(n, kProjectChunk); });
     module.attr("N_ELLIPSE_FIELDS") = int(kEllipseFields);
@@ -352,6 +290,7 @@ NB_MODULE(_native, module) {
     module.doc() = "Native passes of kinosplat, a submodule a backend.";
     nanobind::module_ cpu = module.def_submodule("cpu");
     kinosplat::cpu::bind(cpu);
+    kinosplat::cpu::bind_training(cpu);
     kinosplat::cpu::bind_mlp(cpu);
 #if KINOSPLAT_HAS_CUDA
     module.attr("has_cuda") = true;

@@ -36,6 +36,7 @@ def rasterize_gsplat(
     median_depth: bool = False,
     normal: bool = False,
     statistics: GaussianStatistics | None = None,
+    visible: Tensor | None = None,
 ) -> RenderOutput:
     """Render with gsplat; the arguments mean what they mean in `rasterize`."""
     if median_depth:
@@ -48,6 +49,9 @@ def rasterize_gsplat(
         )
         for i, camera in enumerate(cameras)
     ]
+    if visible is not None:
+        for view in views:
+            visible.logical_or_(view["visible"])
 
     def stacked(name: str) -> Tensor | None:
         return None if views[0][name] is None else torch.stack([view[name] for view in views])
@@ -125,6 +129,7 @@ def _render_view(
         "rgb": picture[0, ..., :3] + (1 - alpha[..., None]) * background,
         "alpha": alpha,
         "depth": picture[0, ..., 3] if depth else None,
+        "visible": visible,
         "n_visible": int(visible.sum()),
         "n_hits": info["flatten_ids"].shape[0],
         **blended,
@@ -142,7 +147,6 @@ def _normals(gaussians: Gaussians, means: Tensor, camera: Camera) -> Tensor:
 
 def _record(statistics: GaussianStatistics, info: dict[str, Any], visible: Tensor, camera: Camera) -> None:
     statistics.n_seen.add_(visible)
-    statistics.visible.logical_or_(visible)
     radii = info["radii"][0].amax(dim=-1).to(statistics.max_radius)
     torch.maximum(statistics.max_radius, radii * visible, out=statistics.max_radius)
     if info["means2d"].requires_grad:

@@ -22,6 +22,7 @@ from kinosplat.render.output import Photometric
 
 if TYPE_CHECKING:
     from kinosplat.render.adam import AdamTensor
+    from kinosplat.render.gaussians import Gaussians
     from kinosplat.render.rasterize import Frame, FrameGradients, FrameInputs, InputGradients
     from kinosplat.render.statistics import GaussianStatistics
 
@@ -154,6 +155,8 @@ def _camera_forward(
         hit_pixels=hit_pixels,
         n_threads=n_threads,
     )
+    if inputs.visible is not None:
+        inputs.visible.index_fill_(0, indices[:n_rows].long(), True)
     if statistics is not None:
         call_native(
             native.add_statistics,
@@ -167,7 +170,6 @@ def _camera_forward(
             n_pixels=statistics.n_pixels,
             n_seen=statistics.n_seen,
             max_radius=statistics.max_radius,
-            visible=statistics.visible,
             n_threads=n_threads,
         )
     return state, n_hits
@@ -379,3 +381,80 @@ class AdamTable:
 
     def _as_rows(self, tensor: Tensor) -> Tensor:
         return tensor.detach().view(self._n_rows, -1)
+
+
+def shake(gaussians: Gaussians, strength: float, key: int) -> None:
+    """Add noise to the means, in place (render/mcmc.py)."""
+    call_native(
+        native.shake,
+        means=gaussians.means,
+        quats=gaussians.quats,
+        log_scales=gaussians.log_scales,
+        opacity_logits=gaussians.opacity_logits,
+        strength=strength,
+        key=key,
+        n_threads=torch.get_num_threads(),
+    )
+
+
+def penalties(
+    opacity_logits: Tensor,
+    log_scales: Tensor,
+    visible: Tensor,
+    time_centres: Tensor | None,
+    log_durations: Tensor | None,
+    times: tuple[float, ...],
+    weights: tuple[float, float],
+) -> tuple[Tensor, Tensor]:
+    """Weighted sums of opacities and of scales in view, two scalars (render/mcmc.py)."""
+    sums = log_scales.new_empty(2)
+    call_native(
+        native.penalties,
+        **_penalty_arguments(opacity_logits, log_scales, visible, time_centres, log_durations, times),
+        sums=sums,
+    )
+    opacity, scale = sums.tolist()
+    return log_scales.new_tensor(weights[0] * opacity), log_scales.new_tensor(weights[1] * scale)
+
+
+def penalties_backward(
+    opacity_logits: Tensor,
+    log_scales: Tensor,
+    visible: Tensor,
+    time_centres: Tensor | None,
+    log_durations: Tensor | None,
+    times: tuple[float, ...],
+    weights: tuple[float, float],
+    dL_dopacity: Tensor,
+    dL_dscale: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the opacity logits and the log-scales from those of the two sums."""
+    dL_dopacity_logits, dL_dlog_scales = torch.empty_like(opacity_logits), torch.empty_like(log_scales)
+    call_native(
+        native.penalties_backward,
+        **_penalty_arguments(opacity_logits, log_scales, visible, time_centres, log_durations, times),
+        dL_dopacity=weights[0] * dL_dopacity.item(),
+        dL_dscale=weights[1] * dL_dscale.item(),
+        dL_dopacity_logits=dL_dopacity_logits,
+        dL_dlog_scales=dL_dlog_scales,
+    )
+    return dL_dopacity_logits, dL_dlog_scales
+
+
+def _penalty_arguments(
+    opacity_logits: Tensor,
+    log_scales: Tensor,
+    visible: Tensor,
+    time_centres: Tensor | None,
+    log_durations: Tensor | None,
+    times: tuple[float, ...],
+) -> dict[str, Any]:
+    return {
+        "opacity_logits": opacity_logits,
+        "log_scales": log_scales,
+        "visible": visible,
+        "time_centres": time_centres,
+        "log_durations": log_durations,
+        "times": log_scales.new_tensor(times),
+        "n_threads": torch.get_num_threads(),
+    }

@@ -21,6 +21,7 @@ from kinosplat.render.output import Photometric
 
 if TYPE_CHECKING:
     from kinosplat.render.adam import AdamTensor
+    from kinosplat.render.gaussians import Gaussians
     from kinosplat.render.rasterize import Frame, FrameGradients, FrameInputs, InputGradients
     from kinosplat.render.statistics import GaussianStatistics
 
@@ -41,7 +42,6 @@ STATISTICS_DTYPES = {
     "screen_gradient": torch.float32,
     "n_seen": torch.int32,
     "max_radius": torch.float32,
-    "visible": torch.bool,
 }
 MAX_PAIRS = 2**28 - 1
 
@@ -187,7 +187,7 @@ def _native_frame(inputs: FrameInputs, statistics: GaussianStatistics | None, *,
         for name, shape in {**GAUSSIAN_SHAPES, "sh_rest": (n_sh_rest, 3)}.items()
     }
     addresses["features"] = checked("features", inputs.features, (n, inputs.n_features))
-    accumulators = {}
+    accumulators = {"visible": checked("visible", inputs.visible, (n,), torch.bool, 1)}
     if statistics is not None:
         for name, dtype in STATISTICS_DTYPES.items():
             accumulators[name] = checked(f"statistics.{name}", getattr(statistics, name), (n,), dtype, 1)
@@ -294,3 +294,90 @@ class AdamTable:
             0 if visible is None else checked("visible", visible, visible.shape, torch.bool, 1),
             address_of(dropped),
         )
+
+
+def shake(gaussians: Gaussians, strength: float, key: int) -> None:
+    """Add noise to the means, in place (render/mcmc.py)."""
+    n, device = len(gaussians), gaussians.device
+    checked = Checked(device)
+    run_pass(
+        native.shake,
+        current_queue(device),
+        n,
+        checked("means", gaussians.means, (n, 3)),
+        checked("quats", gaussians.quats, (n, 4), alignment=16),
+        checked("log_scales", gaussians.log_scales, (n, 3)),
+        checked("opacity_logits", gaussians.opacity_logits, (n,)),
+        strength,
+        key,
+    )
+
+
+def penalties(
+    opacity_logits: Tensor,
+    log_scales: Tensor,
+    visible: Tensor,
+    time_centres: Tensor | None,
+    log_durations: Tensor | None,
+    times: tuple[float, ...],
+    weights: tuple[float, float],
+) -> tuple[Tensor, Tensor]:
+    """Weighted sums of opacities and of scales in view, two scalars (render/mcmc.py)."""
+    device = log_scales.device
+    arrays = _penalty_arrays(opacity_logits, log_scales, visible, time_centres, log_durations, times, weights)
+    opacity, scale = torch.zeros((), device=device), torch.zeros((), device=device)
+    run_pass(native.penalties, current_queue(device), arrays, opacity.data_ptr(), scale.data_ptr())
+    return opacity, scale
+
+
+def penalties_backward(
+    opacity_logits: Tensor,
+    log_scales: Tensor,
+    visible: Tensor,
+    time_centres: Tensor | None,
+    log_durations: Tensor | None,
+    times: tuple[float, ...],
+    weights: tuple[float, float],
+    dL_dopacity: Tensor,
+    dL_dscale: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the opacity logits and the log-scales from those of the two sums."""
+    device = log_scales.device
+    arrays = _penalty_arrays(opacity_logits, log_scales, visible, time_centres, log_durations, times, weights)
+    dL_dopacity_logits, dL_dlog_scales = torch.empty_like(opacity_logits), torch.empty_like(log_scales)
+    checked = Checked(device)
+    run_pass(
+        native.penalties_backward,
+        current_queue(device),
+        arrays,
+        checked("the gradient of the opacity penalty", dL_dopacity, ()),
+        checked("the gradient of the scale penalty", dL_dscale, ()),
+        dL_dopacity_logits.data_ptr(),
+        dL_dlog_scales.data_ptr(),
+    )
+    return dL_dopacity_logits, dL_dlog_scales
+
+
+def _penalty_arrays(
+    opacity_logits: Tensor,
+    log_scales: Tensor,
+    visible: Tensor,
+    time_centres: Tensor | None,
+    log_durations: Tensor | None,
+    times: tuple[float, ...],
+    weights: tuple[float, float],
+) -> Any:
+    n = log_scales.shape[0]
+    if len(times) > native.MAX_CAMERAS:
+        raise InputError(f"times must be at most {native.MAX_CAMERAS} in one call, got {len(times)}.")
+    checked = Checked(log_scales.device)
+    return native.PenaltyArrays(
+        n,
+        checked("opacity_logits", opacity_logits, (n,)),
+        checked("log_scales", log_scales, (n, 3)),
+        checked("visible", visible, (n,), torch.bool, 1),
+        checked("time_centres", time_centres, (n,)),
+        checked("log_durations", log_durations, (n,)),
+        list(times),
+        *weights,
+    )

@@ -85,6 +85,8 @@ class FrameInputs:
     """Whether the backward pass has to give gradients of world_to_camera and K."""
     background_gradient: bool
     """Whether the backward pass has to give the gradient of the background."""
+    visible: Tensor | None
+    """(N,) bool that the forward pass sets to true for what is visible, None when nobody asks."""
 
     @property
     def n_cameras(self) -> int:
@@ -150,23 +152,25 @@ def rasterize(
     features: Tensor | None = None,
     settings: RasterSettings | None = None,
     statistics: GaussianStatistics | None = None,
+    visible: Tensor | None = None,
 ) -> RenderOutput:
     """Render `gaussians` from C `cameras` of one size, each at its own time.
 
     gaussians: N Gaussians, float32 or float64, contiguous. background: (3,) or (C, 3), black when None. features:
     (N, F) channels blended beside the colour, over zero. statistics: added to by the forward pass, and by the backward
-    pass its screen gradient.
+    pass its screen gradient. visible: (N,) bool, becomes true for what is visible in any of the cameras and false for
+    the rest: the rows a sparse optimiser updates.
     Differentiable with respect to every tensor of `gaussians`, the cameras' `world_to_camera` and `K` (focal lengths
     and principal point), `background` and `features`. Without a tensor that requires gradients nothing is kept.
     Raises InputError (a ValueError) for arguments that do not fit together, BackendError for a missing backend.
     """
     settings = RasterSettings() if settings is None else settings
-    _check(gaussians, cameras, background, features, settings, statistics)
-    if statistics is not None:
-        statistics.visible.zero_()
+    _check(gaussians, cameras, background, features, settings, statistics, visible)
+    if visible is not None:
+        visible.zero_()
     match settings.rasterizer:
         case "auto" | "native":
-            return _rasterize_native(gaussians, cameras, background, features, settings, statistics)
+            return _rasterize_native(gaussians, cameras, background, features, settings, statistics, visible)
         case "reference":
             from kinosplat.render.reference import rasterize_reference as rasterize_other
         case "gsplat":
@@ -189,6 +193,7 @@ def rasterize(
         median_depth=settings.median_depth,
         normal=settings.normal,
         statistics=statistics,
+        visible=visible,
     )
 
 
@@ -199,6 +204,7 @@ def _check(
     features: Tensor | None,
     settings: RasterSettings,
     statistics: GaussianStatistics | None,
+    visible: Tensor | None,
 ) -> None:
     n = len(gaussians)
     if len({(camera.width, camera.height) for camera in cameras}) != 1:
@@ -215,6 +221,8 @@ def _check(
         raise InputError(f"near must be above 0 and below far, got near {settings.near} and far {settings.far}.")
     if statistics is not None and len(statistics) != n:
         raise InputError(f"statistics must be those of {n} Gaussians, got {len(statistics)}.")
+    if visible is not None and (visible.dtype != torch.bool or visible.shape != (n,)):
+        raise InputError(f"visible must be bool of shape ({n},), got {visible.dtype} of shape {tuple(visible.shape)}.")
 
 
 def _rasterize_native(
@@ -224,6 +232,7 @@ def _rasterize_native(
     features: Tensor | None,
     settings: RasterSettings,
     statistics: GaussianStatistics | None,
+    visible: Tensor | None,
 ) -> RenderOutput:
     means = gaussians.means
     degree = gaussians.sh_degree if settings.sh_degree is None else min(settings.sh_degree, gaussians.sh_degree)
@@ -237,6 +246,7 @@ def _rasterize_native(
         sh_degree=degree,
         settings=settings,
         statistics=statistics,
+        visible=visible,
     )
     if background is None:
         background = means.new_zeros(3)
@@ -288,6 +298,7 @@ class _Call:
     sh_degree: int
     settings: RasterSettings
     statistics: GaussianStatistics | None
+    visible: Tensor | None
 
     def inputs(self, tensors: Sequence[Tensor], needs_gradient: Sequence[bool] | None = None) -> FrameInputs:
         """What the backends read; `needs_gradient` says so of each tensor, in their order."""
@@ -311,6 +322,7 @@ class _Call:
             median_depth=self.settings.median_depth,
             camera_gradient=needs_gradient is not None and (needs_gradient[n] or needs_gradient[n + 1]),
             background_gradient=needs_gradient is not None and needs_gradient[n + 2],
+            visible=self.visible,
         )
 
 

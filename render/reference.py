@@ -87,6 +87,7 @@ def rasterize_reference(
     median_depth: bool = False,
     normal: bool = False,
     statistics: GaussianStatistics | None = None,
+    visible: Tensor | None = None,
 ) -> RenderOutput:
     """Render `gaussians` from C `cameras` of one size; the arguments mean what they mean in `rasterize`.
 
@@ -109,6 +110,8 @@ def rasterize_reference(
     for camera, colour_behind in zip(cameras, backgrounds, strict=True):
         projection = project_visible(gaussians, camera, features, degree, antialiased, near, far)
         n_visible += len(projection.index)
+        if visible is not None:
+            visible[projection.index] = True
         if statistics is not None:
             _record_projection(statistics, projection, width, height)
         channels = torch.cat(
@@ -292,7 +295,6 @@ def _record_projection(statistics: GaussianStatistics, projection: Projection, w
     xx, xy, yy = projection.covariances2d.detach().unbind(-1)
     variance = 0.5 * (xx + yy) + torch.sqrt(0.25 * (xx - yy).square() + xy * xy)
     statistics.n_seen[index] += 1
-    statistics.visible[index] = True
     statistics.max_radius[index] = torch.maximum(
         statistics.max_radius[index], 3 * variance.sqrt().to(statistics.max_radius)
     )

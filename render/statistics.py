@@ -23,8 +23,6 @@ class GaussianStatistics:
     """(N,) int32, cameras it was visible in."""
     max_radius: Tensor
     """(N,) float32, pixels, largest three standard deviations along its long axis on screen."""
-    visible: Tensor
-    """(N,) bool, visible in any camera of the last call only: the rows a sparse optimiser updates."""
 
     @staticmethod
     def zeros(n: int, device: torch.device | str = "cpu") -> GaussianStatistics:
@@ -39,11 +37,10 @@ class GaussianStatistics:
             screen_gradient=make(torch.float32),
             n_seen=make(torch.int32),
             max_radius=make(torch.float32),
-            visible=make(torch.bool),
         )
 
     def __len__(self) -> int:
-        return self.visible.shape[0]
+        return self.n_seen.shape[0]
 
     def reset(self) -> None:
         """Set everything to zero."""

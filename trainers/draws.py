@@ -11,10 +11,12 @@ import hashlib
 import torch
 
 
-def generator(seed: int, step: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A fresh generator on `device` for one purpose in one step.
-
-    The 64-bit seed is a hash of (seed, step, purpose): neighbouring steps and differing purposes share no stream.
-    """
+def draw_key(seed: int, step: int, purpose: str) -> int:
+    """63 bits for one purpose in one step: a hash, so that neighbouring steps and other purposes share no stream."""
     digest = hashlib.blake2b(f"{seed}/{step}/{purpose}".encode(), digest_size=8).digest()
-    return torch.Generator(device=device).manual_seed(int.from_bytes(digest, "little") >> 1)
+    return int.from_bytes(digest, "little") >> 1
+
+
+def generator(seed: int, step: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A fresh generator on `device` for one purpose in one step."""
+    return torch.Generator(device=device).manual_seed(draw_key(seed, step, purpose))

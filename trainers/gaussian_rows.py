@@ -62,13 +62,6 @@ class GaussianRows:
             return torch.ones(len(self), dtype=torch.bool, device=self.device)
         return torch.isinf(self["log_durations"].detach())
 
-    def fade(self, time: float | None) -> Tensor | None:
-        """(N,) factor on the opacities at `time` in seconds, without gradient; None when there is none."""
-        if time is None or not self.is_moving:
-            return None
-        offset = time - self["time_centres"].detach()
-        return torch.exp(-0.5 * (offset * torch.exp(-self["log_durations"].detach())) ** 2)
-
     def shapes(self, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Rotations (M, 3, 3) and scales (M, 3) of the Gaussians at `index` (all by default), without gradient."""
         quats, log_scales = self["quats"].detach(), self["log_scales"].detach()
@@ -80,12 +73,6 @@ class GaussianRows:
         """Standard normal vectors (M, 3) stretched and turned to the shapes of the Gaussians at `index`."""
         rotations, scales = self.shapes(index)
         return (rotations @ (scales * vectors)[..., None])[..., 0]
-
-    def covary(self, vectors: Tensor, index: Tensor | None = None) -> Tensor:
-        """Vectors (M, 3) multiplied by the covariances of the Gaussians at `index`."""
-        rotations, scales = self.shapes(index)
-        local = (vectors[:, None, :] @ rotations)[:, 0]
-        return (rotations @ (scales**2 * local)[..., None])[..., 0]
 
     def append(self, values: Gaussians) -> None:
         """Add Gaussians at the end, with moments of zero."""

@@ -4,6 +4,7 @@ set(KINOSPLAT_CPU_SOURCES
   cpu/bin.cpp
   cpu/blend_backward.cpp
   cpu/blend_forward.cpp
+  cpu/mcmc.cpp
   cpu/mlp.cpp
   cpu/project_backward.cpp
   cpu/project_forward.cpp
@@ -21,6 +22,7 @@ set(KINOSPLAT_GPU_SOURCES
   gpu/blend_backward.cu
   gpu/blend_forward.cu
   gpu/channels.cu
+  gpu/mcmc.cu
   gpu/project_backward.cu
   gpu/project_forward.cu
   gpu/ssim.cu
@@ -28,7 +30,7 @@ set(KINOSPLAT_GPU_SOURCES
 )
 
 find_package(Threads REQUIRED)
-nanobind_add_module(_native NB_STATIC bindings.cpp mlp_bindings.cpp ${KINOSPLAT_CPU_SOURCES})
+nanobind_add_module(_native NB_STATIC bindings.cpp mlp_bindings.cpp training_bindings.cpp ${KINOSPLAT_CPU_SOURCES})
 target_include_directories(_native PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}")
 target_link_libraries(_native PRIVATE Threads::Threads)
 

@@ -15,6 +15,7 @@
 
 #include "math/adam.h"
 #include "math/gaussian.h"
+#include "math/mcmc.h"
 
 namespace kinosplat::cpu {
 
@@ -177,7 +178,6 @@ struct StatisticsArrays {
     float* blend_weight;
     int32_t *n_pixels, *n_seen;
     float* max_radius;
-    bool* visible;
 };
 
 template <class T>
@@ -221,5 +221,36 @@ struct AdamArrays {
 
 template <class T>
 void adam_step(const AdamArrays<T>& arrays, const AdamSettings<T>& settings, int n_threads);
+
+// Noise on positions (cuda/math/mcmc.h); `key` is that of the random numbers, the Gaussian's number their counter.
+template <class T>
+struct ShakeArrays {
+    int64_t n;
+    T* means; // (n, 3), moved in place
+    const T *quats, *log_scales, *opacity_logits;
+    T strength;
+    uint64_t key;
+};
+
+template <class T>
+void shake(const ShakeArrays<T>& arrays, int n_threads);
+
+// Sums over the Gaussians in view, each times its fade at `times`, of opacities and of scales along all three axes.
+template <class T>
+struct PenaltyArrays {
+    int64_t n;
+    const T *opacity_logits, *log_scales;
+    const bool* visible;
+    const T *time_centres, *log_durations; // optional: both or none
+    const T* times;                        // (n_times) seconds
+    int n_times;
+};
+
+template <class T>
+void penalties(const PenaltyArrays<T>& arrays, T* sums, int n_threads);
+
+template <class T>
+void penalties_backward(const PenaltyArrays<T>& arrays, PenaltyPoint<T> dL_dsums, T* dL_dopacity_logits,
+                        T* dL_dlog_scales, int n_threads);
 
 } // namespace kinosplat::cpu

@@ -24,7 +24,6 @@ void add_statistics(const StatisticsArrays<T>& arrays, int n_threads) {
             arrays.n_pixels[i] += int32_t(n_pixels);
             arrays.n_seen[i] += 1;
             arrays.max_radius[i] = std::max(arrays.max_radius[i], float(radius));
-            arrays.visible[i] = true;
         }
     });
 }

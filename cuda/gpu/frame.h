@@ -24,7 +24,8 @@ struct GaussianArrays {
     Number* features;       // (N, n_features)
 };
 
-// Accumulators over views, one number a Gaussian; null where statistics are not wanted.
+// Accumulators over views, one number a Gaussian, all null where statistics are not wanted; `visible` is wanted or not
+// by itself.
 struct StatisticsArrays {
     float* blend_weight;
     int* n_pixels;

@@ -54,8 +54,11 @@ __device__ inline bool features_are_finite(const Frame& frame, int i) {
 }
 
 __device__ inline void record_projection(const StatisticsArrays& to, int i, const ScreenGaussian<float>& s) {
+    if (to.visible)
+        to.visible[i] = true;
+    if (!to.n_seen)
+        return;
     atomicAdd(to.n_seen + i, 1);
-    to.visible[i] = true;
     // Positive floats sort like integers.
     atomicMax(reinterpret_cast<int*>(to.max_radius + i), __float_as_int(screen_radius(s.projection.covariance)));
 }
@@ -171,8 +174,7 @@ __global__ __launch_bounds__(kThreads, 4) void project_forward_kernel(const __gr
     scratch.depth_keys[row] = key;
     scratch.row_numbers[row] = row;
     scratch.spans[row] = span.bits;
-    if (frame.statistics.n_seen)
-        record_projection(frame.statistics, i, s);
+    record_projection(frame.statistics, i, s);
 }
 
 } // namespace

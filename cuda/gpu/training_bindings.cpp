@@ -2,12 +2,14 @@
 // a video's pictures the host's time is what a step takes; arrays come as addresses, which Python has checked.
 #include "gpu/bindings.h"
 
+#include <algorithm>
 #include <cmath>
 #include <nanobind/stl/vector.h>
 #include <stdexcept>
 #include <vector>
 
 #include "gpu/adam.h"
+#include "gpu/mcmc.h"
 #include "gpu/photometric.h"
 #include "gpu/queue.h"
 
@@ -68,6 +70,23 @@ class AdamTable {
     AdamRows rows_{};
 };
 
+PenaltyArrays penalty_arrays(int n, Address opacity_logits, Address log_scales, Address visible, Address time_centres,
+                             Address log_durations, const std::vector<float>& times, float opacity_weight,
+                             float scale_weight) {
+    PenaltyArrays a{n,
+                    at<const float>(opacity_logits),
+                    at<const float>(log_scales),
+                    at<const bool>(visible),
+                    at<const float>(time_centres),
+                    at<const float>(log_durations),
+                    int(std::min(times.size(), size_t(kMaxCameras))),
+                    {},
+                    opacity_weight,
+                    scale_weight};
+    std::copy_n(times.begin(), a.n_times, a.times);
+    return a;
+}
+
 } // namespace
 
 void bind_training(nb::module_& module) {
@@ -94,6 +113,53 @@ void bind_training(nb::module_& module) {
         nb::arg("target"), nb::arg("mask"), nb::arg("ssim_weight"), nb::arg("sums"), nb::arg("loss"),
         nb::arg("squared_error"), nb::arg("terms"), nb::arg("dL_drendered"),
         "The photometric loss, the squared error, and the gradient.");
+
+    module.def(
+        "shake",
+        [](const Queue& queue, int n, Address means, Address quats, Address log_scales, Address opacity_logits,
+           float strength, uint64_t key) {
+            nb::gil_scoped_release release;
+            const CurrentDevice current(queue.device);
+            shake({n, at<float>(means), at<const float>(quats), at<const float>(log_scales),
+                   at<const float>(opacity_logits), strength, key},
+                  queue.get());
+        },
+        nb::arg("queue"), nb::arg("n"), nb::arg("means"), nb::arg("quats"), nb::arg("log_scales"),
+        nb::arg("opacity_logits"), nb::arg("strength"), nb::arg("key"), "Adds noise to positions in place.");
+
+    nb::class_<PenaltyArrays>(module, "PenaltyArrays", "What the penalties depend on.")
+        .def(
+            "__init__",
+            [](PenaltyArrays* self, int n, Address opacity_logits, Address log_scales, Address visible,
+               Address time_centres, Address log_durations, const std::vector<float>& times, float opacity_weight,
+               float scale_weight) {
+                new (self) PenaltyArrays(penalty_arrays(n, opacity_logits, log_scales, visible, time_centres,
+                                                        log_durations, times, opacity_weight, scale_weight));
+            },
+            nb::arg("n"), nb::arg("opacity_logits"), nb::arg("log_scales"), nb::arg("visible"), nb::arg("time_centres"),
+            nb::arg("log_durations"), nb::arg("times"), nb::arg("opacity_weight"), nb::arg("scale_weight"));
+
+    module.def(
+        "penalties",
+        [](const Queue& queue, const PenaltyArrays& arrays, Address opacity, Address scale) {
+            nb::gil_scoped_release release;
+            const CurrentDevice current(queue.device);
+            penalties(arrays, at<float>(opacity), at<float>(scale), queue.get());
+        },
+        nb::arg("queue"), nb::arg("arrays"), nb::arg("opacity"), nb::arg("scale"),
+        "Adds the weighted sums of opacities and of scales in view.");
+
+    module.def(
+        "penalties_backward",
+        [](const Queue& queue, const PenaltyArrays& arrays, Address dL_dopacity, Address dL_dscale,
+           Address dL_dopacity_logits, Address dL_dlog_scales) {
+            nb::gil_scoped_release release;
+            const CurrentDevice current(queue.device);
+            penalties_backward(arrays, at<const float>(dL_dopacity), at<const float>(dL_dscale),
+                               at<float>(dL_dopacity_logits), at<float>(dL_dlog_scales), queue.get());
+        },
+        nb::arg("queue"), nb::arg("arrays"), nb::arg("dL_dopacity"), nb::arg("dL_dscale"),
+        nb::arg("dL_dopacity_logits"), nb::arg("dL_dlog_scales"), "Gradients from those of the two sums.");
 }
 
 } // namespace kinosplat::gpu

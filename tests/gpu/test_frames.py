@@ -196,10 +196,11 @@ def test_statistics_are_those_of_the_cpu_backend() -> None:
     for device in ("cuda", "cpu"):
         statistics = GaussianStatistics.zeros(5000, device)
         leaves = gaussians.to(device).map(lambda t: t.clone().requires_grad_())
-        rasterize(leaves, [view.to(device)], statistics=statistics).rgb.square().sum().backward()
+        visible = torch.zeros(5000, dtype=torch.bool, device=device)
+        rasterize(leaves, [view.to(device)], statistics=statistics, visible=visible).rgb.square().sum().backward()
         collected[device] = {name: tensor.cpu() for name, tensor in vars(statistics).items()}
+        assert torch.equal(visible, statistics.n_seen > 0)
     ours, expected = collected["cuda"], collected["cpu"]
-    assert torch.equal(ours["visible"], expected["visible"])
     assert torch.equal(ours["n_seen"], expected["n_seen"])
     assert (ours["n_pixels"] - expected["n_pixels"]).abs().sum() <= 1e-4 * expected["n_pixels"].sum()
     for name in ("blend_weight", "screen_gradient", "max_radius"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -154,17 +155,20 @@ def test_screen_gradients_wait_for_the_backward_pass_and_add_up() -> None:
     assert all((value == 0).all() for value in vars(statistics).values())
 
 
-def test_visible_speaks_of_the_last_call_only() -> None:
+@pytest.mark.parametrize("rasterizer", ["native", "reference"])
+def test_visible_speaks_of_the_last_call_only(rasterizer: Literal["native", "reference"]) -> None:
     scene = SCENES["still_set"](torch.float32)
+    settings = RasterSettings(rasterizer=rasterizer)
+    visible = torch.zeros(len(scene.gaussians), dtype=torch.bool)
     statistics = GaussianStatistics.zeros(len(scene.gaussians))
-    rasterize(scene.gaussians, scene.cameras, statistics=statistics)
-    assert statistics.visible.any()
+    rasterize(scene.gaussians, scene.cameras, statistics=statistics, visible=visible, settings=settings)
+    assert visible.any()
+    assert torch.equal(visible, statistics.n_seen > 0)
     away = replace(
         scene.cameras[0], world_to_camera=torch.diag(torch.tensor([-1.0, 1, -1, 1])) @ scene.cameras[0].world_to_camera
     )
-    rasterize(scene.gaussians, [away], statistics=statistics)
-    assert not statistics.visible.any()
-    assert statistics.n_seen.any()
+    rasterize(scene.gaussians, [away], visible=visible, settings=settings)
+    assert not visible.any()
 
 
 def test_huge_pictures_of_one_gaussian_fit() -> None:

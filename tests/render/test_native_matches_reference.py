@@ -121,8 +121,7 @@ def test_statistics_agree(name: str, device: str) -> None:
         assert ((native[key] - expected[key]).abs() < 1e-3 * scale).all(), key
     # The native backends look closer at who reaches a pixel, so at the border of the picture they may count fewer.
     assert (native["n_seen"] <= expected["n_seen"]).all()
-    assert (native["visible"] <= expected["visible"]).all()
-    assert (native["visible"] >= (expected["n_pixels"] > 0)).all()
+    assert (native["n_seen"][expected["n_pixels"] > 0] > 0).all()
     seen_alike = native["n_seen"] == expected["n_seen"]
     torch.testing.assert_close(native["max_radius"][seen_alike], expected["max_radius"][seen_alike], rtol=1e-5, atol=0)
     assert (~seen_alike).sum() <= 2  # measured 2 of 60 (antialiased_set), 1 of 4 (opacity_at_the_clip_values), else 0

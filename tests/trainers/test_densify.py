@@ -128,9 +128,8 @@ def test_penalties_pull_at_what_is_seen_and_only_as_far_as_it_is_there_at_that_t
     gaussians = moving_blobs(duration=0.5)
     centres = torch.tensor([0.0, 0.5, 1.0, 0.0, 0.0, 0.0])
     rows = rows_of(replace(gaussians, time_centres=centres))
-    statistics = seen(6)
-    statistics.n_seen[3:] = 0
-    penalties = Mcmc(McmcConfig(), 6, seed=0, clip=(0.0, 1.0)).penalties(rows, statistics, [ring(1, time=0.0)[0]])
+    visible = torch.arange(6) < 3
+    penalties = Mcmc(McmcConfig(), 6, seed=0, clip=(0.0, 1.0)).penalties(rows, visible, [ring(1, time=0.0)[0]])
     sum(penalties.values()).backward()
     gradient = rows["opacity_logits"].grad
     assert gradient is not None

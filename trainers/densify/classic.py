@@ -30,6 +30,8 @@ RESET_OPACITY = 0.01
 class Classic:
     """The strategy; remembers gradients between rounds and whether opacities were reset yet."""
 
+    wants_statistics = True
+
     def __init__(self, config: ClassicConfig, max_gaussians: int, seed: int) -> None:
         """`max_gaussians` is the cap."""
         self.config = config
@@ -39,15 +41,14 @@ class Classic:
         self._n_seen: Tensor | None = None
         self._n_resets = 0
 
-    def penalties(
-        self, rows: GaussianRows, statistics: GaussianStatistics, cameras: Sequence[Camera]
-    ) -> dict[str, Tensor]:
+    def penalties(self, rows: GaussianRows, visible: Tensor, cameras: Sequence[Camera]) -> dict[str, Tensor]:
         """None: pruning does the work."""
         return {}
 
     @torch.no_grad()
-    def after_step(self, rows: GaussianRows, statistics: GaussianStatistics, moment: Moment) -> None:
+    def after_step(self, rows: GaussianRows, statistics: GaussianStatistics | None, moment: Moment) -> None:
         """Collect gradients; densify and prune when a round is due; reset opacities when that is due."""
+        assert statistics is not None
         if moment.progress >= self.config.classic_stop:
             return
         gradient = torch.nan_to_num(statistics.screen_gradient, nan=0.0, posinf=0.0, neginf=0.0)

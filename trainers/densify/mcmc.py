@@ -20,19 +20,14 @@ from torch import Tensor
 from kinosplat.render import GaussianStatistics
 from kinosplat.render.camera import Camera
 from kinosplat.render.gaussians import Gaussians
+from kinosplat.render.mcmc import shake, view_penalties
 from kinosplat.trainers.clock import Moment
-from kinosplat.trainers.draws import generator
+from kinosplat.trainers.draws import draw_key, generator
 from kinosplat.trainers.gaussian_rows import GaussianRows
 from kinosplat.trainers.methods.config import McmcConfig
 
 MAX_SHARES = 51
 """At most so many Gaussians share one place after a round, as in the paper's code."""
-NOISE_SHARPNESS = 100.0
-"""Slope k of the noise's sigmoid in 1 - opacity (paper, equation 9)."""
-NOISE_OPACITY = 0.005
-"""Opacity at which the noise has half its strength."""
-NOISELESS_OPACITY = 0.1
-"""Opacity at which less than a ten-thousandth of it is left."""
 
 
 def shared_opacity_and_scale(opacities: Tensor, n_shares: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,6 +57,8 @@ def shared_opacity_and_scale(opacities: Tensor, n_shares: Tensor) -> tuple[Tenso
 class Mcmc:
     """The strategy; everything random follows from the seed and the step."""
 
+    wants_statistics = False
+
     def __init__(self, config: McmcConfig, max_gaussians: int, seed: int, clip: tuple[float, float] | None) -> None:
         """`clip` is the first and last time of the scene in seconds, None when it does not move."""
         self.config = config
@@ -69,21 +66,19 @@ class Mcmc:
         self.seed = seed
         self.clip = clip
 
-    def penalties(
-        self, rows: GaussianRows, statistics: GaussianStatistics, cameras: Sequence[Camera]
-    ) -> dict[str, Tensor]:
+    def penalties(self, rows: GaussianRows, visible: Tensor, cameras: Sequence[Camera]) -> dict[str, Tensor]:
         """Mean opacity and mean scale of the Gaussians in view, faded to the time of the picture; divided by all N."""
-        weight = (statistics.n_seen > 0).to(rows["means"].dtype)
-        fades = [fade for fade in (rows.fade(camera.time) for camera in cameras) if fade is not None]
-        if fades:
-            weight = weight * torch.stack(fades).amax(dim=0)
-        n = len(rows)
-        opacity = (torch.sigmoid(rows["opacity_logits"]) * weight).sum() / n
-        scale = (torch.exp(rows["log_scales"]).sum(dim=1) * weight).sum() / (3 * n * rows.radius)
-        return {"opacity": self.config.opacity_penalty * opacity, "scale": self.config.scale_penalty * scale}
+        opacity, scale = view_penalties(
+            rows.gaussians(),
+            visible,
+            [camera.time for camera in cameras],
+            opacity_weight=self.config.opacity_penalty,
+            scale_weight=self.config.scale_penalty / rows.radius,
+        )
+        return {"opacity": opacity, "scale": scale}
 
     @torch.no_grad()
-    def after_step(self, rows: GaussianRows, statistics: GaussianStatistics, moment: Moment) -> None:
+    def after_step(self, rows: GaussianRows, statistics: GaussianStatistics | None, moment: Moment) -> None:
         """Noise at every step; relocation and growth when a round is due."""
         if moment.progress >= self.config.mcmc_stop:
             return
@@ -91,7 +86,8 @@ class Mcmc:
             draws = generator(self.seed, moment.step, "relocate", rows.device)
             self._relocate(rows, draws)
             self._grow(rows, draws)
-        self._shake(rows, moment)
+        strength = self.config.mcmc_noise * rows.groups["means"].learning_rate(moment.progress)
+        shake(rows.gaussians(), strength, draw_key(self.seed, moment.step, "noise"))
 
     def tensors(self) -> dict[str, Tensor]:
         """Nothing to keep: the strategy has no memory."""
@@ -140,28 +136,6 @@ class Mcmc:
             rows.append(Gaussians(**copies))
         else:
             rows.assign(destinations, copies)
-
-    def _shake(self, rows: GaussianRows, moment: Moment) -> None:
-        """Noise of the paper's equation 8 on the positions."""
-        means = rows.groups["means"]
-        strength = torch.sigmoid(-NOISE_SHARPNESS * (rows.opacities - NOISE_OPACITY))
-        strength *= self.config.mcmc_noise * means.learning_rate(moment.progress)
-        index = None
-        if rows.device.type == "cpu":
-            # Few are transparent enough to move; finding them is cheap here, and on a GPU would make Python wait.
-            index = (rows.opacities < NOISELESS_OPACITY).nonzero()[:, 0]
-            strength = strength[index]
-        noise = torch.randn(
-            (strength.shape[0], 3),
-            generator=generator(self.seed, moment.step, "noise", rows.device),
-            device=rows.device,
-            dtype=strength.dtype,
-        )
-        shift = rows.covary(noise * strength[:, None], index)
-        if index is None:
-            means.parameter.add_(shift)
-        else:
-            means.parameter.index_add_(0, index, shift)
 
 
 def draw_rows(weights: Tensor, n: int, draws: torch.Generator) -> Tensor:

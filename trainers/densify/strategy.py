@@ -16,13 +16,14 @@ from kinosplat.trainers.gaussian_rows import GaussianRows
 class Strategy(Protocol):
     """Adds, removes and moves Gaussians while they are trained; never more than the cap it was made with."""
 
-    def penalties(
-        self, rows: GaussianRows, statistics: GaussianStatistics, cameras: Sequence[Camera]
-    ) -> dict[str, Tensor]:
-        """Terms to add to the loss of pictures from `cameras`, whose forward pass has filled `statistics`."""
+    wants_statistics: bool
+    """Whether `after_step` needs statistics, which take time to collect."""
 
-    def after_step(self, rows: GaussianRows, statistics: GaussianStatistics, moment: Moment) -> None:
-        """Called after the optimiser with the statistics of the step's forward and backward passes."""
+    def penalties(self, rows: GaussianRows, visible: Tensor, cameras: Sequence[Camera]) -> dict[str, Tensor]:
+        """Terms to add to the loss of pictures from `cameras`; `visible` (N,) bool says who is in them."""
+
+    def after_step(self, rows: GaussianRows, statistics: GaussianStatistics | None, moment: Moment) -> None:
+        """Called after the optimiser with the statistics of the step's passes, if they are wanted."""
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint has to hold."""
@@ -34,13 +35,13 @@ class Strategy(Protocol):
 class NoDensification:
     """The number of Gaussians stays what it was at first."""
 
-    def penalties(
-        self, rows: GaussianRows, statistics: GaussianStatistics, cameras: Sequence[Camera]
-    ) -> dict[str, Tensor]:
+    wants_statistics = False
+
+    def penalties(self, rows: GaussianRows, visible: Tensor, cameras: Sequence[Camera]) -> dict[str, Tensor]:
         """None."""
         return {}
 
-    def after_step(self, rows: GaussianRows, statistics: GaussianStatistics, moment: Moment) -> None:
+    def after_step(self, rows: GaussianRows, statistics: GaussianStatistics | None, moment: Moment) -> None:
         """Nothing to do."""
 
     def tensors(self) -> dict[str, Tensor]:

@@ -101,6 +101,7 @@ class GaussianMethod:
         self.rows = GaussianRows(first, learning_rates(config, radius, clip), radius)
         self.strategy = strategy_of(config, seed, clip)
         self._statistics: GaussianStatistics | None = None
+        self._visible = torch.empty(0, dtype=torch.bool, device=first.device)
 
     @classmethod
     def create(
@@ -161,26 +162,28 @@ class GaussianMethod:
 
     def loss(self, batch: Batch, moment: Moment) -> Losses:
         """Draw, compare, and add what the densification asks for."""
-        self._statistics = GaussianStatistics.zeros(len(self.rows), self.rows.device)
+        n, device = len(self.rows), self.rows.device
+        self._statistics = GaussianStatistics.zeros(n, device) if self.strategy.wants_statistics else None
+        if len(self._visible) != n:
+            self._visible = torch.empty(n, dtype=torch.bool, device=device)
         output = rasterize(
             self.rows.gaussians(),
             batch.cameras,
             background=batch.background,
             settings=self._settings(moment),
             statistics=self._statistics,
+            visible=self._visible,
         )
         terms, squared_error = image_loss(output, batch, self.image)
-        terms |= self.strategy.penalties(self.rows, self._statistics, batch.cameras)
+        terms |= self.strategy.penalties(self.rows, self._visible, batch.cameras)
         return Losses(terms, squared_error)
 
     def touched(self) -> Mapping[str, Tensor]:
         """Gaussians that were seen; the time parameters of still ones have gradients of zero and stay by themselves."""
-        assert self._statistics is not None
-        return {"gaussians": self._statistics.visible}
+        return {"gaussians": self._visible}
 
     def after_step(self, moment: Moment) -> None:
         """Densify; turn still what outlives the clip."""
-        assert self._statistics is not None
         self.strategy.after_step(self.rows, self._statistics, moment)
         self._statistics = None
         if self.clip is not None and isinstance(self.config, FourDGS) and moment.crosses(STILL_CHECKS):

@@ -1,0 +1,133 @@
+#include "training_bindings.h"
+
+#include "cpu/pass_binding.h"
+#include "cpu/passes.h"
+#include "cpu/threads.h"
+
+namespace kinosplat::cpu {
+namespace {
+
+template <class T>
+void run_photometric(Arguments& a) {
+    const int64_t n = a.size("rendered", 0), height = a.size("rendered", 1), width = a.size("rendered", 2);
+    PhotometricArrays<T> p{};
+    p.n_images = n;
+    p.width = int(width);
+    p.height = int(height);
+    p.rendered = a.array<const T>("rendered", {n, height, width, 3});
+    p.target = a.array<const T>("target", {n, height, width, 3});
+    p.mask = a.optional_array<const T>("mask", {n, height, width});
+    p.ssim_weight = T(a.number("ssim_weight"));
+    p.inverse_count = T(a.number("inverse_count"));
+    const int n_threads = threads(a);
+    p.scratch = a.array<T>("scratch", {n_threads, photometric_scratch(width)});
+    p.band_sums = a.array<double>("band_sums", {n, photometric_bands(height), kPhotometricSums});
+    p.dL_drendered = a.optional_array<T>("dL_drendered", {n, height, width, 3});
+    a.finish();
+    nb::gil_scoped_release release;
+    photometric(p, n_threads);
+}
+
+template <class T>
+void run_keep_finite_rows(Arguments& a) {
+    const int64_t n = a.size("numbers", 0), size = a.size("numbers", 1);
+    const T* numbers = a.array<const T>("numbers", {n, size});
+    bool* rows = a.array<bool>("rows", {n});
+    const int n_threads = threads(a);
+    a.finish();
+    nb::gil_scoped_release release;
+    keep_finite_rows(n, size, numbers, rows, n_threads);
+}
+
+template <class T>
+void run_adam_step(Arguments& a) {
+    AdamArrays<T> arrays{};
+    const int64_t n = arrays.n_rows = a.size("parameter", 0);
+    const int64_t size = arrays.row_size = a.size("parameter", 1);
+    arrays.parameter = a.array<T>("parameter", {n, size});
+    arrays.gradient = a.array<const T>("gradient", {n, size});
+    arrays.first = a.array<T>("exp_avg", {n, size});
+    arrays.second = a.array<T>("exp_avg_sq", {n, size});
+    arrays.visible = a.optional_array<const bool>("visible", {n});
+    const double beta1 = a.number("beta1"), beta2 = a.number("beta2");
+    AdamSettings<T> settings{};
+    settings.beta1 = T(beta1);
+    settings.beta2 = T(beta2);
+    settings.one_minus_beta1 = T(1 - beta1);
+    settings.one_minus_beta2 = T(1 - beta2);
+    settings.epsilon = T(a.number("eps"));
+    settings.step_size = T(a.number("step_size"));
+    settings.inverse_sqrt_second_correction = T(a.number("inverse_sqrt_second_correction"));
+    const int n_threads = threads(a);
+    a.finish();
+    nb::gil_scoped_release release;
+    adam_step(arrays, settings, n_threads);
+}
+
+template <class T>
+void run_shake(Arguments& a) {
+    ShakeArrays<T> s{};
+    const int64_t n = s.n = a.size("means", 0);
+    s.means = a.array<T>("means", {n, 3});
+    s.quats = a.array<const T>("quats", {n, 4});
+    s.log_scales = a.array<const T>("log_scales", {n, 3});
+    s.opacity_logits = a.array<const T>("opacity_logits", {n});
+    s.strength = T(a.number("strength"));
+    s.key = uint64_t(a.integer("key"));
+    const int n_threads = threads(a);
+    a.finish();
+    nb::gil_scoped_release release;
+    shake(s, n_threads);
+}
+
+template <class T>
+PenaltyArrays<T> penalty_arrays(Arguments& a) {
+    PenaltyArrays<T> p{};
+    const int64_t n = p.n = a.size("log_scales", 0);
+    p.opacity_logits = a.array<const T>("opacity_logits", {n});
+    p.log_scales = a.array<const T>("log_scales", {n, 3});
+    p.visible = a.array<const bool>("visible", {n});
+    p.time_centres = a.optional_array<const T>("time_centres", {n});
+    p.log_durations = a.optional_array<const T>("log_durations", {n});
+    p.times = a.array<const T>("times", {-1});
+    p.n_times = int(a.size("times", 0));
+    return p;
+}
+
+template <class T>
+void run_penalties(Arguments& a) {
+    const PenaltyArrays<T> arrays = penalty_arrays<T>(a);
+    T* sums = a.array<T>("sums", {2});
+    const int n_threads = threads(a);
+    a.finish();
+    nb::gil_scoped_release release;
+    penalties(arrays, sums, n_threads);
+}
+
+template <class T>
+void run_penalties_backward(Arguments& a) {
+    const PenaltyArrays<T> arrays = penalty_arrays<T>(a);
+    const PenaltyPoint<T> dL_dsums{T(a.number("dL_dopacity")), T(a.number("dL_dscale"))};
+    T* dL_dopacity_logits = a.array<T>("dL_dopacity_logits", {arrays.n});
+    T* dL_dlog_scales = a.array<T>("dL_dlog_scales", {arrays.n, 3});
+    const int n_threads = threads(a);
+    a.finish();
+    nb::gil_scoped_release release;
+    penalties_backward(arrays, dL_dsums, dL_dopacity_logits, dL_dlog_scales, n_threads);
+}
+
+} // namespace
+
+void bind_training(nb::module_& module) {
+    KS_PASS(photometric, "rendered", "L1 and SSIM sums, and the gradient of the loss.");
+    KS_PASS(keep_finite_rows, "numbers", "Clears rows that hold a number that is not finite.");
+    KS_PASS(adam_step, "parameter", "One Adam update in place.");
+    KS_PASS(shake, "means", "Adds noise to positions in place.");
+    KS_PASS(penalties, "log_scales", "Sums of opacities and of scales in view.");
+    KS_PASS(penalties_backward, "log_scales", "Gradients from those of the two sums.");
+
+    module.def("photometric_scratch", &photometric_scratch, "Numbers of scratch a thread needs for that width.");
+    module.def("photometric_bands", &photometric_bands, "Bands in a picture of that height.");
+}
+
+} // namespace kinosplat::cpu
