@@ -21,7 +21,7 @@ import zstandard
 
 from kinosplat.compression.config import CompressConfig
 from kinosplat.compression.formats import KEEPS_TIME, SUFFIXES, ExportFormat, export_gaussians, import_gaussians
-from kinosplat.compression.pipeline import parameter_bytes
+from kinosplat.compression.report import parameter_bytes
 from kinosplat.compression.size import size_words
 from kinosplat.render import Gaussians
 from kinosplat.scenes import load_scene

@@ -61,13 +61,13 @@ class Probe:
         self._views: list[ViewBatch] = list(surroundings.views(n_views))
         self._pictures = [self._render(gaussians, view) for view in self._views]
         errors = [_masked_mse(picture, view.images, view.masks) for picture, view in self._pairs()]
-        self.training_mse = sum(errors) / max(len(errors), 1)
+        self.training_mse = float(torch.stack(errors).mean())
         """Of the unrounded set against the photos."""
 
     def mse(self, gaussians: Gaussians) -> float:
         """Mean squared difference to the unrounded pictures."""
         errors = [_masked_mse(self._render(gaussians, view), picture, view.masks) for picture, view in self._pairs()]
-        return sum(errors) / max(len(errors), 1)
+        return float(torch.stack(errors).mean())
 
     def _pairs(self) -> list[tuple[Tensor, ViewBatch]]:
         return list(zip(self._pictures, self._views, strict=True))
@@ -78,11 +78,12 @@ class Probe:
         return rasterize(gaussians, view.cameras, background=s.background, settings=s.settings).rgb.clamp_max(1.0)
 
 
-def _masked_mse(a: Tensor, b: Tensor, masks: Tensor | None) -> float:
+def _masked_mse(a: Tensor, b: Tensor, masks: Tensor | None) -> Tensor:
+    """() mean squared difference over the pixels that count; stays on the device."""
     squared = (a - b) ** 2
     if masks is None:
-        return float(squared.mean())
-    return float((squared * masks[..., None]).sum() / (3 * masks.sum()).clamp_min(1.0))
+        return squared.mean()
+    return (squared * masks[..., None]).sum() / (3 * masks.sum()).clamp_min(1.0)
 
 
 def measure_options(gaussians: Gaussians, probe: Probe, importance: Tensor, seed: int) -> dict[str, list[Option]]:

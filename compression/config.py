@@ -5,14 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from kinosplat.errors import InputError
+
 Stage = Literal["sample", "prune", "merge", "quantise"]
+CompressPreset = Literal["small", "balanced", "quality"]
+
+TUNE_SHARE = 0.1
+"""Steps of one fine-tuning, of those of the run: all stages together then take less than half of the training time, as
+the set shrinks."""
+LEAST_TUNE_STEPS = 250
+"""Fewer leave what sampling opened unclosed, unless the whole run had fewer."""
+MOST_TUNE_STEPS = 3000
 
 
 @dataclass(frozen=True)
 class CompressConfig:
     """How a set is made small; None leaves a value to the preset."""
 
-    preset: Literal["small", "balanced", "quality"] = "balanced"
+    preset: CompressPreset = "balanced"
     """How much quality may go: small gives up about half a decibel, balanced a tenth, quality hardly any."""
     stages: tuple[Stage, ...] | None = None
     """Which stages run, in their order; fine-tuning belongs to each."""
@@ -26,7 +36,8 @@ class CompressConfig:
     """Decibels that rounding may cost on the training views before fine-tuning; the bits of each parameter follow from
     it."""
     tune_steps: int | None = None
-    """Steps of fine-tuning after sampling; half as many after pruning and merging, twice as many after rounding."""
+    """Steps of fine-tuning after sampling, by default a tenth of the run's; half as many after pruning and merging,
+    twice as many after rounding."""
     target_size: str | None = None
     """Largest size of the file, such as 3MB or 300KB."""
     max_loss: str | None = None
@@ -41,26 +52,28 @@ class Resolved:
     keep: float
     prune_quantile: float
     rounding_loss: float
-    tune_steps: int = 1000
+    tune_steps: int = LEAST_TUNE_STEPS
     merge_similarity: float = -0.02
 
-    def with_keep(self, keep: float) -> Resolved:
-        """The same, sampling to another fraction; sampling is left out when it keeps everything."""
-        keep = min(keep, 1.0)
-        stages = tuple(stage for stage in self.stages if stage != "sample")
-        return replace(self, keep=keep, stages=stages if keep >= 1.0 else ("sample", *stages))
 
-
-PRESETS = {
+PRESETS: dict[CompressPreset, Resolved] = {
     "small": Resolved(("sample", "prune", "quantise"), keep=0.25, prune_quantile=0.3, rounding_loss=0.5),
     "balanced": Resolved(("sample", "prune", "quantise"), keep=0.5, prune_quantile=0.3, rounding_loss=0.2),
-    "quality": Resolved(("prune", "quantise"), keep=1.0, prune_quantile=0.4, rounding_loss=0.05),
+    "quality": Resolved(("sample", "prune", "quantise"), keep=1.0, prune_quantile=0.4, rounding_loss=0.05),
 }
 
 
-def resolve(config: CompressConfig) -> Resolved:
-    """The values of the config, and those of its preset where it has none."""
-    names = ("stages", "prune_quantile", "merge_similarity", "rounding_loss", "tune_steps")
+def resolve(config: CompressConfig, training_steps: int) -> Resolved:
+    """The values of the config, and those of its preset where it has none, for a run of `training_steps`."""
+    if config.keep is not None and not 0.0 < config.keep <= 1.0:
+        raise InputError(f"--keep must be above 0 and at most 1, got {config.keep:g}.")
+    if config.prune_quantile is not None and not 0.0 <= config.prune_quantile < 1.0:
+        raise InputError(f"--prune-quantile must be at least 0 and below 1, got {config.prune_quantile:g}.")
+    names = ("stages", "keep", "prune_quantile", "merge_similarity", "rounding_loss", "tune_steps")
+    least = min(LEAST_TUNE_STEPS, max(training_steps, 1))
+    tune_steps = min(max(round(TUNE_SHARE * training_steps), least), MOST_TUNE_STEPS)
     given = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
-    resolved = replace(PRESETS[config.preset], **given)
-    return resolved if config.keep is None else resolved.with_keep(config.keep)
+    resolved = replace(PRESETS[config.preset], **({"tune_steps": tune_steps} | given))
+    if "quantise" in resolved.stages[:-1]:
+        raise InputError("--stages must have quantise at the end: nothing can follow what is written to the file.")
+    return resolved

@@ -20,7 +20,6 @@ from kinosplat.compression.kino.codings import (
     MortonCoding,
     QuantisedCoding,
     RotationCoding,
-    decode_rotation,
 )
 from kinosplat.compression.svq import SubVectors
 from kinosplat.compression.tunable import moving_rows, with_parameters
@@ -74,8 +73,13 @@ class Plan:
 
 
 def rounded_rotation(quats: Tensor, bits: int) -> Tensor:
-    """The unit quaternions (N, 4) that canonical `quats` decode to, to the bit."""
-    return torch.from_numpy(decode_rotation(rotation_integers(quats, bits).cpu().numpy(), bits)).to(quats.device)
+    """The unit quaternions (N, 4) that canonical `quats` decode to, on their device; the formula of
+    `codings.decode_rotation`.
+    """
+    middle = 2 ** (bits - 1) - 1
+    ratios = (rotation_integers(quats, bits).double() - middle) / middle * ROTATION_LIMIT
+    unnormalised = torch.cat([torch.ones_like(ratios[:, :1]), ratios], dim=1)
+    return (unnormalised / unnormalised.square().sum(dim=1, keepdim=True).sqrt()).float()
 
 
 def rotation_integers(quats: Tensor, bits: int) -> Tensor:

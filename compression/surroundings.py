@@ -70,6 +70,8 @@ class Surroundings:
     """Seconds of the clip; 0 in a static scene."""
     settings: RasterSettings = field(default_factory=RasterSettings)
     """How the run renders."""
+    training_steps: int = 0
+    """Steps that the run was trained for; fine-tuning is measured out by them."""
     seed: int = 0
     """For k-means."""
     say: Callable[[str], None] = lambda line: None

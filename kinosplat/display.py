@@ -21,7 +21,7 @@ from kinosplat.trainers.callbacks import Callbacks, RunStart, StepProgress
 
 if TYPE_CHECKING:
     from kinosplat.trainers.evaluate import Evaluation
-    from kinosplat.trainers.report import Report
+    from kinosplat.trainers.report import Compressed, Report
 
 DisplayKind = Literal["auto", "rich", "plain", "json", "quiet"]
 PLAIN_INTERVAL = 5.0
@@ -79,6 +79,10 @@ def _closing(report: Report) -> list[str]:
     return lines
 
 
+def _file_line(compressed: Compressed) -> str:
+    return f"compressed to {compressed.file}: {compressed.bytes:,} bytes, {compressed.psnr:.2f} dB"
+
+
 class RichDisplay(Callbacks):
     """One live line at the bottom of the terminal; everything else scrolls above it."""
 
@@ -117,6 +121,15 @@ class RichDisplay(Callbacks):
         self.close()
         for line in _closing(report):
             self._console.print(f"[bold]{escape(line)}[/bold]")
+
+    def compressing(self, line: str) -> None:
+        """Print a stage."""
+        self._console.print(escape(line))
+
+    def compressed(self, compressed: Compressed, table: str) -> None:
+        """Print the table and where the file is."""
+        self._console.print(escape(table))
+        self._console.print(f"[bold]{escape(_file_line(compressed))}[/bold]")
 
     def close(self) -> None:
         """Take the bar down, also after an interruption."""
@@ -161,6 +174,14 @@ class PlainDisplay(Callbacks):
         for line in _closing(report):
             self._print(line)
 
+    def compressing(self, line: str) -> None:
+        """Print a stage."""
+        self._print(line)
+
+    def compressed(self, compressed: Compressed, table: str) -> None:
+        """Print the table and where the file is."""
+        self._print(f"{table}\n{_file_line(compressed)}")
+
 
 class JsonDisplay(Callbacks):
     """One JSON object a line: `{"event": "stepped", …}`; paths become strings."""
@@ -195,6 +216,14 @@ class JsonDisplay(Callbacks):
     def finished(self, report: Report) -> None:
         """Emit the whole report."""
         self._emit("finished", dataclasses.asdict(report))
+
+    def compressing(self, line: str) -> None:
+        """Emit a stage."""
+        self._emit("compressing", {"text": line})
+
+    def compressed(self, compressed: Compressed, table: str) -> None:
+        """Emit what the report says of the file."""
+        self._emit("compressed", dataclasses.asdict(compressed))
 
 
 def _plain(value: object) -> str:

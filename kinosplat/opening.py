@@ -114,11 +114,7 @@ class MethodSubject:
     @property
     def settings(self) -> RasterSettings:
         """As it is trained."""
-        if not isinstance(self.method, GaussianMethod):
-            return RasterSettings()
-        options = self.method.config.gaussians
-        near = RasterSettings.near if options.near is None else options.near
-        return RasterSettings(antialiased=options.antialiased, near=near)
+        return self.method.settings if isinstance(self.method, GaussianMethod) else RasterSettings()
 
     @property
     def painters(self) -> Mapping[str, Painter]:
@@ -198,6 +194,7 @@ def file_subject(
         fps=fps if times else None,
         up=upwards,
         to_input=metadata.to_input,
+        settings=metadata.settings,
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kinosplat.trainers.evaluate import Evaluation
     from kinosplat.trainers.method import Method
-    from kinosplat.trainers.report import Report
+    from kinosplat.trainers.report import Compressed, Report
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,12 @@ class Callbacks:
 
     def finished(self, report: Report) -> None:
         """The run is complete and its report is written."""
+
+    def compressing(self, line: str) -> None:
+        """A stage of the compression that follows training is done, in words."""
+
+    def compressed(self, compressed: Compressed, table: str) -> None:
+        """The file is written; `table` has a line for every stage."""
 
     def pause(self, method: Method, step: int) -> None:
         """Called before every step: may block while a viewer holds training; that time does not count."""

@@ -18,10 +18,11 @@ import torch
 
 from kinosplat.compression.config import CompressConfig
 from kinosplat.compression.kino import Metadata, StartCamera
-from kinosplat.compression.pipeline import CompressReport, compress
+from kinosplat.compression.pipeline import compress
+from kinosplat.compression.report import CompressReport
 from kinosplat.compression.surroundings import Quality, Surroundings, Tunable, ViewBatch
 from kinosplat.errors import InputError
-from kinosplat.render import Gaussians, RasterSettings, rasterize
+from kinosplat.render import Gaussians, rasterize
 from kinosplat.scenes import FrameLoader, load_scene
 from kinosplat.trainers.checkpoint import write_atomically
 from kinosplat.trainers.clock import Moment
@@ -30,6 +31,7 @@ from kinosplat.trainers.loop import LOOKAHEAD, UPCOMING_BATCHES, cache_bytes, ma
 from kinosplat.trainers.losses import image_loss
 from kinosplat.trainers.methods.gaussians import GaussianMethod
 from kinosplat.trainers.optim import Group, Optimizer, exponential_decay
+from kinosplat.trainers.report import Compressed, refer_to_file
 from kinosplat.trainers.run import read_config
 from kinosplat.trainers.training import Training, restore, scene_for
 
@@ -83,7 +85,8 @@ def compress_training(
                 background=training.background.evaluation_color(),
                 radius=method.rows.radius,
                 duration=training.scene.duration if method.rows.is_moving else 0.0,
-                settings=pictures.settings,
+                settings=method.settings,
+                training_steps=training.step,
                 seed=training.config.schedule.seed,
                 say=say,
             )
@@ -98,18 +101,37 @@ def compress_training(
         "file": str(path),
     }
     write_atomically(training.run_dir / REPORT, (json.dumps(document, indent=1) + "\n").encode())
+    refer_to_file(training.run_dir / "report.json", summary(report, path, training.run_dir))
     return report
+
+
+def summary(report: CompressReport, path: Path, run_dir: Path) -> Compressed:
+    """What report.json says of the file."""
+    last = report.stages[-1]
+    path, run_dir = path.resolve(), run_dir.resolve()
+    return Compressed(
+        file=str(path.relative_to(run_dir) if path.is_relative_to(run_dir) else path),
+        bytes=last.n_bytes,
+        n_gaussians=last.n_gaussians,
+        psnr=last.quality.psnr,
+        ssim=last.quality.ssim,
+        seconds=round(sum(stage.seconds for stage in report.stages), 2),
+    )
 
 
 def metadata_of(training: Training) -> Metadata:
     """What the file says about the scene and where it came from."""
     scene = training.scene
+    assert isinstance(training.method, GaussianMethod)
+    settings = training.method.settings
     red, green, blue = training.background.evaluation_color().tolist()
     return Metadata(
         up=scene.up,
         fps=scene.fps,
         duration=scene.duration if scene.is_moving else None,
         background=(red, green, blue),
+        near=settings.near,
+        antialiased=settings.antialiased,
         cameras=tuple(StartCamera.of(view.camera, view.name) for view in spread(scene.test, N_START_CAMERAS)),
         to_input=scene.to_input,
         provenance={"scene": scene.name, "method": training.method.name, "steps": training.step},
@@ -125,8 +147,6 @@ class _Pictures(AbstractContextManager["_Pictures"]):
         method = training.method
         assert isinstance(method, GaussianMethod)
         self._method = method
-        options = method.config.gaussians
-        self.settings = RasterSettings(rasterizer=options.rasterizer, antialiased=options.antialiased)
         self._loader = FrameLoader(
             training.scene.train, cache_bytes=cache_bytes(training.config), device=training.device
         )
@@ -146,13 +166,14 @@ class _Pictures(AbstractContextManager["_Pictures"]):
         indices: list[int] = torch.linspace(0, n - 1, count).round().long().tolist()
         for place, index in enumerate(indices):
             self._loader.prefetch(indices[place : place + LOOKAHEAD])
+            upcoming = [[later] for later in indices[place + 1 : place + 1 + UPCOMING_BATCHES]]
             with torch.no_grad():
-                batch = training.batch([index], [], self._loader)
+                batch = training.batch([index], upcoming, self._loader)
             yield ViewBatch(batch.cameras, batch.target, batch.mask)
 
     def fine_tune(self, tunable: Tunable, steps: int) -> None:
         """Move the leaves of `tunable` for a number of steps."""
-        training = self._training
+        training, settings = self._training, self._method.settings
         groups = []
         for name, leaf in tunable.leaves.items():
             rate = tunable.rates[name]
@@ -165,7 +186,7 @@ class _Pictures(AbstractContextManager["_Pictures"]):
             upcoming = [self._sampler.batch(training.step + i) for i in range(1, UPCOMING_BATCHES + 1)]
             self._loader.prefetch(self._sampler.lookahead(training.step, LOOKAHEAD))
             batch = training.batch(indices, upcoming, self._loader)
-            output = rasterize(tunable.gaussians(), batch.cameras, background=batch.background, settings=self.settings)
+            output = rasterize(tunable.gaussians(), batch.cameras, background=batch.background, settings=settings)
             terms, _ = image_loss(output, batch, training.config.image)
             torch.stack(list(terms.values())).sum().backward()
             optimizer.step(Moment(step, step / steps, (step + 1) / steps), {})

@@ -14,6 +14,24 @@ from kinosplat.trainers.checkpoint import write_atomically
 
 
 @dataclass(frozen=True)
+class Compressed:
+    """The file that compression made of a run, as decoding gives it back."""
+
+    file: str
+    """Path of the .kino file, relative to the run's folder where it lies inside."""
+    bytes: int
+    """Of the file."""
+    n_gaussians: int
+    """Gaussians in it; 0 for a model without."""
+    psnr: float
+    """dB on the held-out views."""
+    ssim: float
+    """On the same views."""
+    seconds: float
+    """Wall time of compression, without measuring."""
+
+
+@dataclass(frozen=True)
 class Report:
     """A finished run; every number was measured in it."""
 
@@ -65,10 +83,19 @@ class Report:
     """Mean over the run."""
     finished: str
     """Why training ended: `steps` or `time limit`."""
+    compressed: Compressed | None = None
+    """The file made of the run, once there is one."""
 
     def write(self, path: Path) -> None:
         """Write as JSON, atomically."""
         write_atomically(path, (json.dumps(asdict(self), indent=2) + "\n").encode())
+
+
+def refer_to_file(path: Path, compressed: Compressed) -> None:
+    """Add `compressed` to the report.json at `path`, if a finished run has written one."""
+    if path.exists():
+        document = {**json.loads(path.read_text()), "compressed": asdict(compressed)}
+        write_atomically(path, (json.dumps(document, indent=2) + "\n").encode())
 
 
 def peak_memory_mib(device: torch.device) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from kinosplat.render.camera import Camera
+from kinosplat.render.rasterize import RasterSettings
 from kinosplat.scenes.scene import Similarity
 
 
@@ -62,12 +63,22 @@ class Metadata:
     """Seconds from the first to the last time; None in a static scene."""
     background: tuple[float, float, float] | None = None
     """RGB in [0, 1] behind the Gaussians; None = black."""
+    near: float | None = None
+    """Gaussians whose centre is nearer to the camera than this are not drawn, scene units; None = 0.01."""
+    antialiased: bool = False
+    """Opacities were learned with the compensation of Mip-Splatting for the dilation on the screen."""
     cameras: tuple[StartCamera, ...] = ()
     """The first one is where a player starts."""
     to_input: Similarity = field(default_factory=Similarity)
     """x_input = scale * x_scene + offset: the way back to the coordinates of the photos."""
     provenance: Mapping[str, str | float | int] = field(default_factory=dict)
     """Free words on the origin: scene, method, steps, program version."""
+
+    @property
+    def settings(self) -> RasterSettings:
+        """How the scene is to be drawn."""
+        near = RasterSettings.near if self.near is None else self.near
+        return RasterSettings(near=near, antialiased=self.antialiased)
 
     def to_json(self) -> dict[str, Any]:
         """The `metadata` object of the header; empty entries are left out."""
@@ -77,6 +88,8 @@ class Metadata:
             "fps": self.fps,
             "duration": self.duration,
             "background": self.background,
+            "near": self.near,
+            "antialiased": self.antialiased or None,
             "cameras": [
                 {key: value for key, value in vars(c).items() if value not in (None, "")} for c in self.cameras
             ],
@@ -97,12 +110,20 @@ class Metadata:
         if not isinstance(cameras, list):
             raise ValueError("metadata `cameras` must be a list")
         to_input = _object(document, "to_input")
+        near = _number(document.get("near"), "near")
+        if near is not None and not 0.0 < near < RasterSettings.far:
+            raise ValueError("metadata `near` must be a positive distance")
+        antialiased = document.get("antialiased", False)
+        if not isinstance(antialiased, bool):
+            raise ValueError("metadata `antialiased` must be true or false")
         return cls(
             up=_vector(document.get("up"), "up"),
             bounds=None if bounds is None else (_corner(bounds[0]), _corner(bounds[1])),
             fps=_number(document.get("fps"), "fps"),
             duration=_number(document.get("duration"), "duration"),
             background=_vector(document.get("background"), "background"),
+            near=near,
+            antialiased=antialiased,
             cameras=tuple(_camera(entry) for entry in cameras),
             to_input=Similarity(
                 _number(to_input.get("scale", 1.0), "to_input.scale") or 1.0,

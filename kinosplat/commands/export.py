@@ -80,7 +80,15 @@ def _read(what: Path) -> _Source:
             raise InputError(f"{what} was trained with {loaded.method.name}, which has no Gaussians to export.")
         scene = loaded.scene()
         duration = scene.duration if scene.is_moving else None
-        metadata = Metadata(up=scene.up, fps=scene.fps, duration=duration, to_input=scene.to_input)
+        settings = loaded.method.settings
+        metadata = Metadata(
+            up=scene.up,
+            fps=scene.fps,
+            duration=duration,
+            near=settings.near,
+            antialiased=settings.antialiased,
+            to_input=scene.to_input,
+        )
         return _Source(loaded.method.gaussians(), metadata)
     if what.suffix.lower() == ".kino":
         file = read_kino(what)

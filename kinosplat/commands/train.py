@@ -17,10 +17,12 @@ from typing import Literal, get_args
 import tyro
 
 from kinosplat.commands.view import PageOptions, need_viser, with_token
+from kinosplat.compression.config import CompressConfig, CompressPreset
 from kinosplat.display import DisplayKind, RichDisplay, make_display
 from kinosplat.errors import InputError
 from kinosplat.scenes import Scene, load_scene
 from kinosplat.trainers.callbacks import Callbacks
+from kinosplat.trainers.compress import FILE, compress_run, summary
 from kinosplat.trainers.config import FourDGS, MethodConfig, ThreeDGS, TrainConfig
 from kinosplat.trainers.run import Overrides, new_run_dir, read_config, resume, train
 from kinosplat.trainers.training import scene_for
@@ -38,8 +40,8 @@ class TrainCommand:
     method: MethodName = "4dgs"
     """What to learn: 3dgs (still Gaussians) or 4dgs (moving ones). Decides which other options exist."""
     resume: Path | None = None
-    """Go on with the run in this folder; of the other options only --steps, --time-limit, --device, --cache-memory and
-    those of the display may be given."""
+    """Go on with the run in this folder; of the other options only --steps, --time-limit, --device, --cache-memory,
+    --compress and those of the display may be given."""
     out_dir: Path = Path("outputs")
     """Folder of all runs; this one goes to <scene>/<method>/<time> in it."""
     run_dir: Path | None = None
@@ -52,6 +54,8 @@ class TrainCommand:
     """The same as --display quiet."""
     json: bool = False
     """The same as --display json."""
+    compress: CompressPreset | None = None
+    """Also compress the finished run with this preset: scene.kino in its folder, as `kinosplat compress` makes it."""
     viewer: bool = False
     """Serve a page that shows the model while it learns, with pause and resume; it stays open at the end."""
     page: PageOptions = field(default_factory=PageOptions)
@@ -78,9 +82,13 @@ def run(arguments: Sequence[str], program: str) -> int:
     callbacks = watching or display
     try:
         if command.resume is not None:
-            _resume(command, default, arguments, callbacks)
+            run_dir = _resume(command, default, arguments, callbacks)
         else:
-            _train(command, callbacks)
+            run_dir = _train(command, callbacks)
+        if command.compress is not None:
+            compression = CompressConfig(preset=command.compress)
+            report = compress_run(run_dir, compression, device=command.config.device, say=display.compressing)
+            display.compressed(summary(report, run_dir / FILE, run_dir), report.table())
         if watching is not None:
             watching.stay()
     except KeyboardInterrupt:
@@ -106,7 +114,7 @@ def method_of(arguments: Sequence[str]) -> MethodName:
     return TrainCommand().method
 
 
-def _train(command: TrainCommand, display: Callbacks) -> None:
+def _train(command: TrainCommand, display: Callbacks) -> Path:
     config = command.config
     if not config.scene:
         raise InputError("--scene is missing; give the path or the name of a scene (`kinosplat data list` has names).")
@@ -115,9 +123,10 @@ def _train(command: TrainCommand, display: Callbacks) -> None:
     if command.overwrite and (run_dir / "config.json").exists():
         shutil.rmtree(run_dir)
     train(config, scene, run_dir, display)
+    return run_dir
 
 
-def _resume(command: TrainCommand, default: TrainCommand, arguments: Sequence[str], display: Callbacks) -> None:
+def _resume(command: TrainCommand, default: TrainCommand, arguments: Sequence[str], display: Callbacks) -> Path:
     """Resume; options that would have no effect are refused instead of ignored."""
     assert command.resume is not None
     config, schedule = command.config, command.config.schedule
@@ -140,6 +149,7 @@ def _resume(command: TrainCommand, default: TrainCommand, arguments: Sequence[st
         cache_memory=config.cache_memory,
     )
     resume(command.resume, overrides, display)
+    return command.resume
 
 
 def _watching(command: TrainCommand, display: Callbacks) -> Watching:

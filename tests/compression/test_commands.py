@@ -10,20 +10,77 @@ import torch
 
 from compression.gaussian_sets import random_gaussians
 from kinosplat.cli import main
+from kinosplat.compression.config import CompressConfig
 from kinosplat.compression.formats import export_gaussians, import_gaussians
 from kinosplat.compression.kino import Metadata, read_kino, write_kino
+from kinosplat.compression.surroundings import Surroundings
+from kinosplat.errors import InputError
+from kinosplat.opening import open_subject
+from kinosplat.render.gaussians import Gaussians
 from kinosplat.scenes.scene import Similarity
+from kinosplat.trainers.compress import compress_run
 
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 4dgs on the scene that ships with the project, a few steps long."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    options = "--method 4dgs --scene tabletop --steps 20 --max-gaussians 1500 --max-test-views 4 --display quiet"
+    options = "--method 4dgs --scene tabletop --steps 20 --max-gaussians 1500 --max-test-views 4 --near 0.3 --json"
     data = "--frames 0 3 --downscale 4"
-    arguments = ["train", *options.split(), *data.split(), "--run-dir", str(folder)]
+    arguments = ["train", *options.split(), *data.split(), "--run-dir", str(folder), "--compress", "small"]
     assert main(arguments) == 0
     return folder
+
+
+def test_one_command_trains_and_compresses(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = json.loads((run_dir / "report.json").read_text())["compressed"]
+    assert report["file"] == "scene.kino"
+    assert report["bytes"] == (run_dir / "scene.kino").stat().st_size
+    stages = json.loads((run_dir / "compression.json").read_text())["stages"]
+    assert [stage["stage"] for stage in stages] == ["input", "sample", "prune", "file"]
+    assert report["psnr"] == stages[-1]["quality"]["psnr"]
+    assert main(["info", str(run_dir), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["compressed"] == report
+
+
+def test_a_file_is_drawn_as_its_run_was_trained(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With another near plane, floaters before the cameras would hide the scene (15 dB instead of 28 on Panoptic)."""
+    run_settings = open_subject(run_dir, device="cpu").settings
+    assert run_settings.near == 0.3
+    assert open_subject(run_dir / "scene.kino", device="cpu").settings.near == 0.3
+    given = []
+
+    def look(gaussians: Gaussians, path: Path, config: object, surroundings: Surroundings, metadata: Metadata) -> None:
+        given.append(surroundings.settings)
+        raise InputError("seen enough")
+
+    monkeypatch.setattr("kinosplat.trainers.compress.compress", look)
+    with pytest.raises(InputError):
+        compress_run(run_dir, CompressConfig(), device="cpu")
+    assert given == [run_settings]
+    assert main(["export", str(run_dir), "--format", "kino", "--out", str(run_dir / "exact.kino")]) == 0
+    assert read_kino(run_dir / "exact.kino").metadata.near == 0.3
+
+
+@pytest.mark.parametrize("stage", ["sample", "prune", "merge", "quantise"])
+def test_each_stage_runs_and_is_reported_alone(run_dir: Path, stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run_dir / f"{stage}.kino"
+    arguments = ["compress", str(run_dir), "--stages", stage, "--tune-steps", "2", "--out", str(path), "--json"]
+    assert main(arguments) == 0
+    report = json.loads(capsys.readouterr().out)
+    middle = [] if stage == "quantise" else [stage]
+    assert [line["stage"] for line in report["stages"]] == ["input", *middle, "file"]
+    assert report["stages"][-1]["n_bytes"] == path.stat().st_size
+    assert len(read_kino(path).gaussians) == report["stages"][-1]["n_gaussians"] <= 1500
+
+
+def test_stages_that_cannot_follow_one_another_are_refused(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compress", str(run_dir), "--stages", "quantise", "prune"]) == 2
+    assert capsys.readouterr().err.endswith(
+        "--stages must have quantise at the end: nothing can follow what is written to the file.\n"
+    )
+    assert main(["compress", str(run_dir), "--keep", "0"]) == 2
+    assert "--keep must be above 0 and at most 1, got 0." in capsys.readouterr().err
 
 
 def test_a_run_is_compressed_and_explained(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

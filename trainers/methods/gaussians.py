@@ -160,6 +160,18 @@ class GaussianMethod:
         """The set as it is now, without gradients."""
         return self.rows.gaussians().detach()
 
+    @property
+    def settings(self) -> RasterSettings:
+        """How the set is drawn once it is trained; whoever draws it, compresses it or stores it takes these."""
+        options = self.config.gaussians
+        assert options.near is not None
+        return RasterSettings(
+            rasterizer=options.rasterizer,
+            sh_degree=options.sh_degree,
+            antialiased=options.antialiased,
+            near=options.near,
+        )
+
     def loss(self, batch: Batch, moment: Moment) -> Losses:
         """Draw, compare, and add what the densification asks for."""
         n, device = len(self.rows), self.rows.device
@@ -192,7 +204,7 @@ class GaussianMethod:
 
     def render(self, cameras: Sequence[Camera], background: Tensor, *, geometry: bool = False) -> RenderOutput:
         """The Gaussians with all their spherical harmonics."""
-        settings = replace(self._settings(None), depth=geometry, median_depth=geometry, normal=geometry)
+        settings = replace(self.settings, depth=geometry, median_depth=geometry, normal=geometry)
         return rasterize(self.gaussians(), cameras, background=background, settings=settings)
 
     def state(self) -> MethodState:
@@ -208,13 +220,9 @@ class GaussianMethod:
         """The share of still Gaussians in a moving scene."""
         return {"still": self.rows.still.float().mean().item()} if self.rows.is_moving else {}
 
-    def _settings(self, moment: Moment | None) -> RasterSettings:
-        """Settings of the renderer; the degree of the harmonics grows over the run, and is full outside of it."""
+    def _settings(self, moment: Moment) -> RasterSettings:
+        """As `settings`, but the degree of the harmonics grows over the run."""
         options = self.config.gaussians
-        degree = options.sh_degree
-        if moment is not None and options.sh_warm_up > 0.0:
-            degree = min(degree, int(moment.progress / options.sh_warm_up))
-        assert options.near is not None
-        return RasterSettings(
-            rasterizer=options.rasterizer, sh_degree=degree, antialiased=options.antialiased, near=options.near
-        )
+        if options.sh_warm_up <= 0.0:
+            return self.settings
+        return replace(self.settings, sh_degree=min(options.sh_degree, int(moment.progress / options.sh_warm_up)))

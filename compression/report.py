@@ -1,0 +1,64 @@
+"""What compression did, stage by stage: Gaussians, bytes, quality on the held-out views, seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kinosplat.compression.size import size_words
+from kinosplat.compression.surroundings import Quality
+from kinosplat.render.gaussians import Gaussians
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """One line of the report."""
+
+    stage: str
+    """Name of the stage; `input` and `file` stand at the ends."""
+    n_gaussians: int
+    """After the stage."""
+    n_bytes: int
+    """Of the parameters as float32; of the last stage, of the file on disk."""
+    quality: Quality
+    """On the held-out views."""
+    seconds: float
+    """Fine-tuning included, measuring not."""
+    note: str = ""
+    """What was chosen."""
+
+
+@dataclass(frozen=True)
+class CompressReport:
+    """What happened, stage by stage."""
+
+    stages: tuple[StageReport, ...]
+    """From the input to the file."""
+    bound: str
+    """Which bound was met, in words."""
+    coding: dict[str, str]
+    """How each parameter is stored."""
+
+    @property
+    def loss(self) -> float:
+        """Decibels lost from the input to the decoded file."""
+        return self.stages[0].quality.psnr - self.stages[-1].quality.psnr
+
+    @property
+    def ratio(self) -> float:
+        """Times the file is smaller than the input's parameters."""
+        return self.stages[0].n_bytes / max(self.stages[-1].n_bytes, 1)
+
+    def table(self) -> str:
+        """Plain lines for people."""
+        lines = ["stage        Gaussians        size      PSNR    SSIM  seconds"]
+        for s in self.stages:
+            quality = f"{s.quality.psnr:6.2f} dB  {s.quality.ssim:.4f}"
+            line = f"{s.stage:<11} {s.n_gaussians:>10,}  {size_words(s.n_bytes):>10}  {quality}  {s.seconds:7.1f}"
+            lines.append(f"{line}  {s.note}".rstrip())
+        lines.append(f"{self.ratio:.0f} times smaller, {self.loss:.2f} dB lost; {self.bound}")
+        return "\n".join(lines)
+
+
+def parameter_bytes(gaussians: Gaussians) -> int:
+    """Bytes of all parameters as float32, as a PLY would hold them without its unused normals."""
+    return 4 * sum(tensor.numel() for tensor in gaussians.parameters().values())

@@ -1,0 +1,99 @@
+"""Bounds: the largest file size, or the largest loss.
+
+A size is met by estimating the bytes of a Gaussian, keeping as many as fit, and fitting the rounding. A loss is met
+from above: a part of the set goes in each round, what is left is tuned, and the last set that was still good enough is
+rounded as coarsely as what is left of the bound allows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from kinosplat.compression.config import Resolved, Stage
+from kinosplat.compression.report import CompressReport, StageReport
+from kinosplat.compression.rounding import OVERHEAD_BYTES, TARGET_MARGIN
+from kinosplat.compression.size import size_words
+from kinosplat.errors import InputError
+from kinosplat.render.gaussians import Gaussians
+
+if TYPE_CHECKING:
+    from kinosplat.compression.pipeline import Pipeline
+
+LEAST_KEPT = 0.01
+"""Fraction below which a target size is called out of reach."""
+KEPT_A_ROUND = 0.7
+"""Fraction of the set that stays in each round of meeting a loss."""
+MOST_ROUNDS = 10
+"""Rounds at most; 0.7^10 is 3% of the set."""
+ROUNDING_SHARE = 0.5
+"""Part of the bound on the loss that is left to rounding."""
+ROUNDING_RUNS = 3
+"""Files written at most to meet a loss."""
+TUNING_RECOVERS = 2.0
+"""Rounding may cost so many times what is left of the bound: tuning through it wins back about half."""
+CLOSE_ENOUGH = 0.8
+"""Part of the bound that a file must use up for the search to end early."""
+
+
+def meet_size(pipeline: Pipeline, settings: Resolved, target: int, bound: float | None) -> CompressReport:
+    """One run whose fraction is estimated from the bytes a Gaussian takes, and whose rounding is then fitted."""
+    gaussians = pipeline.gaussians
+    per_gaussian = pipeline.file.bytes_per_gaussian(gaussians, settings.rounding_loss)
+    keep = (TARGET_MARGIN * target - OVERHEAD_BYTES) / (per_gaussian * len(gaussians))
+    if keep < LEAST_KEPT:
+        raise InputError(
+            f"--target-size {size_words(target)} is out of reach for {len(gaussians):,} Gaussians; "
+            f"ask for at least {size_words(LEAST_KEPT * per_gaussian * len(gaussians) + 2 * OVERHEAD_BYTES)}."
+        )
+    report = pipeline.run(replace(settings, keep=min(keep, 1.0)), target=target)
+    met = f"size bound met: {size_words(report.stages[-1].n_bytes)} of {size_words(target)}"
+    if bound is not None:
+        met += f"; loss bound {bound:g} dB " + ("met" if report.loss <= bound else f"missed with {report.loss:.2f} dB")
+    return replace(report, bound=met)
+
+
+def meet_loss(pipeline: Pipeline, settings: Resolved, bound: float) -> CompressReport:
+    """The smallest file found whose decoded loss is at most `bound` decibels."""
+    rounds = _rounds_within(pipeline, settings, (1.0 - ROUNDING_SHARE) * bound)
+    rounding = TUNING_RECOVERS * (bound - _loss(pipeline, rounds[-1][1]))
+    reports = (pipeline.first, *(report for _, report in rounds[1:]))
+    met: CompressReport | None = None
+    file, too_coarse = b"", math.inf
+    for _ in range(ROUNDING_RUNS if "quantise" in settings.stages else 1):
+        last = pipeline.finish(rounds[-1][0], reports, replace(settings, rounding_loss=rounding))
+        if last.loss <= bound:
+            if met is None or last.stages[-1].n_bytes < met.stages[-1].n_bytes:
+                met, file = last, pipeline.file.path.read_bytes()
+            if last.loss >= CLOSE_ENOUGH * bound:
+                break
+            rounding *= 2.0 if math.isinf(too_coarse) else math.sqrt(too_coarse / rounding)
+        else:
+            too_coarse = rounding
+            rounding *= 0.5
+    if met is None:
+        return replace(last, bound=f"loss bound {bound:g} dB missed; train longer or allow more")
+    pipeline.file.path.write_bytes(file)
+    return replace(met, bound=f"loss bound met: {met.loss:.2f} of {bound:g} dB")
+
+
+def _rounds_within(pipeline: Pipeline, settings: Resolved, bound: float) -> list[tuple[Gaussians, StageReport]]:
+    """The input, and every smaller set on the way that lost at most `bound` decibels, with its report.
+
+    Stages other than sampling come first, once; sampling goes on until it costs too much.
+    """
+    gentle = replace(settings, keep=KEPT_A_ROUND, tune_steps=max(settings.tune_steps // 2, 1))
+    once: list[Stage] = [stage for stage in settings.stages if stage not in ("sample", "quantise")]
+    again: list[Stage] = ["sample"] * MOST_ROUNDS if "sample" in settings.stages else []
+    rounds = [(pipeline.gaussians, pipeline.first)]
+    for stage in [*once, *again]:
+        gaussians, report = pipeline.stage(stage, rounds[-1][0], gentle)
+        if _loss(pipeline, report) > bound:
+            break
+        rounds.append((gaussians, report))
+    return rounds
+
+
+def _loss(pipeline: Pipeline, report: StageReport) -> float:
+    return pipeline.first.quality.psnr - report.quality.psnr
