@@ -127,6 +127,8 @@ class FrameLoader:
 
     def prefetch(self, indices: Sequence[int]) -> None:
         """Say which views will be asked for next, soonest first; replaces what was said before and returns at once."""
+        if self._feed is not None:
+            indices = [index for index in indices if not self._feed.has([index])]
         self._fetcher.want([key for index in indices for key in self._keys(index)])
 
     def get(self, index: int) -> LoadedFrame:
@@ -178,13 +180,19 @@ def _as_floats(frames: Sequence[RawFrame], device: torch.device) -> LoadedBatch:
 
 def _as_batch(pixels: Sequence[Tensor], masks: Sequence[Tensor | None]) -> LoadedBatch:
     """(H, W, 3 or 4) and (H, W) uint8 tensors to one batch of floats, computed where the pixels are."""
-    opaque = torch.full(pixels[0].shape[:2], 255, dtype=torch.uint8, device=pixels[0].device)
-    images = torch.stack([frame[..., :3] for frame in pixels]).float().div_(255)
     alphas = [frame[..., 3] if frame.shape[2] == 4 else None for frame in pixels]
-    return LoadedBatch(images, _stack(alphas, opaque), _stack(masks, opaque))
+    images = _stacked([frame if alpha is None else frame[..., :3] for frame, alpha in zip(pixels, alphas, strict=True)])
+    return LoadedBatch(images / 255, _planes(alphas), _planes(masks))
 
 
-def _stack(planes: Sequence[Tensor | None], otherwise: Tensor) -> Tensor | None:
-    if all(plane is None for plane in planes):
+def _planes(planes: Sequence[Tensor | None]) -> Tensor | None:
+    """(B, H, W) floats with 1 where a picture has no such plane; None when none has."""
+    given = next((plane for plane in planes if plane is not None), None)
+    if given is None:
         return None
-    return torch.stack([otherwise if plane is None else plane for plane in planes]).float().div_(255)
+    return _stacked([torch.full_like(given, 255) if plane is None else plane for plane in planes]) / 255
+
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """Like torch.stack, but a single tensor costs no copy."""
+    return tensors[0][None] if len(tensors) == 1 else torch.stack(list(tensors))

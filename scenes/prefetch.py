@@ -101,7 +101,9 @@ class Fetcher:
         """Say what will be asked for next, soonest first; replaces what was said before."""
         with self._changed:
             self._wanted = dict.fromkeys(keys)
-            self._changed.notify_all()
+            # Workers that wake up only to find everything here would take turns with the thread that trains.
+            if any(self._is_open(key) for key in self._wanted):
+                self._changed.notify_all()
 
     def take(self, keys: Sequence[int]) -> list[NDArray[np.uint8]]:
         """The pictures, waiting for those not at hand; the caller must not write to them. Raises what went wrong with

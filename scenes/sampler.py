@@ -33,6 +33,8 @@ CAMERAS_A_GROUP = 8
 """
 MAX_GROUPS = 4
 """Beyond four moments at once, more of them gain less than more cameras at each."""
+KEPT_BATCHES = 64
+"""A look ahead asks for the same batches step after step."""
 KEPT_EPOCHS = 2
 """Orders of epochs kept: a look ahead reaches into the next one."""
 
@@ -62,6 +64,7 @@ class ViewSampler:
             _Order(views, members, (seed, number), pool_bytes * len(members) // len(views))
             for number, members in enumerate(sizes.values())
         ]
+        self._batch = lru_cache(maxsize=KEPT_BATCHES)(self._draw)
 
     @property
     def n_pooled(self) -> int:
@@ -70,13 +73,16 @@ class ViewSampler:
 
     def batch(self, step: int) -> list[int]:
         """Indices of the views of step `step`, which counts from 0."""
+        return list(self._batch(step))
+
+    def _draw(self, step: int) -> tuple[int, ...]:
         which, turn = self._turns.at(step)
         first = turn * self.batch_size
-        return [self._orders[which].at(first + i) for i in range(self.batch_size)]
+        return tuple(self._orders[which].at(first + i) for i in range(self.batch_size))
 
     def lookahead(self, step: int, n_steps: int) -> list[int]:
         """Views of `n_steps` steps from `step` on, each once, soonest first: what to prefetch."""
-        return list(dict.fromkeys(index for later in range(step, step + n_steps) for index in self.batch(later)))
+        return list(dict.fromkeys(index for later in range(step, step + n_steps) for index in self._batch(later)))
 
 
 class _Turns:

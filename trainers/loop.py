@@ -8,6 +8,7 @@ every `log_every` steps only. A picture that cannot be read stops the run with w
 from __future__ import annotations
 
 import math
+import os
 import time
 
 import torch
@@ -27,6 +28,10 @@ LOOKAHEAD = 16
 """Pictures of so many steps are loaded ahead of time."""
 UPCOMING_BATCHES = 2
 """Batches on their way to the device ahead of time."""
+MOST_WORKERS = 8
+"""Threads that decode pictures at most."""
+DEVICE_CACHE_SHARE = 0.25
+"""Part of a GPU's free memory that pictures may take."""
 POOL_SHARE = 0.75
 """Part of the picture cache that the sampler's pool may fill; the rest is for what is fetched ahead."""
 
@@ -46,8 +51,20 @@ def make_sampler(training: Training) -> ViewSampler:
 
 
 def make_loader(training: Training) -> FrameLoader:
-    """The pictures to learn from, delivered where the run trains."""
-    return FrameLoader(training.scene.train, cache_bytes=cache_bytes(training.config), device=training.device)
+    """The pictures to learn from, delivered where the run trains; on a GPU as many stay there as have room."""
+    config, device = training.config, training.device
+    n_workers, device_cache_bytes = 2, 0
+    if device.type == "cuda":
+        # The processor has nothing else to do there than to decode.
+        n_workers = min(max((os.cpu_count() or 2) // 2, 2), MOST_WORKERS)
+        device_cache_bytes = int(DEVICE_CACHE_SHARE * torch.cuda.mem_get_info(device)[0])
+    return FrameLoader(
+        training.scene.train,
+        cache_bytes=cache_bytes(config),
+        n_workers=n_workers,
+        device=device,
+        device_cache_bytes=device_cache_bytes,
+    )
 
 
 def train_to_the_end(training: Training, callbacks: Callbacks) -> str:
@@ -87,7 +104,7 @@ def train_step(training: Training, sampler: ViewSampler, loader: FrameLoader) ->
             training.save()
         raise
     losses = training.method.loss(batch, moment)
-    torch.stack(list(losses.terms.values())).sum().backward()
+    torch.autograd.backward(tuple(losses.terms.values()))
     rate_factor = math.sqrt(training.config.schedule.batch_size)
     training.optimizer.step(moment, training.method.touched(), rate_factor)
     training.method.after_step(moment)
