@@ -15,7 +15,7 @@ from kinosplat.trainers.optim import Group, exponential_decay
 def apply_exposure(exposures: Tensor, rgb: Tensor) -> Tensor:
     """Colours (C, ..., 3) under affine maps (C, 3, 4): A rgb + b for each of the C cameras."""
     flat = rgb.reshape(rgb.shape[0], -1, 3)
-    return (flat @ exposures[:, :, :3].transpose(1, 2) + exposures[:, None, :, 3]).reshape(rgb.shape)
+    return torch.baddbmm(exposures[:, None, :, 3], flat, exposures[:, :, :3].mT).reshape(rgb.shape)
 
 
 class Exposure:
@@ -25,13 +25,15 @@ class Exposure:
         """`training_cameras` are the indices that pictures are learned from, of `n_cameras` in all."""
         zeros = torch.zeros(n_cameras, 3, 4, device=device)
         self.group = Group("exposures", zeros, exponential_decay(lr, 0.01 * lr), rows="exposures", eps=1e-8)
-        self._learned = torch.zeros(n_cameras, 1, 1, device=device)
-        self._learned[training_cameras] = 1.0
+        learned = torch.zeros(n_cameras)
+        learned[training_cameras] = 1.0
+        # The correction is linear in the parameters: row i says how those of all cameras make that of camera i.
+        free = torch.diag(learned) - torch.outer(learned, learned) / learned.sum()
+        self._rows = list(free.to(device))
+        self._identity = torch.eye(3, 4, device=device).reshape(12)
 
     def of(self, cameras: list[int]) -> Tensor:
         """(C, 3, 4) corrections of the cameras with these indices, with a gradient."""
-        deltas = self.group.parameter * self._learned
-        deltas = (deltas - deltas.sum(dim=0) / self._learned.sum()) * self._learned
-        identity = torch.eye(3, 4, device=deltas.device)
-        # Indexed one by one: a list as the index would be copied to the device, which Python would wait for.
-        return torch.stack([identity + deltas[i] for i in cameras])
+        # Rows picked one by one: a list as the index would be copied to the device, which Python would wait for.
+        rows = torch.stack([self._rows[i] for i in cameras])
+        return torch.addmm(self._identity, rows, self.group.parameter.reshape(-1, 12)).reshape(-1, 3, 4)

@@ -157,7 +157,8 @@ class ProgressReader:
         training = self._training
         if training.step % training.config.checkpoints.log_every != 0:
             return
-        terms = {f"loss/{name}": term.item() for name, term in losses.terms.items()}
+        *values, squared_error = torch.stack([*losses.terms.values(), losses.squared_error]).tolist()
+        terms = {f"loss/{name}": value for name, value in zip(losses.terms, values, strict=True)}
         elapsed = training.clock.elapsed
         rate = (training.step - self._last_step) / max(elapsed - self._last_elapsed, 1e-6)
         n_dropped = int(training.optimizer.n_dropped_rows)
@@ -165,7 +166,7 @@ class ProgressReader:
             step=training.step,
             progress=training.clock.progress,
             loss=sum(terms.values()),
-            psnr=-10.0 * math.log10(max(losses.squared_error.item(), 1e-10)),
+            psnr=-10.0 * math.log10(max(squared_error, 1e-10)),
             n_primitives=training.method.n_primitives,
             elapsed=elapsed,
             steps_per_second=rate,
