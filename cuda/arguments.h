@@ -76,6 +76,15 @@ class Arguments {
     double number(const char* name) { return scalar<double>(name, "a number"); }
     bool flag(const char* name) { return scalar<bool>(name, "a bool"); }
 
+    // An object of a class that this module binds; it lives as long as the caller's reference.
+    template <class T>
+    const T& object(const char* name) {
+        const T* found = nullptr;
+        if (!nb::try_cast(value(name).given, found) || !found)
+            throw nb::type_error((std::string(name) + " must be of the native module's class for it.").c_str());
+        return *found;
+    }
+
     // Address of an array; T const for what is only read. A dimension of -1 may have any size.
     template <class T>
     T* array(const char* name, std::initializer_list<int64_t> shape) {

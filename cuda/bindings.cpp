@@ -4,6 +4,7 @@
 #include "cpu/passes.h"
 #include "cpu/threads.h"
 #include "cpu/tiles.h"
+#include "field_bindings.h"
 #include "math/blending.h"
 #include "mlp_bindings.h"
 #include "training_bindings.h"
@@ -289,7 +290,9 @@ NB_MODULE(_native, module) {
     check_processor();
     module.doc() = "Native passes of kinosplat, a submodule a backend.";
     nanobind::module_ cpu = module.def_submodule("cpu");
+    kinosplat::bind_field_types(module);
     kinosplat::cpu::bind(cpu);
+    kinosplat::cpu::bind_field(cpu);
     kinosplat::cpu::bind_training(cpu);
     kinosplat::cpu::bind_mlp(cpu);
 #if KINOSPLAT_HAS_CUDA

@@ -4,8 +4,13 @@ set(KINOSPLAT_CPU_SOURCES
   cpu/bin.cpp
   cpu/blend_backward.cpp
   cpu/blend_forward.cpp
+  cpu/composite.cpp
+  cpu/directions.cpp
+  cpu/hash_grid.cpp
+  cpu/march.cpp
   cpu/mcmc.cpp
   cpu/mlp.cpp
+  cpu/occupancy.cpp
   cpu/project_backward.cpp
   cpu/project_forward.cpp
   cpu/ssim.cpp
@@ -30,7 +35,7 @@ set(KINOSPLAT_GPU_SOURCES
 )
 
 find_package(Threads REQUIRED)
-nanobind_add_module(_native NB_STATIC bindings.cpp mlp_bindings.cpp training_bindings.cpp ${KINOSPLAT_CPU_SOURCES})
+nanobind_add_module(_native NB_STATIC bindings.cpp field_bindings.cpp mlp_bindings.cpp training_bindings.cpp ${KINOSPLAT_CPU_SOURCES})
 target_include_directories(_native PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}")
 target_link_libraries(_native PRIVATE Threads::Threads)
 

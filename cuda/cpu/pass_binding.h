@@ -20,3 +20,13 @@ inline int threads(Arguments& a) { return int(std::max<int64_t>(1, a.integer("n_
             return a.is_double(decisive) ? run_##name<double>(a) : run_##name<float>(a);                               \
         },                                                                                                             \
         doc)
+
+// The same for a pass that has only one version.
+#define KS_SINGLE_PASS(name, doc)                                                                                      \
+    module.def(                                                                                                        \
+        #name,                                                                                                         \
+        [](nb::kwargs values) {                                                                                        \
+            Arguments a(std::move(values), nb::device::cpu::value);                                                    \
+            return run_##name(a);                                                                                      \
+        },                                                                                                             \
+        doc)

@@ -10,8 +10,8 @@
 
 namespace kinosplat {
 
-constexpr int kMaxGridLevels = 24;
-constexpr int kMaxGridFeatures = 8; // a level
+constexpr int kMaxGridLevels = 32;
+constexpr int kMaxGridFeatures = 8; // a level: 1, 2, 4 or 8, so that rows are read in one piece
 
 // Factors of the hash; the first is one, so that neighbours along x stay neighbours.
 constexpr uint32_t kHashY = 2654435761u;
@@ -41,9 +41,9 @@ struct GridCell {
 template <class T>
 KS_HOST_DEVICE uint32_t grid_axis(uint32_t resolution, T position, T* fraction) {
     const T scaled = minimum(T(1), maximum(T(0), position)) * T(resolution);
-    const uint32_t cell = uint32_t(minimum(scaled, T(resolution - 1)));
+    const int32_t cell = int32_t(minimum(scaled, T(resolution - 1))); // signed, which vector units convert to
     *fraction = scaled - T(cell);
-    return cell;
+    return uint32_t(cell);
 }
 
 template <class T>

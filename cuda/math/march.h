@@ -1,0 +1,201 @@
+// Samples along a ray where an occupancy grid says that something may be (Müller et al. 2022, appendix E). The samples
+// are members of one sequence, t_0 = near + jitter dt(near), t_{i+1} = t_i + dt(t_i), of which those are taken whose
+// midpoint lies in an occupied cell: empty space is jumped over, but never changes where the samples lie.
+//
+// Occupancy is kept in nested cubes ("cascades"), cascade k covering |u| <= 2^k with `resolution`^3 cells; a point
+// belongs to the smallest cube that contains it. Bit x + resolution (y + resolution (z + resolution k)) is a cell's.
+// Beside the bits there is a byte for every block of 8^3 cells, zero where the whole block is empty.
+#pragma once
+
+#include <cstdint>
+
+#include "math/space.h"
+
+namespace kinosplat {
+
+constexpr int kBlockCells = 8; // along one side of a block
+
+// Share of the smallest step within which a face counts as reached or not: looking once too often costs a little,
+// passing a sample because of rounding would change the picture.
+constexpr double kMarchSlack = 1e-3;
+
+template <class T>
+struct Marching {
+    Space<T> space;
+    T cone_angle, dt_min, dt_max; // dt(t) = clamp(t cone_angle, dt_min, dt_max)
+    int resolution;               // cells along one side of a cascade, a multiple of kBlockCells
+
+    template <class Other>
+    KS_HOST_DEVICE Marching<Other> as() const {
+        return {{{Other(space.center.x), Other(space.center.y), Other(space.center.z)},
+                 Other(space.half_extent),
+                 Other(space.inverse_half_extent),
+                 space.n_cascades,
+                 space.contract},
+                Other(cone_angle),
+                Other(dt_min),
+                Other(dt_max),
+                resolution};
+    }
+};
+
+struct Occupancy {
+    const uint8_t* bits;
+    const uint8_t* blocks;
+};
+
+struct OccupancyCell {
+    int x, y, z, cascade; // cascade < 0: outside of everything
+};
+
+KS_HOST_DEVICE int64_t cell_number(int resolution, OccupancyCell c) {
+    return c.x + int64_t(resolution) * (c.y + int64_t(resolution) * (c.z + int64_t(resolution) * c.cascade));
+}
+
+KS_HOST_DEVICE int64_t block_number(int resolution, OccupancyCell c) {
+    const int n = resolution / kBlockCells;
+    return c.x / kBlockCells +
+           int64_t(n) * (c.y / kBlockCells + int64_t(n) * (c.z / kBlockCells + int64_t(n) * c.cascade));
+}
+
+KS_HOST_DEVICE bool is_occupied(const uint8_t* bits, int64_t cell) { return bits[cell >> 3] >> (cell & 7) & 1; }
+
+template <class T>
+KS_HOST_DEVICE OccupancyCell cell_at(const Marching<T>& m, Vec3<T> u) {
+    const T norm = largest_coordinate(u);
+    int cascade = 0;
+    T extent = T(1);
+    for (; norm > extent && cascade < m.space.n_cascades; ++cascade)
+        extent = extent + extent;
+    if (!(norm <= extent) || cascade >= m.space.n_cascades)
+        return {0, 0, 0, -1};
+    const T scale = T(m.resolution) / (extent + extent);
+    const auto along = [&](T x) {
+        const int cell = int((x + extent) * scale);
+        return cell < m.resolution ? cell : m.resolution - 1;
+    };
+    return {along(u.x), along(u.y), along(u.z), cascade};
+}
+
+// A ray in units of u, and between which t it can meet anything.
+template <class T>
+struct MarchedRay {
+    Vec3<T> start, rate; // u(t) = start + t rate
+    T first, last;       // midpoints lie in [first, last)
+};
+
+// Where the ray is between `low` and `high` along one axis; narrows [first, last].
+template <class T>
+KS_HOST_DEVICE void clip_to_slab(T start, T rate, T low, T high, T* first, T* last) {
+    if (rate == T(0)) {
+        if (!(start >= low && start <= high))
+            *last = *first; // never
+        return;
+    }
+    const T inverse = T(1) / rate;
+    const T a = (low - start) * inverse, b = (high - start) * inverse;
+    *first = maximum(*first, minimum(a, b));
+    *last = minimum(*last, maximum(a, b));
+}
+
+// Rays without a direction, or with NaN, meet nothing: last <= first.
+template <class T>
+KS_HOST_DEVICE MarchedRay<T> marched_ray(const Marching<T>& m, Vec3<T> origin, Vec3<T> direction, T near, T far) {
+    MarchedRay<T> ray{m.space.inverse_half_extent * (origin - m.space.center), m.space.inverse_half_extent * direction,
+                      near, far};
+    if (!(dot(direction, direction) > T(0)) || !is_finite(ray.start) || !is_finite(ray.rate)) {
+        ray.last = ray.first;
+        return ray;
+    }
+    const T slack = T(kMarchSlack) * m.dt_min * m.space.inverse_half_extent;
+    T edge = slack;
+    T extent = T(1);
+    for (int k = 1; k < m.space.n_cascades; ++k)
+        extent = extent + extent;
+    edge = edge + extent;
+    clip_to_slab(ray.start.x, ray.rate.x, -edge, edge, &ray.first, &ray.last);
+    clip_to_slab(ray.start.y, ray.rate.y, -edge, edge, &ray.first, &ray.last);
+    clip_to_slab(ray.start.z, ray.rate.z, -edge, edge, &ray.first, &ray.last);
+    return ray;
+}
+
+// One member of the sequence.
+template <class T>
+struct Member {
+    T t, dt, mid;
+};
+
+template <class T>
+KS_HOST_DEVICE Member<T> member_at(const Marching<T>& m, T t) {
+    const T dt = clamp(t * m.cone_angle, m.dt_min, m.dt_max);
+    return {t, dt, t + T(0.5) * dt};
+}
+
+template <class T>
+KS_HOST_DEVICE Member<T> first_member(const Marching<T>& m, T near, T jitter) {
+    return member_at(m, near + jitter * member_at(m, near).dt);
+}
+
+// The first member from `member` on whose midpoint is not before t; one behind `last` where there is none. A step too
+// small to change t ends the sequence.
+template <class T>
+KS_HOST_DEVICE Member<T> advance_to(const Marching<T>& m, Member<T> member, T t, T last) {
+    while (member.mid < t && member.mid < last) {
+        const T next = member.t + member.dt;
+        if (!(next > member.t))
+            return {last, m.dt_min, last};
+        member = member_at(m, next);
+    }
+    return member;
+}
+
+template <class T>
+KS_HOST_DEVICE Member<T> next_member(const Marching<T>& m, Member<T> member, T last) {
+    const T next = member.t + member.dt;
+    return next > member.t ? member_at(m, next) : Member<T>{last, m.dt_min, last};
+}
+
+// t at which the ray leaves the cube of `n_cells`^3 cells, aligned to multiples of n_cells, that contains `cell`.
+template <class T>
+KS_HOST_DEVICE T leaves_at(const Marching<T>& m, const MarchedRay<T>& ray, OccupancyCell cell, int n_cells) {
+    T extent = T(1);
+    for (int k = 0; k < cell.cascade; ++k)
+        extent = extent + extent;
+    const T edge = (extent + extent) / T(m.resolution);
+    const auto along = [&](int c, T start, T rate, T nearest) {
+        const int face = c / n_cells * n_cells + (rate > T(0) ? n_cells : 0);
+        const T t = (T(face) * edge - extent - start) / rate;
+        return rate == T(0) ? nearest : minimum(nearest, t);
+    };
+    return along(cell.z, ray.start.z, ray.rate.z,
+                 along(cell.y, ray.start.y, ray.rate.y, along(cell.x, ray.start.x, ray.rate.x, ray.last)));
+}
+
+// Calls emit(t, dt) for the samples of one ray, front to back; returns how many cells and blocks were looked at.
+template <class T, class Emit>
+KS_HOST_DEVICE int march_ray(const Marching<T>& m, Occupancy occupancy, const MarchedRay<T>& ray, T near, T jitter,
+                             Emit&& emit) {
+    const T slack = T(kMarchSlack) * m.dt_min;
+    int n_visited = 0;
+    Member<T> member = advance_to(m, first_member(m, near, jitter), ray.first, ray.last);
+    while (member.mid < ray.last) {
+        const OccupancyCell cell = cell_at(m, ray.start + member.mid * ray.rate);
+        ++n_visited;
+        if (cell.cascade >= 0) {
+            const bool any = occupancy.blocks[block_number(m.resolution, cell)];
+            if (any && is_occupied(occupancy.bits, cell_number(m.resolution, cell)))
+                emit(member.t, member.dt);
+            else {
+                const T leave = leaves_at(m, ray, cell, any ? 1 : kBlockCells) - slack;
+                if (member.mid < leave) {
+                    member = advance_to(m, member, leave, ray.last);
+                    continue;
+                }
+            }
+        }
+        member = next_member(m, member, ray.last);
+    }
+    return n_visited;
+}
+
+} // namespace kinosplat

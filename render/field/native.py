@@ -1,0 +1,250 @@
+"""The native passes of a field: raw calls, no autograd (cuda/cpu/field.h has the contract of each).
+
+Every function takes tensors of one device; on the CPU float32 or float64. Torch allocates everything. What an argument
+must be is checked at the boundary: a wrong device, dtype, shape or layout raises ValueError naming it. Layouts and
+spaces are turned into the native module's own once and kept.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kinosplat.render.backend import call_native, load_native
+from kinosplat.render.field.layout import OCCUPANCY_RESOLUTION, GridLayout, Space, StepRule
+from kinosplat.render.field.reference import STOP
+from kinosplat.render.field.samples import Composited, Samples
+
+
+@lru_cache(maxsize=64)
+def native_grid(layout: GridLayout) -> Any:
+    """The layout as native passes take it."""
+    levels = list(zip(layout.resolutions, layout.sizes, layout.offsets[:-1], strict=True))
+    return load_native().HashGrid(n_features=layout.n_features, levels=levels)
+
+
+@lru_cache(maxsize=64)
+def native_marching(space: Space, rule: StepRule, occupancy_resolution: int) -> Any:
+    """A space, its occupancy grid and the lengths of steps as native passes take them."""
+    dt_min, dt_max = rule.limits(space, occupancy_resolution)
+    return load_native().Marching(
+        center=list(space.center),
+        half_extent=space.half_extent,
+        n_cascades=space.n_cascades,
+        contract=space.contract,
+        cone_angle=rule.cone_angle,
+        dt_min=dt_min,
+        dt_max=dt_max,
+        resolution=occupancy_resolution,
+    )
+
+
+def encode_forward(positions: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
+    """(S, L * F) features, level after level, of (S, 3) positions; table (n_entries, F)."""
+    features = positions.new_empty(len(positions), layout.width)
+    _cpu("encode_forward", positions=positions, table=table, grid=native_grid(layout), features=features)
+    return features
+
+
+def encode_backward(
+    dL_dfeatures: Tensor,
+    positions: Tensor,
+    table: Tensor,
+    layout: GridLayout,
+    *,
+    table_gradient: bool = True,
+    positions_gradient: bool = False,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of the table and of the positions from those (S, L * F) of the features; None where not wanted."""
+    dL_dtable = torch.empty_like(table) if table_gradient else None
+    dL_dpositions = torch.empty_like(positions) if positions_gradient else None
+    _cpu(
+        "encode_backward",
+        positions=positions,
+        table=table,
+        grid=native_grid(layout),
+        dL_dfeatures=dL_dfeatures,
+        dL_dtable=dL_dtable,
+        dL_dpositions=dL_dpositions,
+    )
+    return dL_dtable, dL_dpositions
+
+
+def sh_forward(directions: Tensor, n_degrees: int) -> Tensor:
+    """(S, n_degrees^2) spherical harmonics of degree 0 to n_degrees - 1, at most 3, of (S, 3) unit directions."""
+    values = directions.new_empty(len(directions), n_degrees * n_degrees)
+    _cpu("sh_forward", directions=directions, n_degrees=n_degrees, values=values)
+    return values
+
+
+def sh_backward(dL_dvalues: Tensor, directions: Tensor, n_degrees: int) -> Tensor:
+    """Gradients (S, 3) of the directions, taken as three free numbers, from those of the harmonics."""
+    dL_ddirections = torch.empty_like(directions)
+    _cpu(
+        "sh_backward",
+        directions=directions,
+        n_degrees=n_degrees,
+        dL_dvalues=dL_dvalues,
+        dL_ddirections=dL_ddirections,
+    )
+    return dL_ddirections
+
+
+def march(
+    origins: Tensor,
+    directions: Tensor,
+    near: Tensor,
+    far: Tensor,
+    jitter: Tensor,
+    bits: Tensor,
+    space: Space,
+    rule: StepRule,
+    occupancy_resolution: int = OCCUPANCY_RESOLUTION,
+) -> Samples:
+    """Samples of R rays in occupied cells, as `reference.march` defines them."""
+    return march_counted(origins, directions, near, far, jitter, bits, space, rule, occupancy_resolution, count=False)[
+        0
+    ]
+
+
+def march_counted(
+    origins: Tensor,
+    directions: Tensor,
+    near: Tensor,
+    far: Tensor,
+    jitter: Tensor,
+    bits: Tensor,
+    space: Space,
+    rule: StepRule,
+    occupancy_resolution: int = OCCUPANCY_RESOLUTION,
+    *,
+    count: bool = True,
+) -> tuple[Samples, Tensor | None]:
+    """The same, and (R,) int32 cells and blocks of cells looked at."""
+    n_rays = len(origins)
+    marching = native_marching(space, rule, occupancy_resolution)
+    rays = {
+        "marching": marching,
+        "origins": origins,
+        "directions": directions,
+        "near": near,
+        "far": far,
+        "jitter": jitter,
+        "bits": bits,
+        "blocks": occupied_blocks(bits, space, rule, occupancy_resolution),
+    }
+    offsets = torch.empty(n_rays + 1, dtype=torch.int64)
+    n_visited = torch.empty(n_rays, dtype=torch.int32) if count else None
+    n_samples = _cpu("march_count", **rays, offsets=offsets, n_visited=n_visited)
+    samples = Samples(offsets, origins.new_empty(n_samples), origins.new_empty(n_samples))
+    _cpu("march_write", **rays, offsets=offsets, t=samples.t, dt=samples.dt)
+    return samples, n_visited
+
+
+def occupied_blocks(bits: Tensor, space: Space, rule: StepRule, occupancy_resolution: int) -> Tensor:
+    """(n_cascades * (resolution / 8)^3,) uint8, not zero for the blocks of 8^3 cells that have an occupied one."""
+    blocks = bits.new_empty(space.n_cascades * (occupancy_resolution // 8) ** 3)
+    _cpu(
+        "occupied_blocks",
+        marching=native_marching(space, rule, occupancy_resolution),
+        bits=bits,
+        blocks=blocks,
+    )
+    return blocks
+
+
+def sample_points(origins: Tensor, directions: Tensor, samples: Samples, space: Space) -> tuple[Tensor, Tensor]:
+    """Grid positions (S, 3) of the samples' midpoints, and the directions (S, 3) of their rays."""
+    positions, sample_directions = (origins.new_empty(len(samples), 3) for _ in range(2))
+    _cpu(
+        "sample_points",
+        marching=native_marching(space, StepRule(), OCCUPANCY_RESOLUTION),
+        origins=origins,
+        directions=directions,
+        offsets=samples.offsets,
+        t=samples.t,
+        dt=samples.dt,
+        positions=positions,
+        sample_directions=sample_directions,
+    )
+    return positions, sample_directions
+
+
+def composite_forward(
+    density: Tensor, rgb: Tensor, t: Tensor, dt: Tensor, offsets: Tensor, stop: float = STOP
+) -> Composited:
+    """What R rays see of (S,) densities and (S, 3) colours, as `reference.composite` defines it."""
+    n_rays = len(offsets) - 1
+    out = Composited(
+        rgb=density.new_empty(n_rays, 3),
+        alpha=density.new_empty(n_rays),
+        depth=density.new_empty(n_rays),
+        distortion=density.new_empty(n_rays),
+        n_used=torch.empty(n_rays, dtype=torch.int32, device=density.device),
+    )
+    _cpu("composite_forward", **_composite_arguments(density, rgb, t, dt, offsets, out), stop=stop)
+    return out
+
+
+def composite_backward(
+    dL_drgb: Tensor | None,
+    dL_dalpha: Tensor | None,
+    dL_ddepth: Tensor | None,
+    dL_ddistortion: Tensor | None,
+    density: Tensor,
+    rgb: Tensor,
+    t: Tensor,
+    dt: Tensor,
+    offsets: Tensor,
+    out: Composited,
+) -> tuple[Tensor, Tensor]:
+    """Gradients (S,) of the densities and (S, 3) of the colours; `out` as the forward pass left it, None is zero."""
+    dL_ddensity, dL_dsample_rgb = torch.empty_like(density), torch.empty_like(rgb)
+    _cpu(
+        "composite_backward",
+        **_composite_arguments(density, rgb, t, dt, offsets, out),
+        dL_drgb=dL_drgb,
+        dL_dalpha=dL_dalpha,
+        dL_ddepth=dL_ddepth,
+        dL_ddistortion=dL_ddistortion,
+        dL_ddensity=dL_ddensity,
+        dL_dsample_rgb=dL_dsample_rgb,
+    )
+    return dL_ddensity, dL_dsample_rgb
+
+
+def _composite_arguments(
+    density: Tensor, rgb: Tensor, t: Tensor, dt: Tensor, offsets: Tensor, out: Composited
+) -> dict[str, Tensor]:
+    return {
+        "density": density,
+        "rgb": rgb,
+        "t": t,
+        "dt": dt,
+        "offsets": offsets,
+        "out_rgb": out.rgb,
+        "alpha": out.alpha,
+        "depth": out.depth,
+        "distortion": out.distortion,
+        "n_used": out.n_used,
+    }
+
+
+def occupancy_update(density: Tensor, cells: Tensor, values: Tensor, decay: float) -> None:
+    """Let (n_cells,) float32 densities decay, then raise those of (M,) int64 `cells` to (M,) `values` where larger."""
+    _cpu("occupancy_update", density=density, cells=cells, values=values, decay=decay)
+
+
+def occupancy_pack(density: Tensor, threshold: float) -> Tensor:
+    """(n_cells / 8,) uint8, a bit for each of (n_cells,) float32 densities above `threshold`."""
+    bits = torch.empty(len(density) // 8, dtype=torch.uint8, device=density.device)
+    _cpu("occupancy_pack", density=density, threshold=threshold, bits=bits)
+    return bits
+
+
+def _cpu(name: str, **arguments: Any) -> Any:
+    tensors = {key: value.detach() if isinstance(value, Tensor) else value for key, value in arguments.items()}
+    return call_native(getattr(load_native().cpu, name), **tensors, n_threads=torch.get_num_threads())
