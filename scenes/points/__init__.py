@@ -50,7 +50,7 @@ def first_points(
     camera = scene.train[0].camera
     width, height = _within(camera.width, camera.height, budget.fine_pixels)
     with views_in_parallel():
-        with FrameLoader(scene.train, cache_bytes=cache_bytes) as frames:
+        with FrameLoader(scene.train, cache_bytes=cache_bytes, device=device) as frames:
             images, masks = load_small(scene, clip, frames, width, height)
         pictures = Pictures(scene, clip, images, masks, device)
         found = hull_points(pictures, n_points, seed, budget) if _outline_something(masks) else None

@@ -39,3 +39,16 @@ def each_view(work: Callable[[int], None], views: Iterable[int], device: torch.d
     with ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for _ in pool.map(work, views):
             pass
+
+
+def each_group(work: Callable[[list[int]], None], views: Iterable[int], n_at_once: int, device: torch.device) -> None:
+    """Call `work` for groups of at most `n_at_once` views on a GPU, and for one at a time as `each_view` does on a
+    CPU.
+    """
+    if device.type == "cpu":
+        each_view(lambda view: work([view]), views, device)
+        return
+    remaining = list(views)
+    size = max(n_at_once, 1)
+    for i in range(0, len(remaining), size):
+        work(remaining[i : i + size])

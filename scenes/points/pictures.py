@@ -76,7 +76,7 @@ def load_small(
     scene: Scene, clip: Clip, frames: FrameLoader, width: int, height: int
 ) -> tuple[list[Tensor], list[Tensor | None]]:
     """For each time the pictures (V, H, W, 3) uint8 and foregrounds (V, H, W) of masks and alpha, if any, by an area
-    filter.
+    filter; on the loader's device.
 
     Pictures with alpha are put on black.
     """
@@ -87,9 +87,9 @@ def load_small(
     )
     # By camera and then by time, so that each video is decoded once, forwards.
     queue = [index for *_, index in order]
-    images = [torch.empty(len(members), height, width, 3, dtype=torch.uint8) for members in clip.views]
-    masks: list[Tensor] = [torch.ones(len(members), height, width) for members in clip.views]
-    any_mask = False
+    device = frames.device
+    images = [torch.empty(len(members), height, width, 3, dtype=torch.uint8, device=device) for members in clip.views]
+    masks: list[Tensor | None] = [None] * len(clip.views)
     for done, (_, moment, place, index) in enumerate(order):
         frames.prefetch(queue[done : done + 16])
         frame = frames.get(index)
@@ -97,9 +97,12 @@ def load_small(
         small = _shrink(picture.permute(2, 0, 1), width, height).permute(1, 2, 0)
         images[moment][place] = (small * 255).round().byte()
         if frame.foreground is not None:
-            any_mask = True
-            masks[moment][place] = _shrink(frame.foreground[None], width, height)[0]
-    return images, [mask if any_mask else None for mask in masks]
+            for i, members in enumerate(clip.views if masks[moment] is None else ()):
+                masks[i] = torch.ones(len(members), height, width, device=device)
+            mask = masks[moment]
+            assert mask is not None
+            mask[place] = _shrink(frame.foreground[None], width, height)[0]
+    return images, masks
 
 
 def make_rig(scene: Scene, members: Sequence[int], images: Tensor, device: torch.device) -> Rig:
@@ -137,4 +140,6 @@ def _same_place(a: View, b: View) -> bool:
 
 
 def _shrink(planes: Tensor, width: int, height: int) -> Tensor:
+    if planes.shape[1:] == (height, width):
+        return planes
     return interpolate(planes[None], (height, width), mode="area")[0]

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample, interpolate
+from torch.nn.functional import avg_pool2d, grid_sample, interpolate
 
 from kinosplat.scenes.points.fusion import agreement
-from kinosplat.scenes.points.parallel import each_view
+from kinosplat.scenes.points.parallel import each_group, each_view
 from kinosplat.scenes.points.random_frusta import typical_depths
 from kinosplat.scenes.points.rig import Rig, choose_neighbours, near_depths
 
@@ -32,8 +32,16 @@ RANGE_SHARE = 0.01
 """Share of the probes' points on either side that may lie outside the range of depths."""
 RANGE_SLACK = 1.25
 """The range is this much wider than the probes' points."""
-CPU_CHUNK, GPU_CHUNK = 2**17, 2**24
-"""Pixels times planes that are compared at once: what stays in a core's cache, and what keeps a GPU busy."""
+CPU_CHUNK, GPU_CHUNK = 2**17, 2**25
+"""Pixels times planes times neighbours that are compared at once: what stays in a core's cache, and what keeps a GPU
+busy.
+"""
+VOLUME_BYTES = 2**31
+"""Memory for the cost volumes that are aggregated together on a GPU, where a scanline of one view is far too little
+work for a kernel.
+"""
+VOLUME_COPIES = 6
+"""Volumes of a view that exist at once while it is aggregated."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ def depth_maps(
     views = list(range(len(coarse.images))) if views is None else views
     outline = [None] * len(pyramid) if outlines is None else outlines
     low, high = within
-    neighbours = choose_neighbours(coarse, settings.n_neighbours, 2 / (low + high))
+    neighbours = choose_neighbours(coarse, settings.n_neighbours, 2 / (low + high)).to(low.device)
     share = torch.linspace(0, 1, settings.n_planes, device=low.device)
     planes = low[:, None] + (high - low)[:, None] * share
     step = planes[:, 1] - planes[:, 0]
@@ -114,7 +122,7 @@ def depth_range(rig: Rig, settings: SweepSettings, outline: Tensor | None = None
     n_views = len(rig.images)
     nearest = 1 / near_depths(rig)
     probes = torch.linspace(0, n_views - 1, min(PROBES, n_views)).round().long().tolist()
-    neighbours = choose_neighbours(rig, settings.n_neighbours, typical_depths(rig))
+    neighbours = choose_neighbours(rig, settings.n_neighbours, typical_depths(rig)).to(nearest.device)
     planes = nearest[:, None] * torch.linspace(0, 1, settings.n_probe_planes, device=nearest.device)
     inverse, cost, margin = sweep(rig, planes, neighbours, settings, outline, probes)
     points = []
@@ -153,19 +161,27 @@ def sweep(
     inverse = planes.mean(dim=1)[:, None, None].repeat(1, *rig.size)
     cost, margin = torch.ones_like(inverse), torch.zeros_like(inverse)
 
-    def search(view: int) -> None:
-        window = matcher.window(view)
+    def search(group: list[int]) -> None:
+        window = matcher.window(group)
         if window is None:
             return
-        costs = matcher.costs(view, neighbours[view], planes[view][:, None, None], window)
+        costs = torch.stack(
+            [matcher.costs(view, neighbours[view], planes[view][:, None, None], window) for view in group], dim=1
+        )
         aggregated = semi_global(costs, settings.small_step, settings.large_step)
         winner = aggregated.argmin(dim=0)
-        spacing = planes[view, 1] - planes[view, 0]
-        inverse[view][window] = planes[view][winner] + parabola(aggregated, winner) * spacing
-        cost[view][window] = costs.gather(0, winner[None])[0]
-        margin[view][window] = uniqueness(aggregated, winner)
+        best, offset, unique = (
+            costs.gather(0, winner[None])[0],
+            parabola(aggregated, winner),
+            uniqueness(aggregated, winner),
+        )
+        for i, view in enumerate(group):
+            spacing = planes[view, 1] - planes[view, 0]
+            inverse[view][window] = planes[view][winner[i]] + offset[i] * spacing
+            cost[view][window], margin[view][window] = best[i], unique[i]
 
-    each_view(search, views, planes.device)
+    n_bytes = 4 * VOLUME_COPIES * planes.shape[1] * rig.size[0] * rig.size[1]
+    each_group(search, views, VOLUME_BYTES // n_bytes, planes.device)
     return inverse, cost, margin
 
 
@@ -188,7 +204,7 @@ def sharpen(
     cost = torch.ones_like(inverse)
 
     def refine(view: int) -> None:
-        window = matcher.window(view)
+        window = matcher.window([view])
         if window is None:
             return
         offsets = torch.arange(-settings.n_around, settings.n_around + 1, device=step.device) * step[view]
@@ -217,14 +233,15 @@ class Matcher:
         self._grey = rig.images.mean(dim=-1)
         self._layers = self._grey[:, None] if outline is None else torch.stack([self._grey, outline], dim=1)
         self._rays = rig.rays().reshape(-1, 3, *rig.size)
+        self._camera_to_world = torch.linalg.inv(rig.world_to_camera)
         self._mean_grey = self._mean(self._grey)
         self._deviation = self._standard_deviation(self._grey, self._mean_grey)
 
-    def window(self, view: int) -> Window | None:
-        """The part of a view in which there is something to find; None when there is nothing."""
+    def window(self, views: list[int]) -> Window | None:
+        """The part of the views in which there is something to find; None when there is nothing."""
         if self._outline is None:
             return slice(None), slice(None)
-        places = (self._outline[view] > 0).nonzero()
+        places = (self._outline[views].amax(dim=0) > 0).nonzero()
         if len(places) == 0:
             return None
         low = (places.amin(dim=0) - self._radius).clamp(min=0).tolist()
@@ -238,57 +255,61 @@ class Matcher:
         `inverse_depths` is (K, 1, 1) or (K, h, w). Places outside the neighbours' outlines cost up to OUTSIDE_COST
         more.
         """
-        n_pixels = self._grey[view][window].numel()
+        n_pixels = self._grey[view][window].numel() * len(neighbours)
         n_at_once = max((CPU_CHUNK if self._grey.device.type == "cpu" else GPU_CHUNK) // n_pixels, 1)
         return torch.cat([self._costs(view, neighbours, part, window) for part in inverse_depths.split(n_at_once)])
 
     def _costs(self, view: int, neighbours: Tensor, inverse_depths: Tensor, window: Window) -> Tensor:
         reference = self._grey[view][window]
-        mean_reference, deviation_reference = self._mean_grey[view][window], self._deviation[view][window]
-        best = second = torch.tensor(-1.0, device=reference.device)
-        outside: Tensor | float = 0.0
-        for other in neighbours.tolist():
-            (warped, *outline), inside = self._warp(view, other, inverse_depths, window)
-            if outline:
-                outside = outside + (1 - outline[0]) * (OUTSIDE_COST / len(neighbours))
-            mean_warped = self._mean(warped)
-            deviation = self._standard_deviation(warped, mean_warped)
-            zncc = self._mean(warped * reference).sub_(mean_warped * mean_reference)
-            zncc.div_(deviation.mul_(deviation_reference))
-            zncc = torch.where(inside, zncc, -1.0)
-            second = torch.maximum(second, torch.minimum(best, zncc))
-            best = torch.maximum(best, zncc)
-        return (1 - 0.5 * (best + second)).clamp_(0, 1) + outside
+        layers, inside = self._warp(view, neighbours, inverse_depths, window)
+        warped = layers[:, 0]
+        mean_warped = self._mean(warped)
+        deviation = self._standard_deviation(warped, mean_warped).mul_(self._deviation[view][window])
+        zncc = self._mean(warped * reference).sub_(mean_warped.mul_(self._mean_grey[view][window])).div_(deviation)
+        zncc.masked_fill_(~inside, -1.0)
+        best, second = zncc[0], torch.full_like(zncc[0], -1.0)
+        for other in zncc[1:]:
+            second = torch.maximum(second, torch.minimum(best, other))
+            best = torch.maximum(best, other)
+        cost = (1 - 0.5 * (best + second)).clamp_(0, 1)
+        return cost if self._outline is None else cost.add_((1 - layers[:, 1]).mean(dim=0), alpha=OUTSIDE_COST)
 
-    def _warp(self, view: int, other: int, inverse_depths: Tensor, window: Window) -> tuple[Tensor, Tensor]:
-        """Layers (C, K, h, w) of `other` (grey, maybe outline) where `view` puts its pixels; whether it sees them."""
+    def _warp(self, view: int, neighbours: Tensor, inverse_depths: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+        """Layers (N, C, K, h, w) of the neighbours (grey, maybe outline) where `view` puts its pixels; (N, K, h, w)
+        whether they see them.
+        """
         rig = self._rig
         height, width = rig.size
-        relative = rig.world_to_camera[other] @ torch.linalg.inv(rig.world_to_camera[view])
+        relative = rig.world_to_camera[neighbours] @ self._camera_to_world[view]
         # From pixels to the [-1, 1] of grid_sample, divided by depth: only the translation depends on it.
-        to_grid = torch.tensor([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]], device=rig.K.device) @ rig.K[other]
+        to_grid = rig.K[neighbours] * torch.tensor([2 / width, 2 / height, 1], device=rig.K.device)[:, None]
+        to_grid[:, :2] -= to_grid[:, 2:]
         rays = self._rays[view][:, window[0], window[1]]
-        far = ((to_grid @ relative[:3, :3]) @ rays.reshape(3, -1)).reshape(3, 1, *rays.shape[1:])
-        near = to_grid @ relative[:3, 3]
-        grid = torch.empty(len(inverse_depths), *rays.shape[1:], 2, device=rig.K.device)
-        z = (far[2] + near[2] * inverse_depths).clamp_(min=1e-6)
-        torch.div(far[0] + near[0] * inverse_depths, z, out=grid[..., 0])
-        torch.div(far[1] + near[1] * inverse_depths, z, out=grid[..., 1])
-        inside = (grid[..., 0].abs() <= 1) & (grid[..., 1].abs() <= 1)
+        far = ((to_grid @ relative[:, :3, :3]) @ rays.reshape(3, -1)).reshape(-1, 3, 1, *rays.shape[1:])
+        near = (to_grid @ relative[:, :3, 3:])[..., None, None]
+        n, n_planes = len(neighbours), len(inverse_depths)
+        grid = torch.empty(n, n_planes, *rays.shape[1:], 2, device=rig.K.device)
+        z = (far[:, 2] + near[:, 2] * inverse_depths).clamp_(min=1e-6)
+        torch.div(far[:, 0] + near[:, 0] * inverse_depths, z, out=grid[..., 0])
+        torch.div(far[:, 1] + near[:, 1] * inverse_depths, z, out=grid[..., 1])
+        inside = (grid.abs() <= 1).all(dim=-1)
         warped = grid_sample(
-            self._layers[other][None],
-            grid.reshape(1, -1, grid.shape[2], 2),
-            align_corners=False,
-            padding_mode="border",
+            self._layers[neighbours], grid.reshape(n, -1, grid.shape[3], 2), align_corners=False, padding_mode="border"
         )
-        return warped.reshape(-1, *inside.shape), inside
+        return warped.reshape(n, -1, *inside.shape[1:]), inside
 
     def _standard_deviation(self, values: Tensor, mean: Tensor) -> Tensor:
         variance = self._mean(values * values).addcmul_(mean, mean, value=-1)
         return variance.clamp_(min=0).add_(NOISE**2).sqrt_()
 
     def _mean(self, values: Tensor) -> Tensor:
-        """Mean of the patch around each pixel, by shifted sums: twenty times as fast as avg_pool2d on a CPU."""
+        """Mean of the patch around each pixel of (..., h, w): on a CPU by shifted sums, twenty times as fast as
+        avg_pool2d there.
+        """
+        if values.device.type != "cpu":
+            size, radius = 2 * self._radius + 1, self._radius
+            planes = values.reshape(-1, 1, *values.shape[-2:])
+            return avg_pool2d(planes, size, stride=1, padding=radius, count_include_pad=False).reshape(values.shape)
         for dim in (-1, -2):
             size = values.shape[dim]
             total = values.clone()
@@ -303,24 +324,24 @@ class Matcher:
 
 
 def semi_global(costs: Tensor, small_step: float, large_step: float) -> Tensor:
-    """Sum of the minimal path costs from four sides, (K, H, W) like `costs`; steps of one plane and of more are
+    """Sum of the minimal path costs from four sides, (K, ..., H, W) like `costs`; steps of one plane and of more are
     penalised.
     """
     total = torch.zeros_like(costs)
-    for dim in (1, 2):
-        lines = costs.movedim(dim, 0).contiguous()
-        sums = torch.zeros_like(lines)
-        for order in (range(len(lines)), reversed(range(len(lines)))):
-            path: Tensor | None = None
-            for i in order:
-                path = lines[i].clone() if path is None else _next_on_path(path, lines[i], small_step, large_step)
-                sums[i] += path
-        total += sums.movedim(0, dim)
+    for dim in (-2, -1):
+        lines = costs.movedim(dim, 0)
+        # There and back in one pass: (L, K, 2, ..., n).
+        both = torch.stack([lines, lines.flip(0)], dim=2)
+        paths = [both[0]]
+        for line in both[1:]:
+            paths.append(_next_on_path(paths[-1], line, small_step, large_step))
+        there, back = torch.stack(paths).unbind(dim=2)
+        total += (there + back.flip(0)).movedim(0, dim)
     return total
 
 
 def _next_on_path(path: Tensor, costs: Tensor, small_step: float, large_step: float) -> Tensor:
-    """Path costs (K, n) of the next line of pixels: its own, plus the cheapest way there, less the least to stay
+    """Path costs (K, ...) of the next line of pixels: its own, plus the cheapest way there, less the least to stay
     bounded.
     """
     floor = path.amin(dim=0, keepdim=True)
@@ -332,7 +353,9 @@ def _next_on_path(path: Tensor, costs: Tensor, small_step: float, large_step: fl
 
 
 def parabola(costs: Tensor, winner: Tensor) -> Tensor:
-    """(H, W) in [-0.5, 0.5]: vertex of the parabola through the winner's cost and its neighbours'."""
+    """In [-0.5, 0.5] like `winner`: vertex of the parabola through the winner's cost and its neighbours', of costs
+    (K, ...).
+    """
     last = len(costs) - 1
     middle = winner.clamp(1, last - 1)
     before, here, after = (costs.gather(0, (middle + step)[None])[0] for step in (-1, 0, 1))
@@ -342,8 +365,8 @@ def parabola(costs: Tensor, winner: Tensor) -> Tensor:
 
 
 def uniqueness(costs: Tensor, winner: Tensor) -> Tensor:
-    """(H, W) relative excess of the best cost away from the winner."""
-    planes = torch.arange(len(costs), device=costs.device)[:, None, None]
+    """Relative excess of the best cost (K, ...) away from the `winner` (...)."""
+    planes = torch.arange(len(costs), device=costs.device).reshape(-1, *[1] * winner.ndim)
     away = (planes - winner[None]).abs() > 2
     second = torch.where(away, costs, torch.inf).amin(dim=0)
     best = costs.gather(0, winner[None])[0]

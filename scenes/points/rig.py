@@ -43,8 +43,8 @@ class Rig:
         """Some of the views."""
         return Rig(self.images[views], self.world_to_camera[views], self.K[views])
 
-    def rays(self) -> Tensor:
-        """(V, 3, H * W): camera coordinates of each pixel's centre at depth 1."""
+    def rays(self, views: slice = slice(None)) -> Tensor:
+        """(V, 3, H * W): camera coordinates of each pixel's centre at depth 1, for some of the views."""
         height, width = self.size
         y, x = torch.meshgrid(
             torch.arange(height, device=self.K.device) + 0.5,
@@ -52,11 +52,11 @@ class Rig:
             indexing="ij",
         )
         pixels = torch.stack([x, y, torch.ones_like(x)]).reshape(3, -1)
-        return torch.linalg.inv(self.K) @ pixels
+        return torch.linalg.inv(self.K[views]) @ pixels
 
     def unproject(self, view: int, depth: Tensor) -> Tensor:
         """World coordinates (H, W, 3) of a depth map (H, W) of view `view`."""
-        camera = self.rays()[view] * depth.reshape(-1)
+        camera = self.rays(slice(view, view + 1))[0] * depth.reshape(-1)
         rotation, translation = self.world_to_camera[view, :3, :3], self.world_to_camera[view, :3, 3:]
         return (rotation.T @ (camera - translation)).T.reshape(*depth.shape, 3)
 
