@@ -47,6 +47,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
         raise InputError(f"--time-limit must be a positive number of seconds, got {config.schedule.time_limit}.")
     if gaussians.near is not None and not gaussians.near > 0.0:
         raise InputError(f"--near must be a positive distance, got {gaussians.near}.")
+    if not 0.0 <= gaussians.drop_rate < 1.0:
+        raise InputError(f"--drop-rate must be a share from 0 to below 1, got {gaussians.drop_rate}.")
     if not 0 <= gaussians.sh_degree <= 3:
         raise InputError(f"--sh-degree must be 0, 1, 2 or 3, got {gaussians.sh_degree}.")
     gaussians = replace(gaussians, max_gaussians=max_gaussians, n_first_points=n_first)
