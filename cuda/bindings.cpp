@@ -299,6 +299,7 @@ NB_MODULE(_native, module) {
     module.attr("has_cuda") = true;
     nanobind::module_ gpu = module.def_submodule("gpu");
     kinosplat::gpu::bind(gpu);
+    kinosplat::gpu::bind_mlp(gpu);
 #else
     module.attr("has_cuda") = false;
 #endif

@@ -1,8 +1,18 @@
-// Functions of kinosplat._native.cpu for the multilayer perceptron; shapes are in cuda/cpu/mlp.h.
+// The multilayer perceptron's functions in kinosplat._native.cpu, with arrays by name (cuda/cpu/mlp.h), and in
+// kinosplat._native.gpu, with addresses that render/field/native_mlp.py has checked (cuda/gpu/mlp.h).
 #include "mlp_bindings.h"
+
+#include <algorithm>
+#include <nanobind/stl/vector.h>
+#include <vector>
 
 #include "cpu/mlp.h"
 #include "cpu/pass_binding.h"
+
+#if KINOSPLAT_HAS_CUDA
+#include "gpu/mlp.h"
+#include "gpu/queue.h"
+#endif
 
 namespace kinosplat::cpu {
 namespace {
@@ -83,3 +93,68 @@ void bind_mlp(nb::module_& module) {
 }
 
 } // namespace kinosplat::cpu
+
+#if KINOSPLAT_HAS_CUDA
+namespace kinosplat::gpu {
+namespace {
+
+// Python has checked that there are neither too many nor too wide layers.
+MlpArrays mlp_arrays(const std::vector<int>& widths, int64_t n_samples, Address inputs, bool half_inputs,
+                     const std::vector<Address>& weights) {
+    MlpArrays arrays{};
+    arrays.shape.n_layers = int(weights.size());
+    std::copy(widths.begin(), widths.end(), arrays.shape.widths);
+    arrays.n_samples = n_samples;
+    arrays.inputs = at<void>(inputs);
+    arrays.half_inputs = half_inputs;
+    std::transform(weights.begin(), weights.end(), arrays.weights, at<const float>);
+    return arrays;
+}
+
+} // namespace
+
+void bind_mlp(nb::module_& module) {
+    module.def(
+        "mlp_forward",
+        [](const Queue& queue, const std::vector<int>& widths, int64_t n_samples, Address inputs, bool half_inputs,
+           const std::vector<Address>& weights, Address outputs) {
+            nb::gil_scoped_release release;
+            const CurrentDevice current(queue.device);
+            mlp_forward(mlp_arrays(widths, n_samples, inputs, half_inputs, weights), at<float>(outputs), queue.get());
+        },
+        nb::arg("queue"), nb::arg("widths"), nb::arg("n_samples"), nb::arg("inputs"), nb::arg("half_inputs"),
+        nb::arg("weights"), nb::arg("outputs"), "Outputs of all samples.");
+
+    module.def(
+        "mlp_backward",
+        [](const Queue& queue, const std::vector<int>& widths, int64_t n_samples, Address inputs, bool half_inputs,
+           const std::vector<Address>& weights, Address dL_doutputs, Address dL_dinputs,
+           const std::vector<Address>& dL_dweights, Address partial, int n_blocks) {
+            nb::gil_scoped_release release;
+            const CurrentDevice current(queue.device);
+            MlpGradients gradients{};
+            gradients.dL_doutputs = at<const float>(dL_doutputs);
+            gradients.dL_dinputs = at<float>(dL_dinputs);
+            std::transform(dL_dweights.begin(), dL_dweights.end(), gradients.dL_dweights, at<float>);
+            gradients.partial = at<float>(partial);
+            gradients.n_blocks = n_blocks;
+            mlp_backward(mlp_arrays(widths, n_samples, inputs, half_inputs, weights), gradients, queue.get());
+        },
+        nb::arg("queue"), nb::arg("widths"), nb::arg("n_samples"), nb::arg("inputs"), nb::arg("half_inputs"),
+        nb::arg("weights"), nb::arg("dL_doutputs"), nb::arg("dL_dinputs"), nb::arg("dL_dweights"), nb::arg("partial"),
+        nb::arg("n_blocks"), "Gradients of the weights, and of the inputs where wanted.");
+
+    module.def(
+        "mlp_gradient_blocks",
+        [](const Queue& queue, int64_t n_samples) {
+            const CurrentDevice current(queue.device);
+            return mlp_gradient_blocks(n_samples);
+        },
+        nb::arg("queue"), nb::arg("n_samples"), "Copies of the gradient of all weights that mlp_backward sums.");
+
+    module.attr("MAX_MLP_LAYERS") = kMaxMlpLayers;
+    module.attr("MAX_MLP_WIDTH") = kMaxMlpWidth;
+}
+
+} // namespace kinosplat::gpu
+#endif

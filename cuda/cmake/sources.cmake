@@ -28,6 +28,7 @@ set(KINOSPLAT_GPU_SOURCES
   gpu/blend_forward.cu
   gpu/channels.cu
   gpu/mcmc.cu
+  gpu/mlp.cu
   gpu/project_backward.cu
   gpu/project_forward.cu
   gpu/ssim.cu

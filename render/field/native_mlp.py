@@ -3,20 +3,27 @@
 A network is a list of weights (widths[l + 1], widths[l]) as torch.nn.Linear keeps them, without biases, with ReLU
 between layers and a linear end. Nothing is kept for the backward pass, which computes the hidden layers again. Wrong
 shapes, dtypes, devices or layouts raise ValueError naming the argument.
+
+CUDA: at most 128 numbers a layer; weights are float32 and rounded to 16 bits a call, inputs float32 or float16, sums
+and all that comes out float32. Gradients need no loss scale: each block of samples finds its own (cuda/gpu/mlp.h).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from kinosplat.render.backend import call_native, load_native
+from kinosplat.errors import BackendError, InputError
+from kinosplat.render.backend import MISSING_CUDA, call_native, load_native
 
 
 def mlp_forward(inputs: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """Outputs (S, n_out) of `inputs` (S, n_in); both float32 or float64, like the weights."""
+    """Outputs (S, n_out) of `inputs` (S, n_in), float32 or on the CPU float64, like the weights."""
+    if inputs.is_cuda:
+        return _cuda_forward(inputs, weights)
     network = _cpu_arguments(inputs, weights)
     packed, block, _ = call_native(load_native().cpu.mlp_sizes, **network)
     outputs = inputs.new_empty(inputs.shape[0], weights[-1].shape[0])
@@ -36,6 +43,8 @@ def mlp_backward(
     dL_doutputs: Tensor, inputs: Tensor, weights: Sequence[Tensor], *, inputs_gradient: bool = True
 ) -> tuple[Tensor | None, list[Tensor]]:
     """Gradients of the inputs (None unless wanted) and of each of the weights, from those of the outputs."""
+    if inputs.is_cuda:
+        return _cuda_backward(dL_doutputs, inputs, weights, inputs_gradient)
     network = _cpu_arguments(inputs, weights)
     packed, block, partial = call_native(load_native().cpu.mlp_sizes, **network)
     dL_dinputs = torch.empty_like(inputs) if inputs_gradient else None
@@ -61,3 +70,68 @@ def _cpu_arguments(inputs: Tensor, weights: Sequence[Tensor]) -> dict[str, Tenso
         "n_layers": len(weights),
         **{f"weight_{layer}": weight.detach() for layer, weight in enumerate(weights)},
     }
+
+
+def _cuda_forward(inputs: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    native, calls = _cuda_backend()
+    network = _cuda_arguments(inputs, weights)
+    outputs = torch.empty(inputs.shape[0], weights[-1].shape[0], device=inputs.device)
+    calls.run_pass(native.mlp_forward, calls.current_queue(inputs.device), *network, outputs.data_ptr())
+    return outputs
+
+
+def _cuda_backward(
+    dL_doutputs: Tensor, inputs: Tensor, weights: Sequence[Tensor], inputs_gradient: bool
+) -> tuple[Tensor | None, list[Tensor]]:
+    native, calls = _cuda_backend()
+    network = _cuda_arguments(inputs, weights)
+    queue, n_samples = calls.current_queue(inputs.device), inputs.shape[0]
+    checked = calls.Checked(inputs.device)
+    dL_dinputs = torch.empty(inputs.shape, device=inputs.device) if inputs_gradient else None
+    dL_dweights = [torch.empty_like(weight) for weight in weights]
+    n_blocks = native.mlp_gradient_blocks(queue, n_samples)
+    partial = torch.empty(n_blocks, sum(weight.numel() for weight in weights), device=inputs.device)
+    calls.run_pass(
+        native.mlp_backward,
+        queue,
+        *network,
+        checked("dL_doutputs", dL_doutputs, (n_samples, weights[-1].shape[0]), alignment=8),
+        calls.address_of(dL_dinputs),
+        [gradient.data_ptr() for gradient in dL_dweights],
+        partial.data_ptr(),
+        n_blocks,
+    )
+    return dL_dinputs, dL_dweights
+
+
+def _cuda_backend() -> tuple[ModuleType, ModuleType]:
+    """The native module and how to call it; raises BackendError where this build has no CUDA."""
+    native = load_native()
+    if not native.has_cuda:
+        raise BackendError(MISSING_CUDA)
+    from kinosplat.render import cuda_call
+
+    return native.gpu, cuda_call
+
+
+def _cuda_arguments(inputs: Tensor, weights: Sequence[Tensor]) -> tuple[list[int], int, int, bool, list[int]]:
+    """Widths, number of samples, address and kind of the inputs, addresses of the weights."""
+    native, calls = _cuda_backend()
+    if not 1 <= len(weights) <= native.MAX_MLP_LAYERS:
+        raise InputError(f"weights must be 1 to {native.MAX_MLP_LAYERS} matrices, got {len(weights)}.")
+    widths = [inputs.shape[-1], *(weight.shape[0] for weight in weights)]
+    if max(widths) > native.MAX_MLP_WIDTH or min(widths) < 1:
+        raise InputError(f"layers must have 1 to {native.MAX_MLP_WIDTH} numbers on CUDA, got {widths}.")
+    checked = calls.Checked(inputs.device)
+    half_inputs = inputs.dtype == torch.float16
+    dtype = torch.float16 if half_inputs else torch.float32
+    return (
+        widths,
+        inputs.shape[0],
+        checked("inputs", inputs, (inputs.shape[0], widths[0]), dtype, alignment=8),
+        half_inputs,
+        [
+            checked(f"weight_{layer}", weight, (widths[layer + 1], widths[layer]))
+            for layer, weight in enumerate(weights)
+        ],
+    )
