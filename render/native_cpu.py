@@ -23,6 +23,7 @@ from kinosplat.render.output import Photometric
 if TYPE_CHECKING:
     from kinosplat.render.adam import AdamTensor
     from kinosplat.render.gaussians import Gaussians
+    from kinosplat.render.pass_times import PassTimes
     from kinosplat.render.rasterize import Frame, FrameGradients, FrameInputs, InputGradients
     from kinosplat.render.statistics import GaussianStatistics
 
@@ -54,7 +55,7 @@ class CameraState:
 
 
 def render_forward(
-    inputs: FrameInputs, *, keep_state: bool, statistics: GaussianStatistics | None
+    inputs: FrameInputs, *, keep_state: bool, statistics: GaussianStatistics | None, times: PassTimes | None = None
 ) -> tuple[Frame, list[CameraState], int, int]:
     """Render all cameras; returns pictures, each one's state (none unless asked for), the numbers of rows and hits."""
     from kinosplat.render.rasterize import Frame
@@ -73,7 +74,7 @@ def render_forward(
     )
     states, n_rows, n_hits = [], 0, 0
     for camera in range(inputs.n_cameras):
-        state, n_hits_of_camera = _camera_forward(inputs, camera, out, statistics)
+        state, n_hits_of_camera = _camera_forward(inputs, camera, out, statistics, times)
         n_rows, n_hits = n_rows + state.n_rows, n_hits + n_hits_of_camera
         if keep_state:
             states.append(state)
@@ -81,7 +82,7 @@ def render_forward(
 
 
 def _camera_forward(
-    inputs: FrameInputs, camera: int, out: Frame, statistics: GaussianStatistics | None
+    inputs: FrameInputs, camera: int, out: Frame, statistics: GaussianStatistics | None, times: PassTimes | None
 ) -> tuple[CameraState, int]:
     """Render one camera into `out`; returns its state and the number of hits."""
     means = inputs.gaussians["means"]
@@ -89,6 +90,8 @@ def _camera_forward(
     width, height, n_threads = inputs.width, inputs.height, torch.get_num_threads()
     n_channels = inputs.n_channels
     n_tiles = native.n_tiles(width, height)
+    if times is not None:
+        times.begin()
 
     indices = torch.empty(n, dtype=torch.int32)
     records = torch.empty(n, native.record_stride(n_channels), dtype=dtype)
@@ -106,6 +109,8 @@ def _camera_forward(
         chunk_rows=torch.empty(native.n_project_chunks(n), dtype=torch.int32),
         n_threads=n_threads,
     )
+    if times is not None:
+        times.passed()
 
     tile_offsets = torch.empty(n_tiles + 1, dtype=torch.int32)
     hit_rows = torch.empty(n_hits, dtype=torch.int32)
@@ -129,6 +134,8 @@ def _camera_forward(
         hit_slots=hit_slots,
         n_threads=n_threads,
     )
+    if times is not None:
+        times.passed()
 
     state = CameraState(
         n_rows=n_rows,
@@ -155,6 +162,8 @@ def _camera_forward(
         hit_pixels=hit_pixels,
         n_threads=n_threads,
     )
+    if times is not None:
+        times.passed()
     if inputs.visible is not None:
         inputs.visible.index_fill_(0, indices[:n_rows].long(), True)
     if statistics is not None:

@@ -22,6 +22,7 @@ from kinosplat.render.output import Photometric
 if TYPE_CHECKING:
     from kinosplat.render.adam import AdamTensor
     from kinosplat.render.gaussians import Gaussians
+    from kinosplat.render.pass_times import PassTimes
     from kinosplat.render.rasterize import Frame, FrameGradients, FrameInputs, InputGradients
     from kinosplat.render.statistics import GaussianStatistics
 
@@ -63,7 +64,7 @@ class FrameState:
 
 
 def render_forward(
-    inputs: FrameInputs, *, keep_state: bool, statistics: GaussianStatistics | None
+    inputs: FrameInputs, *, keep_state: bool, statistics: GaussianStatistics | None, times: PassTimes | None = None
 ) -> tuple[Frame, FrameState | None, int, int]:
     """Render all cameras; returns pictures, the state (None unless asked for), and the numbers of rows and hits."""
     from kinosplat.render.rasterize import Frame
@@ -91,6 +92,7 @@ def render_forward(
         taken.append(memory(n_bytes))
         return taken[-1].data_ptr()
 
+    marks = [] if times is None else [event.cuda_event for event in times.events(device)]
     counts = run_pass(
         native.forward,
         frame,
@@ -100,6 +102,7 @@ def render_forward(
         rows.data_ptr(),
         native.Pictures(rgb.data_ptr(), alpha.data_ptr(), address_of(picture_channels), address_of(median_depth)),
         allocate,
+        marks,
     )
     if counts.n_hits > native.MAX_HITS:
         raise InputError(

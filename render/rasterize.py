@@ -22,6 +22,7 @@ from kinosplat.render.backend import MISSING_GSPLAT, passes_for
 from kinosplat.render.camera import Camera
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.output import RenderOutput
+from kinosplat.render.pass_times import PassTimes
 from kinosplat.render.statistics import GaussianStatistics
 
 
@@ -153,13 +154,14 @@ def rasterize(
     settings: RasterSettings | None = None,
     statistics: GaussianStatistics | None = None,
     visible: Tensor | None = None,
+    times: PassTimes | None = None,
 ) -> RenderOutput:
     """Render `gaussians` from C `cameras` of one size, each at its own time.
 
     gaussians: N Gaussians, float32 or float64, contiguous. background: (3,) or (C, 3), black when None. features:
     (N, F) channels blended beside the colour, over zero. statistics: added to by the forward pass, and by the backward
     pass its screen gradient. visible: (N,) bool, becomes true for what is visible in any of the cameras and false for
-    the rest: the rows a sparse optimiser updates.
+    the rest: the rows a sparse optimiser updates. times: marked between the passes of a forward pass without gradients.
     Differentiable with respect to every tensor of `gaussians`, the cameras' `world_to_camera` and `K` (focal lengths
     and principal point), `background` and `features`. Without a tensor that requires gradients nothing is kept.
     Raises InputError (a ValueError) for arguments that do not fit together, BackendError for a missing backend.
@@ -170,7 +172,7 @@ def rasterize(
         visible.zero_()
     match settings.rasterizer:
         case "auto" | "native":
-            return _rasterize_native(gaussians, cameras, background, features, settings, statistics, visible)
+            return _rasterize_native(gaussians, cameras, background, features, settings, statistics, visible, times)
         case "reference":
             from kinosplat.render.reference import rasterize_reference as rasterize_other
         case "gsplat":
@@ -233,6 +235,7 @@ def _rasterize_native(
     settings: RasterSettings,
     statistics: GaussianStatistics | None,
     visible: Tensor | None,
+    times: PassTimes | None,
 ) -> RenderOutput:
     means = gaussians.means
     degree = gaussians.sh_degree if settings.sh_degree is None else min(settings.sh_degree, gaussians.sh_degree)
@@ -262,7 +265,9 @@ def _rasterize_native(
         frames = Frame(*pictures)
     else:
         inputs = call.inputs([tensor.detach() for tensor in tensors])
-        frames, _, n_visible, n_hits = call.passes.render_forward(inputs, keep_state=False, statistics=statistics)
+        frames, _, n_visible, n_hits = call.passes.render_forward(
+            inputs, keep_state=False, statistics=statistics, times=times
+        )
     depth = None
     if frames.depth_sum is not None:
         depth = frames.depth_sum / torch.where(frames.alpha > 0, frames.alpha, 1.0)

@@ -1,7 +1,8 @@
-"""How fast something renders: every frame timed alone, so that the figure is a frame's latency.
+"""How fast something renders: every frame timed by itself, one frame after another.
 
-On a GPU two events around each frame measure it, with a wait in between frames; on the CPU the clock does. The first
-frames warm up and do not count. Encoding, reading back and display are not part of it.
+On a GPU two events around each frame measure it, with nothing to wait for between frames, as in
+benchmarks/rasterizer.py; on the CPU the clock does. The first frames warm up and do not count. Encoding, reading back
+and display are not part of it.
 """
 
 from __future__ import annotations
@@ -11,11 +12,16 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from kinosplat.render.camera import Camera
 from kinosplat.render.output import RenderOutput
+from kinosplat.render.pass_times import PASSES, Mark, Pass, PassTimes, seconds_between
+
+N_PASSES_TIMED = 50
+"""Further frames whose passes are timed."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +50,20 @@ class Timing:
     """Milliseconds that 99 of 100 frames stay below."""
     fps: float
     """Frames a second at the median."""
+    passes_ms: dict[Pass, float]
+    """Milliseconds of each pass of the rasterizer, median of further frames; empty where there is none."""
+
+
+class Render(Protocol):
+    """Renders one camera; marks `times` between the passes of a rasterizer, if it has one."""
+
+    def __call__(self, camera: Camera, times: PassTimes | None = None) -> RenderOutput:
+        """One picture."""
 
 
 @torch.no_grad()
 def measure(
-    render: Callable[[Camera], RenderOutput],
+    render: Render,
     cameras: Sequence[Camera],
     *,
     device: torch.device,
@@ -63,20 +78,20 @@ def measure(
     cameras = [camera.to(device) for camera in cameras]
     for i in range(warm_up):
         render(cameras[i % len(cameras)])
-    milliseconds, visible, hits = [], [], []
+    marks, visible, hits = [], [], []
     for i, camera in enumerate(cameras):
-        elapsed, output = _timed(render, camera, device)
-        milliseconds.append(elapsed)
+        begin, output, end = _timed(render, camera, device)
+        marks.append((begin, end))
         visible.append(output.n_visible)
         hits.append(output.n_hits)
         if progress is not None:
             progress(i + 1)
-    ordered = sorted(milliseconds)
+    milliseconds = sorted(1e3 * seconds_between(begin, end) for begin, end in marks)
 
     def below(share: float) -> float:
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+        return milliseconds[min(len(milliseconds) - 1, int(share * len(milliseconds)))]
 
-    median = statistics.median(ordered)
+    median = statistics.median(milliseconds)
     return Timing(
         device=device_words(device),
         width=cameras[0].width,
@@ -89,25 +104,32 @@ def measure(
         p95_ms=below(0.95),
         p99_ms=below(0.99),
         fps=1e3 / median,
+        passes_ms=_passes(render, cameras[:: max(1, len(cameras) // N_PASSES_TIMED)]),
     )
 
 
-def _timed(
-    render: Callable[[Camera], RenderOutput], camera: Camera, device: torch.device
-) -> tuple[float, RenderOutput]:
-    """Milliseconds of one frame, and the frame."""
+def _timed(render: Render, camera: Camera, device: torch.device) -> tuple[Mark, RenderOutput, Mark]:
+    """One frame between two marks."""
     if device.type != "cuda":
-        begin = time.perf_counter()
+        clock = time.perf_counter()
         output = render(camera)
-        return 1e3 * (time.perf_counter() - begin), output
+        return clock, output, time.perf_counter()
     with torch.cuda.device(device):
-        torch.cuda.synchronize()
-        first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        first.record()
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
         output = render(camera)
-        last.record()
-        last.synchronize()
-    return first.elapsed_time(last), output
+        end.record()
+    return begin, output, end
+
+
+def _passes(render: Render, cameras: Sequence[Camera]) -> dict[Pass, float]:
+    """Milliseconds of each pass, median over the cameras."""
+    frames = []
+    for camera in cameras:
+        times = PassTimes()
+        render(camera, times)
+        frames.append(times.seconds())
+    return {name: 1e3 * statistics.median(frame[name] for frame in frames) for name in PASSES if name in frames[0]}
 
 
 def device_words(device: torch.device) -> str:

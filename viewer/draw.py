@@ -17,6 +17,7 @@ from typing_extensions import assert_never
 from kinosplat.render.camera import Camera
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.output import RenderOutput
+from kinosplat.render.pass_times import PassTimes
 from kinosplat.render.rasterize import RasterSettings, rasterize
 from kinosplat.render.rotations import matrix_from_quaternion
 from kinosplat.viewer.colors import fitting_range, map_colors
@@ -54,8 +55,11 @@ class Drawn:
 
 
 @torch.no_grad()
-def draw(subject: Subject, camera: Camera, look: Look, *, depth: bool = False) -> Drawn:
-    """Render `camera` (on any device) as `look` says; `depth` asks for the depth of what is seen beside the picture."""
+def draw(subject: Subject, camera: Camera, look: Look, *, depth: bool = False, times: PassTimes | None = None) -> Drawn:
+    """Render `camera` (on any device) as `look` says; `depth` asks for the depth of what is seen beside the picture.
+
+    `times` is marked between the passes of the rasterizer, where there are Gaussians.
+    """
     device = subject.device
     camera = camera.to(device)
     chosen = look.background
@@ -78,7 +82,7 @@ def draw(subject: Subject, camera: Camera, look: Look, *, depth: bool = False) -
         depth=depth or look.output == "depth",
         normal=look.output == "normals",
     )
-    output = rasterize(gaussians, [camera], background=background, features=features, settings=settings)
+    output = rasterize(gaussians, [camera], background=background, features=features, settings=settings, times=times)
     return _picture(output, look, look.output)
 
 

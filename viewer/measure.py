@@ -8,6 +8,7 @@ import torch
 
 from kinosplat.render.camera import Camera
 from kinosplat.render.output import RenderOutput
+from kinosplat.render.pass_times import PassTimes
 from kinosplat.render.rasterize import rasterize
 from kinosplat.render.timing import Timing, measure
 from kinosplat.viewer.lens import orbit_to_show
@@ -28,10 +29,10 @@ def benchmark(
     cameras = orbit_to_show(subject.cameras, n_frames, subject.times, width, height)
     gaussians, background = subject.gaussians(), subject.background
 
-    def render(camera: Camera) -> RenderOutput:
+    def render(camera: Camera, times: PassTimes | None = None) -> RenderOutput:
         if gaussians is None:
             return subject.render(camera, background)
-        return rasterize(gaussians, [camera], background=background, settings=subject.settings)
+        return rasterize(gaussians, [camera], background=background, settings=subject.settings, times=times)
 
     return measure(
         render,

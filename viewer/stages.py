@@ -13,9 +13,22 @@ from typing import Literal
 
 import numpy as np
 
-Stage = Literal["render", "read", "encode", "send"]
+Stage = Literal["render", "project", "bin", "blend", "read", "encode", "send"]
+"""What follows one after another; project, bin and blend are the rasterizer's passes within render."""
+STAGE_NAMES: dict[Stage, str] = {
+    "render": "Render",
+    "project": "Slice and project",
+    "bin": "Bin",
+    "blend": "Blend",
+    "read": "Read",
+    "encode": "Encode",
+    "send": "Send",
+}
 STAGE_WORDS: dict[Stage, str] = {
-    "render": "slice, project, bin and blend, until the device has finished",
+    "render": "the three passes, colour maps, and the wait until the device has finished",
+    "project": "to the moment, onto the screen, and into colours",
+    "bin": "memory, and a list of Gaussians for every tile, sorted by depth",
+    "blend": "front to back in every pixel",
     "read": "8-bit rounding and the copy from the device",
     "encode": "JPEG or WebP, and the depth where objects are drawn into the picture",
     "send": "from handing over to the page's confirmation: network both ways and the page's own queue",
@@ -31,7 +44,10 @@ class FrameTimes:
     """One picture from wish to confirmation, seconds."""
 
     render: float
-    """See STAGE_WORDS, as the next three."""
+    """See STAGE_WORDS, as the next six."""
+    project: float
+    bin: float
+    blend: float
     read: float
     encode: float
     send: float

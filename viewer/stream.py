@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from kinosplat.render.camera import Camera
+from kinosplat.render.pass_times import Pass, PassTimes
 from kinosplat.viewer.adaptive import AdaptiveResolution, limited_size, scaled_size
 from kinosplat.viewer.draw import Drawn, draw
 from kinosplat.viewer.encode import Coding, encode_depth, encode_picture, to_depth_steps, to_pixels
@@ -97,6 +98,7 @@ class _Parcel:
     depth: NDArray[np.uint8] | None
     n_visible: int
     render: float
+    passes: dict[Pass, float]
     read: float
 
 
@@ -206,12 +208,15 @@ class ClientStream:
             camera = wish.camera.resized(*size).at(self._moment(now))
             return Job(camera, wish.look, depth, settings.coding, quality, wished_at, is_full)
 
-    def hand_over(self, job: Job, drawn: Drawn, render: float) -> None:
-        """The rendering thread is done: bring the picture to the CPU and leave the rest to this client's thread."""
+    def hand_over(self, job: Job, drawn: Drawn, render: float, passes: dict[Pass, float]) -> None:
+        """The rendering thread is done: bring the picture to the CPU and leave the rest to this client's thread.
+
+        `render` and `passes` are the seconds it took, as a whole and in parts.
+        """
         began = time.perf_counter()
         pixels = to_pixels(drawn.picture)
         depth = None if drawn.depth is None or not job.depth else to_depth_steps(drawn.depth, DEPTH_SIDE)
-        parcel = _Parcel(job, pixels, depth, drawn.n_visible, render, time.perf_counter() - began)
+        parcel = _Parcel(job, pixels, depth, drawn.n_visible, render, passes, time.perf_counter() - began)
         with self._changed:
             self.last_drawn = replace(drawn, picture=drawn.picture[:0], depth=None)
             self._parcel = parcel
@@ -237,6 +242,9 @@ class ClientStream:
             n_bytes = len(picture) + (0 if depth is None else len(depth))
             times = FrameTimes(
                 render=parcel.render,
+                project=parcel.passes.get("project", 0.0),
+                bin=parcel.passes.get("bin", 0.0),
+                blend=parcel.passes.get("blend", 0.0),
                 read=parcel.read,
                 encode=encode,
                 send=0.0,
@@ -346,11 +354,12 @@ class Renderer:
         """One picture; a failure is told once and costs that picture only."""
         try:
             with self.alone() as subject:
+                times = PassTimes()
                 began = time.perf_counter()
-                drawn = draw(subject, job.camera, job.look, depth=job.depth)
+                drawn = draw(subject, job.camera, job.look, depth=job.depth, times=times)
                 wait_for(subject.device)
                 render = time.perf_counter() - began
-                stream.hand_over(job, drawn, render)
+                stream.hand_over(job, drawn, render, times.seconds())
         except Exception as error:
             sentence = f"{type(error).__name__}: {error}"
             if sentence not in self._told:

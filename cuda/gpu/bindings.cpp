@@ -62,9 +62,10 @@ class Readback {
 };
 
 // Waits for the numbers of rows and hits, then takes exactly the memory they need from `allocate`: bytes to address,
-// called for scratch first and then for what is kept.
+// called for scratch first and then for what is kept. `marks` is empty, or four events to be recorded at the beginning
+// and after projecting, binning and blending.
 FrameCounts run_forward(const Frame& frame, const Queue& queue, bool keep, Address project_memory, Address row_memory,
-                        const Pictures& pictures, nb::callable allocate) {
+                        const Pictures& pictures, nb::callable allocate, const std::vector<Address>& marks) {
     nb::gil_scoped_release release;
     const CurrentDevice current(queue.device);
     const cudaStream_t stream = queue.get();
@@ -72,6 +73,11 @@ FrameCounts run_forward(const Frame& frame, const Queue& queue, bool keep, Addre
         nb::gil_scoped_acquire acquire;
         return at<void>(nb::cast<Address>(allocate(n_bytes)));
     };
+    const auto mark = [&](size_t number) {
+        if (number < marks.size())
+            check(cudaEventRecord(at<CUevent_st>(marks[number]), stream), "mark");
+    };
+    mark(0);
     size_t n_bytes;
     ProjectScratch project = project_scratch(frame, at<void>(project_memory), &n_bytes);
     Rows frame_rows = rows(frame, keep, at<void>(row_memory), &n_bytes);
@@ -80,7 +86,10 @@ FrameCounts run_forward(const Frame& frame, const Queue& queue, bool keep, Addre
         static thread_local Readback readback;
         project.host_counts = readback.prepare();
         project_forward(frame, project, frame_rows, stream);
+        mark(1);
         counts = readback.wait(stream);
+    } else {
+        mark(1);
     }
     if (counts.n_hits > kMaxHits)
         return counts;
@@ -92,8 +101,10 @@ FrameCounts run_forward(const Frame& frame, const Queue& queue, bool keep, Addre
     const Lists kept = lists(frame, counts, take(n_bytes), &n_bytes);
     frame_rows.channels = kept.channels;
     bin(frame, counts, project, frame_rows, scratch, kept.tiles, stream);
+    mark(2);
     gather_channels(frame, frame_rows, int(counts.n_rows), stream);
     blend_forward(frame, frame_rows, kept.tiles, pictures, stream);
+    mark(3);
     return counts;
 }
 
@@ -241,7 +252,7 @@ void bind(nb::module_& module) {
     bind_frame(module);
 
     module.def("forward", &run_forward, nb::arg("frame"), nb::arg("queue"), nb::arg("keep"), nb::arg("project_scratch"),
-               nb::arg("rows"), nb::arg("pictures"), nb::arg("allocate"),
+               nb::arg("rows"), nb::arg("pictures"), nb::arg("allocate"), nb::arg("marks"),
                "Pictures of all cameras; waits once, for the numbers of rows and hits.");
     module.def("backward", &run_backward, nb::arg("frame"), nb::arg("counts"), nb::arg("queue"), nb::arg("rows"),
                nb::arg("lists"), nb::arg("pictures"), nb::arg("picture_gradients"), nb::arg("scratch"),

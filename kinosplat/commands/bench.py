@@ -1,7 +1,7 @@
 """`kinosplat bench`: how fast a run or a file renders, on the orbit that the viewer's Benchmark button takes.
 
-Every frame is timed alone (render/timing.py), so the figure is a frame's latency and not an average over frames in
-flight; reading back, encoding and display are not part of it. The first frames warm up and do not count.
+Every frame is timed by itself (render/timing.py); reading back, encoding and display are not part of it. The first
+frames warm up and do not count. The passes of the rasterizer are timed in further frames.
 """
 
 from __future__ import annotations
@@ -58,4 +58,6 @@ def run(arguments: Sequence[str], program: str) -> int:
         f"median {timing.median_ms:.3f} ms ({timing.fps:.1f} FPS), 95% below {timing.p95_ms:.3f} ms, "
         f"99% below {timing.p99_ms:.3f} ms, over {timing.n_frames} frames"
     )
+    if timing.passes_ms:
+        print("the passes: " + ", ".join(f"{name} {value:.3f} ms" for name, value in timing.passes_ms.items()))
     return 0

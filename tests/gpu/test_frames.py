@@ -222,3 +222,20 @@ def test_tensors_that_do_not_fit_are_refused_by_name() -> None:
     double = replace(gaussians, sh_dc=gaussians.sh_dc.double())
     assert refusal(double, view) == "sh_dc must be float32, got float64; convert it first."
     assert refusal(gaussians.to(dtype=torch.float64), view) == "means must be float32, got float64; convert it first."
+
+
+def test_pass_times_are_within_the_frame_and_change_nothing() -> None:
+    gaussians, view = cloud(100_000).to("cuda"), camera(640, 480).to("cuda")
+    with torch.no_grad():
+        expected = rasterize(gaussians, [view]).rgb
+        times = PassTimes()
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        rgb = rasterize(gaussians, [view], times=times).rgb
+        end.record()
+        end.synchronize()
+    seconds = times.seconds()
+    assert list(seconds) == ["project", "bin", "blend"]
+    assert all(value > 0 for value in seconds.values())
+    assert 1e3 * sum(seconds.values()) < begin.elapsed_time(end)
+    assert torch.equal(rgb, expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
@@ -13,6 +14,7 @@ from render.scenes import SCENES, HandMadeScene, leaves, random_gaussians, ring_
 from torch import Tensor
 
 from kinosplat.render import Gaussians, GaussianStatistics, RasterSettings, RenderOutput, rasterize, render_backends
+from kinosplat.render.pass_times import PassTimes
 
 EVERYTHING = RasterSettings(depth=True, median_depth=True, normal=True)
 
@@ -205,3 +207,17 @@ def test_the_cpu_and_the_reference_are_always_there() -> None:
     assert backends["native-cpu"] is None
     assert backends["reference"] is None
     assert set(backends) == {"native-cpu", "native-cuda", "reference", "gsplat"}
+
+
+def test_pass_times_are_those_of_the_passes_and_change_nothing() -> None:
+    scene = SCENES["moving_set"](torch.float32)
+    times = PassTimes()
+    begin = time.perf_counter()
+    out = rasterize(scene.gaussians, scene.cameras, background=scene.background, times=times)
+    elapsed = time.perf_counter() - begin
+    seconds = times.seconds()
+    assert list(seconds) == ["project", "bin", "blend"]
+    assert all(value > 0 for value in seconds.values())
+    assert sum(seconds.values()) < elapsed
+    assert torch.equal(out.rgb, rasterize(scene.gaussians, scene.cameras, background=scene.background).rgb)
+    assert not PassTimes().seconds()

@@ -11,8 +11,9 @@ from viser import Icon
 
 from kinosplat.render.timing import Timing
 from kinosplat.viewer.controls.build import QUIET, PlainPanel, show_value
-from kinosplat.viewer.controls.statistics import STYLE, _note, _row
+from kinosplat.viewer.controls.table import milliseconds, note, row, table
 from kinosplat.viewer.measure import benchmark
+from kinosplat.viewer.stages import STAGE_NAMES
 
 if TYPE_CHECKING:
     from kinosplat.viewer.session import Session
@@ -70,12 +71,13 @@ class BenchmarkPanel(PlainPanel):
 def words(timing: Timing) -> str:
     """The figures as a table."""
     rows = [
-        _row("Median", f"{timing.median_ms:.2f} ms ({timing.fps:.1f} FPS)", css="big"),
-        _row("95 of 100 below", f"{timing.p95_ms:.2f} ms"),
-        _row("99 of 100 below", f"{timing.p99_ms:.2f} ms"),
-        _row("Picture", f"{timing.width}×{timing.height}, {timing.n_frames} frames"),
-        _row("Visible, mean", f"{timing.visible:,.0f} of {timing.n_primitives:,}"),
-        _row("Device", timing.device),
-        _note("colour only, every frame alone, nothing read back, encoded or sent; on a GPU by its own events"),
+        row("Median", f"{timing.median_ms:.2f} ms ({timing.fps:.1f} FPS)", css="big"),
+        row("95 of 100 below", f"{timing.p95_ms:.2f} ms"),
+        row("99 of 100 below", f"{timing.p99_ms:.2f} ms"),
+        *(row(STAGE_NAMES[name], milliseconds(value), "part") for name, value in timing.passes_ms.items()),
+        row("Picture", f"{timing.width}×{timing.height}, {timing.n_frames} frames"),
+        row("Visible, mean", f"{timing.visible:,.0f} of {timing.n_primitives:,}"),
+        row("Device", timing.device),
+        note("colour only, one frame after another; nothing read back, encoded or sent; on a GPU by its own events"),
     ]
-    return f'{STYLE}<div class="ksbox"><table class="ks">{"".join(rows)}</table></div>'
+    return table(rows)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 from viser import uplot
 
+from kinosplat.render.pass_times import PASSES
 from kinosplat.render.timing import device_words
 from kinosplat.viewer.controls.build import PlainPanel
+from kinosplat.viewer.controls.table import milliseconds, note, row, table
 from kinosplat.viewer.draw import count_alive
-from kinosplat.viewer.stages import STAGE_WORDS, Stage
+from kinosplat.viewer.stages import STAGE_NAMES, STAGE_WORDS, Stage
 
 if TYPE_CHECKING:
     from kinosplat.viewer.session import Session
@@ -22,12 +24,6 @@ EVERY = 0.5
 ALIVE_EVERY = 2.0
 """Seconds between two counts of the Gaussians alive, which waits for the device."""
 N_PLOTTED = 100
-STYLE = (
-    "<style>.ks{width:100%;border-collapse:collapse;font-size:12px;line-height:1.5;font-variant-numeric:tabular-nums}"
-    ".ks td{padding:1px 4px;vertical-align:top}.ks td:nth-child(2){text-align:right;white-space:nowrap;font-weight:600}"
-    ".ks .w{font-size:10.5px;opacity:.6;line-height:1.25;padding-bottom:3px}.ks .big td{font-size:15px;font-weight:600}"
-    ".ksbox{padding:2px 10px 6px}</style>"
-)
 
 
 class StatisticsPanel(PlainPanel):
@@ -40,6 +36,8 @@ class StatisticsPanel(PlainPanel):
         self._counted_for: tuple[int, float | None] | None = None
         self._n_shown = -1
         self._device = device_words(session.subject.device)
+        with session.subject.turn():
+            self._has_passes = session.subject.gaussians() is not None
         gui = session.client.gui
         with gui.add_folder("Frames"):
             self.table = gui.add_html(self._html())
@@ -89,31 +87,27 @@ class StatisticsPanel(PlainPanel):
         meter, subject = self.session.stream.meter, self.session.subject
         now, last = time.monotonic(), meter.last()
         rows = [
-            _row("Render FPS", f"{meter.render_fps():.0f}", css="big"),
-            _note("as fast as pictures of this size could be rendered, one after another"),
-            _row("Delivered FPS", f"{meter.delivered_fps(now):.0f}", css="big"),
-            _note("pictures this page confirmed in the last 2 s; 0 while nothing changes"),
+            row("Render FPS", f"{meter.render_fps():.0f}", css="big"),
+            note("as fast as pictures of this size could be rendered, one after another"),
+            row("Delivered FPS", f"{meter.delivered_fps(now):.0f}", css="big"),
+            note("pictures this page confirmed in the last 2 s; 0 while nothing changes"),
         ]
         for stage in get_args(Stage):
-            rows += [_row(stage.capitalize(), f"{meter.median_ms(stage):.1f} ms"), _note(STAGE_WORDS[stage])]
+            is_pass = stage in PASSES
+            if is_pass and not self._has_passes:
+                continue
+            css = "part" if is_pass else ""
+            rows += [row(STAGE_NAMES[stage], milliseconds(meter.median_ms(stage)), css), note(STAGE_WORDS[stage], css)]
         rows += [
-            _row("Input to page", f"{meter.median_ms('latency'):.0f} ms"),
-            _note("from the input's arrival here to the page's confirmation; not the way of the input, nor the screen"),
+            row("Input to page", f"{meter.median_ms('latency'):.0f} ms"),
+            note("from the input's arrival here to the page's confirmation; not the way of the input, nor the screen"),
         ]
         if last is not None:
             rows += [
-                _row("Picture", f"{last.width}×{last.height}, {last.n_bytes / 1024:.0f} KiB"),
-                _row("Gaussians visible", f"{last.n_visible:,}"),
+                row("Picture", f"{last.width}×{last.height}, {last.n_bytes / 1024:.0f} KiB"),
+                row("Gaussians visible", f"{last.n_visible:,}"),
             ]
         if self._alive is not None:
-            rows.append(_row("Gaussians alive now", f"{self._alive:,}"))
-        rows += [_row("Gaussians in all", f"{subject.n_primitives:,}"), _row("Device", html.escape(self._device))]
-        return f'{STYLE}<div class="ksbox"><table class="ks">{"".join(rows)}</table></div>'
-
-
-def _row(name: str, value: str, css: str = "") -> str:
-    return f'<tr class="{css}"><td>{name}</td><td>{value}</td></tr>'
-
-
-def _note(words: str) -> str:
-    return f'<tr><td class="w" colspan="2">{words}</td></tr>'
+            rows.append(row("Gaussians alive now", f"{self._alive:,}"))
+        rows += [row("Gaussians in all", f"{subject.n_primitives:,}"), row("Device", html.escape(self._device))]
+        return table(rows)

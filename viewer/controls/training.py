@@ -8,7 +8,7 @@ import numpy as np
 from viser import Icon, uplot
 
 from kinosplat.viewer.controls.build import PlainPanel, show_value
-from kinosplat.viewer.controls.statistics import STYLE, _row
+from kinosplat.viewer.controls.table import row, table
 from kinosplat.viewer.training import TrainingWatch
 
 if TYPE_CHECKING:
@@ -78,13 +78,13 @@ class TrainingPanel(PlainPanel):
         watch = self.watch
         minutes, seconds = divmod(round(watch.remaining), 60)
         rows = [
-            _row("Step", f"{watch.step:,} of {watch.steps:,}", css="big"),
-            _row("PSNR of the last pictures", f"{watch.psnr:.2f} dB"),
-            _row("Loss", f"{watch.loss:.4f}"),
-            _row("Steps a second", f"{watch.steps_per_second:.1f}"),
+            row("Step", f"{watch.step:,} of {watch.steps:,}", css="big"),
+            row("PSNR of the last pictures", f"{watch.psnr:.2f} dB"),
+            row("Loss", f"{watch.loss:.4f}"),
+            row("Steps a second", f"{watch.steps_per_second:.1f}"),
         ]
         if watch.held_out_psnr is not None:
-            rows.append(_row("PSNR, held out", f"{watch.held_out_psnr:.2f} dB"))
+            rows.append(row("PSNR, held out", f"{watch.held_out_psnr:.2f} dB"))
         if watch.state == "running":
-            rows.append(_row("Time left", f"{minutes}:{seconds:02}"))
-        return f'{STYLE}<div class="ksbox"><table class="ks">{"".join(rows)}</table></div>'
+            rows.append(row("Time left", f"{minutes}:{seconds:02}"))
+        return table(rows)

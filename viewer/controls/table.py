@@ -1,0 +1,33 @@
+"""Small tables of numbers, as HTML that viser's page shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+STYLE = (
+    "<style>.ks{width:100%;border-collapse:collapse;font-size:12px;line-height:1.5;font-variant-numeric:tabular-nums}"
+    ".ks td{padding:1px 4px;vertical-align:top}.ks td:nth-child(2){text-align:right;white-space:nowrap;font-weight:600}"
+    ".ks .w{font-size:10.5px;opacity:.6;line-height:1.25;padding-bottom:3px}.ks .big td{font-size:15px;font-weight:600}"
+    ".ks .part td:first-child{padding-left:16px}.ks .part td:nth-child(2){font-weight:400}"
+    ".ksbox{padding:2px 10px 6px}</style>"
+)
+
+
+def table(rows: Sequence[str]) -> str:
+    """Rows that `row` and `note` made."""
+    return f'{STYLE}<div class="ksbox"><table class="ks">{"".join(rows)}</table></div>'
+
+
+def row(name: str, value: str, css: str = "") -> str:
+    """A name and its value, both safe as HTML; `css` may be big, or part for what is within the row above."""
+    return f'<tr class="{css}"><td>{name}</td><td>{value}</td></tr>'
+
+
+def note(words: str, css: str = "") -> str:
+    """What the row above means."""
+    return f'<tr class="{css}"><td class="w" colspan="2">{words}</td></tr>'
+
+
+def milliseconds(value: float) -> str:
+    """Three digits that count."""
+    return f"{value:.2f} ms" if value < 10 else f"{value:.1f} ms"
