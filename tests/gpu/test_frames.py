@@ -13,6 +13,7 @@ from torch import Tensor
 from kinosplat.errors import InputError
 from kinosplat.render import Camera, Gaussians, GaussianStatistics, RasterSettings, rasterize
 from kinosplat.render.camera import look_at
+from kinosplat.render.pass_times import PassTimes
 
 pytestmark = pytest.mark.gpu
 
@@ -225,7 +226,7 @@ def test_tensors_that_do_not_fit_are_refused_by_name() -> None:
 
 
 def test_pass_times_are_within_the_frame_and_change_nothing() -> None:
-    gaussians, view = cloud(100_000).to("cuda"), camera(640, 480).to("cuda")
+    gaussians, view = cloud(100_000), camera(640, 480)
     with torch.no_grad():
         expected = rasterize(gaussians, [view]).rgb
         times = PassTimes()
