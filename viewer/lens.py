@@ -17,6 +17,12 @@ def vertical_fov(camera: Camera) -> float:
     return 2 * math.atan(0.5 * camera.height / float(camera.K[1, 1]))
 
 
+def fitting_fov(camera: Camera, width: int, height: int) -> float:
+    """Radians from top to bottom of a page of `width` x `height` on which the whole picture of `camera` is seen."""
+    wider = (camera.width / camera.height) / (width / height)
+    return 2 * math.atan(max(1.0, wider) * math.tan(0.5 * vertical_fov(camera)))
+
+
 def camera_of(
     wxyz: Sequence[float], position: Sequence[float], fov: float, width: int, height: int, time: float | None
 ) -> Camera:

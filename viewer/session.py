@@ -19,7 +19,7 @@ import viser
 from kinosplat.errors import InputError
 from kinosplat.render.camera import Camera
 from kinosplat.viewer.controls.build import Panel, build_panels
-from kinosplat.viewer.lens import camera_of, pose_of, vertical_fov
+from kinosplat.viewer.lens import camera_of, fitting_fov, pose_of
 from kinosplat.viewer.look import Look
 from kinosplat.viewer.playback import Playback
 from kinosplat.viewer.stream import ClientStream, Renderer, Wish
@@ -53,7 +53,10 @@ class Session:
         self._refreshed_at = 0.0
         self._objects: set[str] = set()
         self.panels: list[Panel] = build_panels(self)
-        self._restore(dict(parse_qsl(self.wire.query())))
+        query = dict(parse_qsl(self.wire.query()))
+        if "initialCameraFov" not in query:
+            client.camera.fov = self._fitting_fov(self.cameras[0])
+        self._restore(query)
         client.camera.on_update(lambda _: self.wish())
         renderer.add(self.stream)
         self.wish()
@@ -104,11 +107,16 @@ class Session:
             held.wxyz = wxyz  # type: ignore[assignment]
             held.position = position  # type: ignore[assignment]
             held.look_at = [p + distance * f for p, f in zip(position, forward, strict=True)]  # type: ignore[assignment]
-            held.fov = vertical_fov(camera)
+            held.fov = self._fitting_fov(camera)
         if camera.time is not None and self.playback is not None:
             moment = camera.time
             self.change_playback(lambda clock, now: clock.pause(now).seek(moment, now))
         self.wish()
+
+    def _fitting_fov(self, camera: Camera) -> float:
+        """Field of view at which the page, which may be a phone's, shows all of what `camera` shows."""
+        held = self.client.camera
+        return fitting_fov(camera, max(held.image_width, 1), max(held.image_height, 1))
 
     def set_objects(self, kind: str, shown: bool) -> None:
         """Whether viser's own objects of a kind are in the scene, which then need the picture's depth."""

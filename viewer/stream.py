@@ -231,8 +231,10 @@ class ClientStream:
                     self._changed.wait()
                 if self._closed:
                     return
-                parcel = self._parcel
+                parcel, self._parcel = self._parcel, None
             assert parcel is not None
+            # The next picture may be rendered while this one is encoded.
+            self._wake()
             job = parcel.job
             began = time.perf_counter()
             picture = encode_picture(parcel.pixels, job.coding, job.quality)
@@ -259,7 +261,6 @@ class ClientStream:
                 self._number += 1
                 number = self._number
                 self._on_the_way[number] = (time.monotonic(), times, job.wished_at)
-                self._parcel = None
             self._send(number, picture, job.coding, depth)
             self._wake()
 

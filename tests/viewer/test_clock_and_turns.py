@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import pytest
 
 from kinosplat.viewer.adaptive import AdaptiveResolution, limited_size, scaled_size
+from kinosplat.viewer.lens import fitting_fov, vertical_fov
 from kinosplat.viewer.playback import Playback
 from kinosplat.viewer.scheduler import next_turn
+from viewer.toys import toy_cameras
 
 CLIP = Playback(first=0.0, last=2.0, fps=10.0)
 
@@ -113,3 +116,12 @@ def test_who_moves_goes_before_who_waits_for_sharpness() -> None:
 def test_nobody_due_gives_the_time_until_somebody_is() -> None:
     assert next_turn([Client(9.0, True, 0.0), Client(None, True, 0.0)], 6.0) == (None, 3.0)
     assert next_turn([Client(None, True, 0.0)], 6.0) == (None, None)
+
+
+def test_a_narrow_page_shows_all_that_a_wide_camera_shows() -> None:
+    camera = toy_cameras()[0]
+    fov = vertical_fov(camera)
+    assert fitting_fov(camera, 1280, 720) == pytest.approx(fov)
+    narrow = fitting_fov(camera, 390, 844)
+    across = math.tan(0.5 * narrow) * 390 / 844
+    assert across == pytest.approx(math.tan(0.5 * fov) * camera.width / camera.height)

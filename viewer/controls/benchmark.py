@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import threading
 from typing import TYPE_CHECKING
@@ -71,13 +72,14 @@ class BenchmarkPanel(PlainPanel):
 def words(timing: Timing) -> str:
     """The figures as a table."""
     rows = [
-        row("Median", f"{timing.median_ms:.2f} ms ({timing.fps:.1f} FPS)", css="big"),
-        row("95 of 100 below", f"{timing.p95_ms:.2f} ms"),
-        row("99 of 100 below", f"{timing.p99_ms:.2f} ms"),
+        row("Median", milliseconds(timing.median_ms), css="big"),
+        row("FPS at the median", f"{timing.fps:.1f}", css="big"),
+        row("95 of 100 below", milliseconds(timing.p95_ms)),
+        row("99 of 100 below", milliseconds(timing.p99_ms)),
         *(row(STAGE_NAMES[name], milliseconds(value), "part") for name, value in timing.passes_ms.items()),
         row("Picture", f"{timing.width}×{timing.height}, {timing.n_frames} frames"),
         row("Visible, mean", f"{timing.visible:,.0f} of {timing.n_primitives:,}"),
-        row("Device", timing.device),
+        row("Device", html.escape(timing.device), css="words"),
         note("colour only, one frame after another; nothing read back, encoded or sent; on a GPU by its own events"),
     ]
     return table(rows)

@@ -11,7 +11,7 @@ import numpy as np
 from viser import Icon
 
 from kinosplat.viewer.adaptive import limited_size
-from kinosplat.viewer.controls.build import QUIET, PlainPanel
+from kinosplat.viewer.controls.build import QUIET, PlainPanel, show_value
 from kinosplat.viewer.draw import draw
 from kinosplat.viewer.encode import encode_png, to_pixels
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 HELP = "Drag to turn, right-drag to shift, wheel to zoom; **W A S D** and **Q E** to fly, arrow keys to look around."
 SIZES = {"Page": 1.0, "2× page": 2.0, "4× page": 4.0}
+NARROWEST, WIDEST = 10.0, 120.0
+"""Degrees of the slider's ends."""
 LONGEST = 8192
 """Pixels of a screenshot's longer side at most."""
 
@@ -31,10 +33,8 @@ class CameraPanel(PlainPanel):
         self.session = session
         gui = session.client.gui
         with gui.add_folder("Camera"):
-            fov = round(math.degrees(session.client.camera.fov), 1)
-            self.fov = gui.add_slider(
-                "Field of view", 10.0, 120.0, 0.1, min(max(fov, 10.0), 120.0), hint="Degrees from top to bottom."
-            )
+            fov = round(min(max(math.degrees(session.client.camera.fov), NARROWEST), WIDEST), 1)
+            self.fov = gui.add_slider("Field of view", NARROWEST, WIDEST, 0.1, fov, hint="Degrees from top to bottom.")
             self.reset = gui.add_button("Back to the start", icon=Icon.HOME, color=QUIET)
             self.link_button = gui.add_button("Copy a link to this view", icon=Icon.LINK, color=QUIET)
             self.size = gui.add_dropdown("Size", list(SIZES), initial_value="Page")
@@ -48,6 +48,12 @@ class CameraPanel(PlainPanel):
     def _set_fov(self) -> None:
         self.session.client.camera.fov = math.radians(self.fov.value)
         self.session.wish()
+
+    def tick(self, now: float) -> None:
+        """Let the slider follow a camera that something else moved."""
+        fov = math.degrees(self.session.client.camera.fov)
+        if NARROWEST <= fov <= WIDEST and abs(fov - self.fov.value) > 0.1:
+            show_value(self.fov, round(fov, 1))
 
     def _copy_link(self) -> None:
         session = self.session

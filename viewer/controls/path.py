@@ -63,7 +63,7 @@ class PathPanel(PlainPanel):
                 self.store = gui.add_button("Store with the run", icon=Icon.DEVICE_FLOPPY, color=QUIET)
                 self.store.on_click(lambda _: self._store())
             self.video_size = gui.add_dropdown("Video", list(SIZES), initial_value="1280 × 720")
-            self.video_fps = gui.add_number("Frames a second", 30, min=1, max=120, step=1)
+            self.video_fps = gui.add_number("Video FPS", 30, min=1, max=120, step=1)
             self.format = gui.add_dropdown("Format", list(FORMATS), initial_value="MP4 (H.264)")
             self.render = gui.add_button("Render video", icon=Icon.MOVIE, color=QUIET)
             self.progress = gui.add_progress_bar(0.0, visible=False)
@@ -98,7 +98,7 @@ class PathPanel(PlainPanel):
             self.list.content = "Move the camera and add views; the path runs smoothly through them."
         else:
             moving = self.keys[0].time is not None
-            rows = ["| | second | clip |", "|--|--|--|"] if moving else ["| | second |", "|--|--|"]
+            rows = ["| | second | clip |", "|--:|--:|--:|"] if moving else ["| | second |", "|--:|--:|"]
             for i, key in enumerate(self.keys):
                 rows.append(f"| {i + 1} | {key.seconds:.2f} |" + (f" {key.time:.2f} s |" if moving else ""))
             self.list.content = "\n".join(rows)

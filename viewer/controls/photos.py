@@ -45,6 +45,7 @@ class PhotosPanel(PlainPanel):
             self.of_camera.setdefault(view.camera_index, []).append(i)
         self.names = {_name(views[places[0]]): index for index, places in self.of_camera.items()}
         self.chosen: int | None = None
+        self.photo_in_scene: np.ndarray | None = None
         gui = session.client.gui
         with gui.add_folder("Photos"):
             self.shown = gui.add_checkbox("Show cameras", False, hint="Blue were learned from, orange were held out.")
@@ -112,6 +113,7 @@ class PhotosPanel(PlainPanel):
             view = self._view(index)
             if self.chosen is not None:
                 self.frusta[self.chosen].color = self._color(self.chosen)
+                self.frusta[self.chosen].image = None
             self.chosen = index
             self.frusta[index].color = CHOSEN_COLOR
             photo = torch.from_numpy(view.image.load()[..., :3].copy()).float() / 255
@@ -135,6 +137,18 @@ class PhotosPanel(PlainPanel):
                 handle.image = _small(picture)
                 handle.visible = True
             self.facts.visible = True
+            self.photo_in_scene = _small(photo)
+            self.tick(time.monotonic())
+
+    def tick(self, now: float) -> None:
+        """The chosen photo stands in its frustum, unless the page looks from there: it would hide everything."""
+        if self.chosen is None or self.photo_in_scene is None:
+            return
+        frustum = self.frusta[self.chosen]
+        distance = float(np.linalg.norm(self.session.client.camera.position - frustum.position))
+        is_off = distance > 2 * frustum.scale
+        if is_off != (frustum.image is not None):
+            frustum.image = self.photo_in_scene if is_off else None
 
 
 def _name(view: View) -> str:

@@ -22,6 +22,8 @@ class RegionPanel(PlainPanel):
         self.session = session
         gui, scene = session.client.gui, session.client.scene
         center, extent = middle_of(session)
+        # Two digits fit into the fields of the page.
+        extent = np.array([float(f"{length:.2g}") for length in extent])
         with gui.add_folder("Region", expand_by_default=False):
             self.near = gui.add_number(
                 "Near", Look.near, min=1e-4, step=0.01, hint="Nothing nearer is drawn; scene units."

@@ -40,7 +40,7 @@ class StatisticsPanel(PlainPanel):
             self._has_passes = session.subject.gaussians() is not None
         gui = session.client.gui
         with gui.add_folder("Frames"):
-            self.table = gui.add_html(self._html())
+            self.rates = gui.add_html(self._rates())
             zeros = np.zeros(2)
             self.plot = gui.add_uplot(
                 (np.arange(2.0), zeros, zeros),
@@ -52,10 +52,11 @@ class StatisticsPanel(PlainPanel):
                 scales={"x": uplot.Scale(time=False)},
                 axes=(
                     uplot.Axis(stroke="#9aa", grid={"stroke": "#8883"}),
-                    uplot.Axis(stroke="#9aa", grid={"stroke": "#8883"}, size=40),
+                    uplot.Axis(stroke="#9aa", grid={"stroke": "#8883"}, size=50),
                 ),
                 height=150,
             )
+            self.table = gui.add_html(self._stages())
 
     def tick(self, now: float) -> None:
         """Write the numbers down again if there are new ones."""
@@ -63,9 +64,9 @@ class StatisticsPanel(PlainPanel):
             return
         self._updated = now
         self._count(now)
-        content = self._html()
-        if content != self.table.content:
-            self.table.content = content
+        for element, content in ((self.rates, self._rates()), (self.table, self._stages())):
+            if content != element.content:
+                element.content = content
         meter = self.session.stream.meter
         if meter.n_confirmed != self._n_shown and meter.n_confirmed > 1:
             self._n_shown = meter.n_confirmed
@@ -83,31 +84,36 @@ class StatisticsPanel(PlainPanel):
             gaussians = subject.gaussians()
             self._alive = None if gaussians is None else count_alive(gaussians, state[1])
 
-    def _html(self) -> str:
-        meter, subject = self.session.stream.meter, self.session.subject
-        now, last = time.monotonic(), meter.last()
+    def _rates(self) -> str:
+        meter = self.session.stream.meter
         rows = [
             row("Render FPS", f"{meter.render_fps():.0f}", css="big"),
             note("as fast as pictures of this size could be rendered, one after another"),
-            row("Delivered FPS", f"{meter.delivered_fps(now):.0f}", css="big"),
+            row("Delivered FPS", f"{meter.delivered_fps(time.monotonic()):.0f}", css="big"),
             note("pictures this page confirmed in the last 2 s; 0 while nothing changes"),
         ]
+        return table(rows)
+
+    def _stages(self) -> str:
+        meter, subject = self.session.stream.meter, self.session.subject
+        last = meter.last()
+        rows = []
         for stage in get_args(Stage):
-            is_pass = stage in PASSES
-            if is_pass and not self._has_passes:
+            css = "part" if stage in PASSES else ""
+            if css and not self._has_passes:
                 continue
-            css = "part" if is_pass else ""
             rows += [row(STAGE_NAMES[stage], milliseconds(meter.median_ms(stage)), css), note(STAGE_WORDS[stage], css)]
         rows += [
-            row("Input to page", f"{meter.median_ms('latency'):.0f} ms"),
+            row("Input to page", milliseconds(meter.median_ms("latency"))),
             note("from the input's arrival here to the page's confirmation; not the way of the input, nor the screen"),
         ]
         if last is not None:
             rows += [
                 row("Picture", f"{last.width}×{last.height}, {last.n_bytes / 1024:.0f} KiB"),
-                row("Gaussians visible", f"{last.n_visible:,}"),
+                row("Gaussians visible" if self._has_passes else "Samples taken", f"{last.n_visible:,}"),
             ]
         if self._alive is not None:
             rows.append(row("Gaussians alive now", f"{self._alive:,}"))
-        rows += [row("Gaussians in all", f"{subject.n_primitives:,}"), row("Device", html.escape(self._device))]
+        total = "Gaussians in all" if self._has_passes else "Parameters in all"
+        rows += [row(total, f"{subject.n_primitives:,}"), row("Device", html.escape(self._device), css="words")]
         return table(rows)

@@ -30,7 +30,7 @@ class StreamPanel(PlainPanel):
                 hint="Frames a second while something moves, at most and if possible.",
             )
             adaptive = gui.add_checkbox(
-                "Smaller while moving", now.adaptive, hint="Lower the resolution until the target is reached."
+                "Adaptive size", now.adaptive, hint="Make pictures smaller while moving, until the target is reached."
             )
             longest = gui.add_slider(
                 "Longest side", 256, 3840, 64, now.longest_side, hint="Pixels, also of pictures that stand still."

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 STYLE = (
     "<style>.ks{width:100%;border-collapse:collapse;font-size:12px;line-height:1.5;font-variant-numeric:tabular-nums}"
-    ".ks td{padding:1px 4px;vertical-align:top}.ks td:nth-child(2){text-align:right;white-space:nowrap;font-weight:600}"
-    ".ks .w{font-size:10.5px;opacity:.6;line-height:1.25;padding-bottom:3px}.ks .big td{font-size:15px;font-weight:600}"
+    ".ks td{padding:1px 4px;vertical-align:top}.ks td:first-child{white-space:nowrap}"
+    ".ks td:nth-child(2){text-align:right;white-space:nowrap;font-weight:600}"
+    ".ks td.w{font-size:10.5px;opacity:.6;line-height:1.25;padding-bottom:3px;white-space:normal}"
+    ".ks .big td{font-size:15px;font-weight:600}"
     ".ks .part td:first-child{padding-left:16px}.ks .part td:nth-child(2){font-weight:400}"
+    ".ks .words td:nth-child(2){white-space:normal;font-weight:400}"
     ".ksbox{padding:2px 10px 6px}</style>"
 )
 
@@ -19,7 +22,7 @@ def table(rows: Sequence[str]) -> str:
 
 
 def row(name: str, value: str, css: str = "") -> str:
-    """A name and its value, both safe as HTML; `css` may be big, or part for what is within the row above."""
+    """A name and its value, both safe as HTML; `css` may be big, words, or part for what is within the row above."""
     return f'<tr class="{css}"><td>{name}</td><td>{value}</td></tr>'
 
 

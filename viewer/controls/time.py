@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kinosplat.viewer.session import Session
 
 SPEEDS = {"¼×": 0.25, "½×": 0.5, "1×": 1.0, "2×": 2.0, "−1×": -1.0}
-BACK, FORWARD, START = "◀ frame", "frame ▶", "start"
+START, BACK, FORWARD = "first", "−1", "+1"
 
 
 class TimePanel(PlainPanel):
@@ -35,7 +35,7 @@ class TimePanel(PlainPanel):
                 hint="Moment of the clip, in seconds.",
             )
             self.play = gui.add_button("Play", icon=Icon.PLAYER_PLAY)
-            self.steps = gui.add_button_group("Step", [START, BACK, FORWARD])
+            self.steps = gui.add_button_group("Frame", [START, BACK, FORWARD])
             self.speed = gui.add_dropdown(
                 "Speed", list(SPEEDS), initial_value="1×", hint="Of the clip; −1× is backwards."
             )

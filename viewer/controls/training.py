@@ -36,7 +36,7 @@ class TrainingPanel(PlainPanel):
                 scales={"x": uplot.Scale(time=False)},
                 axes=(
                     uplot.Axis(stroke="#9aa", grid={"stroke": "#8883"}),
-                    uplot.Axis(stroke="#9aa", grid={"stroke": "#8883"}, size=40),
+                    uplot.Axis(stroke="#9aa", grid={"stroke": "#8883"}, size=50),
                 ),
                 height=120,
                 visible=False,
