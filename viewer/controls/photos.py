@@ -44,6 +44,7 @@ class PhotosPanel(PlainPanel):
         for i, view in enumerate(views):
             self.of_camera.setdefault(view.camera_index, []).append(i)
         self.names = {_name(views[places[0]]): index for index, places in self.of_camera.items()}
+        self.scale = 0.12 * self._spacing()
         self.chosen: int | None = None
         self.photo_in_scene: np.ndarray | None = None
         gui = session.client.gui
@@ -69,7 +70,7 @@ class PhotosPanel(PlainPanel):
             f"/photos/{index}",
             fov=vertical_fov(view.camera),
             aspect=view.camera.width / view.camera.height,
-            scale=0.12 * self._spacing(),
+            scale=self.scale,
             thickness=1.5,
             thickness_units="screen",
             color=self._color(index),
@@ -146,7 +147,7 @@ class PhotosPanel(PlainPanel):
             return
         frustum = self.frusta[self.chosen]
         distance = float(np.linalg.norm(self.session.client.camera.position - frustum.position))
-        is_off = distance > 2 * frustum.scale
+        is_off = distance > 2 * self.scale
         if is_off != (frustum.image is not None):
             frustum.image = self.photo_in_scene if is_off else None
 
