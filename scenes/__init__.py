@@ -1,5 +1,6 @@
 """Data in: one small reader a format, one Scene type out."""
 
+from kinosplat.scenes.frame_cache import free_memory_bytes
 from kinosplat.scenes.frames import FrameLoader, LoadedBatch, LoadedFrame
 from kinosplat.scenes.load import find_scene, load_scene
 from kinosplat.scenes.options import LoadOptions
@@ -20,5 +21,6 @@ __all__ = [
     "ViewSampler",
     "find_scene",
     "first_points",
+    "free_memory_bytes",
     "load_scene",
 ]

@@ -73,10 +73,8 @@ class FrameCache:
         return True
 
 
-def default_cache_bytes() -> int:
-    """A quarter of the memory that is free now: what the kernel calls available, or what the container's limit leaves,
-    if less.
-    """
+def free_memory_bytes() -> int:
+    """Memory that is free now: what the kernel calls available, or what the container's limit leaves, if less."""
     free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     meminfo, limit, used = (
         Path(name) for name in ("/proc/meminfo", "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current")
@@ -85,4 +83,9 @@ def default_cache_bytes() -> int:
         free += [int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if "MemAvailable:" in line]
     if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdigit():
         free.append(max(int(text) - int(used.read_text()), 0))
-    return int(min(free) * FREE_MEMORY_SHARE)
+    return min(free)
+
+
+def default_cache_bytes() -> int:
+    """A quarter of the memory that is free now."""
+    return int(free_memory_bytes() * FREE_MEMORY_SHARE)

@@ -23,6 +23,7 @@ from kinosplat.trainers.interrupt import Interrupt
 from kinosplat.trainers.method import Losses
 from kinosplat.trainers.recorder import Recorder
 from kinosplat.trainers.training import Training
+from kinosplat.trainers.utilisation import Utilisation
 
 LOOKAHEAD = 16
 """Pictures of so many steps are loaded ahead of time."""
@@ -67,7 +68,7 @@ def make_loader(training: Training) -> FrameLoader:
     )
 
 
-def train_to_the_end(training: Training, callbacks: Callbacks) -> str:
+def train_to_the_end(training: Training, callbacks: Callbacks, utilisation: Utilisation) -> str:
     """Train until steps or time are used up; the last checkpoint is written. Returns what ended it, in words.
 
     Ctrl-C finishes the step, saves, and raises KeyboardInterrupt.
@@ -80,8 +81,13 @@ def train_to_the_end(training: Training, callbacks: Callbacks) -> str:
             waited = time.monotonic()
             callbacks.pause(training.method, training.step)
             training.clock.exclude(time.monotonic() - waited)
-            losses = train_step(training, sampler, loader)
+            losses = _step_if_memory_lasts(training, sampler, loader)
+            if losses is None:
+                _make_room(training, callbacks)
+                sampler = make_sampler(training)
+                continue
             progress.after_step(losses)
+            utilisation.sample()
             _save_and_evaluate(training, recorder, callbacks)
             if interrupt.requested:
                 callbacks.saved(training.step, training.save())
@@ -91,8 +97,34 @@ def train_to_the_end(training: Training, callbacks: Callbacks) -> str:
     return "steps" if training.step >= (schedule.steps or 0) else "time limit"
 
 
+def _step_if_memory_lasts(training: Training, sampler: ViewSampler, loader: FrameLoader) -> Losses | None:
+    """One optimisation step, or None when the device ran out of memory before it had changed anything."""
+    try:
+        return train_step(training, sampler, loader)
+    except torch.OutOfMemoryError:
+        return None
+
+
+def _make_room(training: Training, callbacks: Callbacks) -> None:
+    """After a step that found no memory: save, and go on with half the batch; once, then give up with an InputError."""
+    for group in training.optimizer.groups:
+        group.parameter.grad = None
+    if training.device.type == "cuda":
+        torch.cuda.empty_cache()
+    step, batch_size = training.step, training.config.schedule.batch_size
+    size = f"{training.method.n_primitives} Gaussians and batches of {batch_size}"
+    callbacks.saved(step, training.save())
+    if batch_size == 1 or training.has_halved_batch:
+        raise InputError(
+            f"There is no memory left for {size} at step {step}, which is saved in {training.run_dir}; "
+            "start again with a lower --max-gaussians, --batch-size or --resolution."
+        )
+    training.halve_batch()
+    callbacks.warned(f"Step {step}: there is no memory left for {size}; going on with batches of {batch_size // 2}.")
+
+
 def train_step(training: Training, sampler: ViewSampler, loader: FrameLoader) -> Losses:
-    """One optimisation step."""
+    """One optimisation step; torch.OutOfMemoryError leaves everything but gradients as it was."""
     moment = training.clock.moment(training.step)
     indices = sampler.batch(training.step)
     upcoming = [sampler.batch(training.step + i) for i in range(1, UPCOMING_BATCHES + 1)]
@@ -107,7 +139,14 @@ def train_step(training: Training, sampler: ViewSampler, loader: FrameLoader) ->
     torch.autograd.backward(tuple(losses.terms.values()))
     rate_factor = math.sqrt(training.config.schedule.batch_size)
     training.optimizer.step(moment, training.method.touched(), rate_factor)
-    training.method.after_step(moment)
+    try:
+        training.method.after_step(moment)
+    except torch.OutOfMemoryError as error:
+        # Some tensors may have their new rows already: this state must not be saved.
+        raise InputError(
+            f"There is no memory left to change {training.method.n_primitives} Gaussians at step {training.step}; "
+            f"the last checkpoint in {training.run_dir} is whole, start again with a lower --max-gaussians."
+        ) from error
     training.step += 1
     return losses
 

@@ -71,6 +71,8 @@ class Report:
     """What it was trained and measured on."""
     peak_memory_mib: float
     """Largest resident memory of the process; of the device's allocator on a GPU."""
+    device_utilisation: float | None
+    """Share of the training time in which the GPU ran something, by its driver; None where that is not known."""
     n_dropped_gradients: int
     """Rows that lost a step because their gradient was not finite."""
     n_steps_with_dropped_gradients: int

@@ -21,17 +21,19 @@ from kinosplat.render import RasterSettings
 from kinosplat.render.timing import device_words
 from kinosplat.scenes import Scene, first_points, load_scene
 from kinosplat.trainers.callbacks import Callbacks, RunStart
-from kinosplat.trainers.checkpoint import LAST, checkpoint_path, load_checkpoint, write_atomically
+from kinosplat.trainers.checkpoint import LAST, checkpoint_path, load_checkpoint
 from kinosplat.trainers.config import TrainConfig
 from kinosplat.trainers.evaluate import WHOLE, Evaluation, evaluate, measure_fps, spread
 from kinosplat.trainers.loop import cache_bytes, record_evaluation, train_to_the_end
+from kinosplat.trainers.memory import refuse_what_cannot_fit
 from kinosplat.trainers.method import Method
 from kinosplat.trainers.methods.presets import resolve
 from kinosplat.trainers.methods.registry import n_first_points, restore_method
 from kinosplat.trainers.recorder import Recorder
 from kinosplat.trainers.report import Report, peak_memory_mib
-from kinosplat.trainers.serialize import from_json, to_json
+from kinosplat.trainers.serialize import from_json, write_config
 from kinosplat.trainers.training import Training, choose_device, restore, scene_for, settle, start
+from kinosplat.trainers.utilisation import Utilisation
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def train(config: TrainConfig, scene: Scene, run_dir: Path, callbacks: Callbacks
     began = time.monotonic()
     seen = scene_for(config, scene)
     config = settle(config, seen)
+    refuse_what_cannot_fit(config, seen, choose_device(config.device))
     training = _begin(config, seen, run_dir, began)
     write_config(run_dir, config)
     return _finish(training, callbacks or Callbacks())
@@ -119,6 +122,7 @@ def resume(run_dir: Path, overrides: Overrides | None = None, callbacks: Callbac
     began = time.monotonic()
     scene = scene_for(config, load_scene(config.scene, config.data))
     config = settle(config, scene)
+    refuse_what_cannot_fit(config, scene, choose_device(config.device))
     if checkpoint_path(run_dir).exists():
         training = restore(config, scene, run_dir)
     else:
@@ -140,11 +144,6 @@ def load_run(run_dir: Path, which: str = LAST, device: str = "auto") -> LoadedRu
             f"{checkpoint_path(run_dir, which)} is incomplete ({error}); use the other checkpoint."
         ) from error
     return LoadedRun(config, method, background, checkpoint.metadata["step"], run_dir)
-
-
-def write_config(run_dir: Path, config: TrainConfig) -> None:
-    """config.json of a run."""
-    write_atomically(run_dir / "config.json", (json.dumps(to_json(config), indent=2) + "\n").encode())
 
 
 def read_config(run_dir: Path) -> TrainConfig:
@@ -197,7 +196,8 @@ def _finish(training: Training, callbacks: Callbacks) -> Report:
             points_source=training.points_source,
         )
     )
-    finished = train_to_the_end(training, callbacks)
+    utilisation = Utilisation(training.device)
+    finished = train_to_the_end(training, callbacks, utilisation)
     seconds = training.clock.elapsed
     evaluation = None
     if training.scene.test:
@@ -205,7 +205,7 @@ def _finish(training: Training, callbacks: Callbacks) -> Report:
         with Recorder(training.run_dir, training.step, training.config.checkpoints.tensorboard) as recorder:
             record_evaluation(training, evaluation, recorder, callbacks)
         training.save()
-    report = _report(training, evaluation, seconds, finished)
+    report = _report(training, evaluation, seconds, finished, utilisation.mean)
     report.write(training.run_dir / "report.json")
     callbacks.finished(report)
     return report
@@ -225,7 +225,9 @@ def _final_evaluation(training: Training) -> Evaluation:
     return evaluation
 
 
-def _report(training: Training, evaluation: Evaluation | None, seconds: float, finished: str) -> Report:
+def _report(
+    training: Training, evaluation: Evaluation | None, seconds: float, finished: str, utilisation: float | None
+) -> Report:
     scene = training.scene
     cameras = [view.camera for view in scene.test or scene.train]
     first = cameras[0]
@@ -248,6 +250,7 @@ def _report(training: Training, evaluation: Evaluation | None, seconds: float, f
         fps=round(measure_fps(training.method, cameras, training.background.evaluation_color()), 2),
         device=device_words(training.device),
         peak_memory_mib=round(peak_memory_mib(training.device), 1),
+        device_utilisation=None if utilisation is None else round(utilisation, 3),
         n_dropped_gradients=int(training.optimizer.n_dropped_rows),
         n_steps_with_dropped_gradients=int(training.optimizer.n_dropped_steps),
         first_points=training.points_source,

@@ -6,11 +6,13 @@ A union of dataclasses is told apart by a field whose type is a `Literal` of one
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from kinosplat.errors import InputError
+from kinosplat.trainers.checkpoint import write_atomically
 
 T = TypeVar("T")
 
@@ -24,6 +26,11 @@ def to_json(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [to_json(item) for item in value]
     return value
+
+
+def write_config(run_dir: Path, config: Any) -> None:
+    """config.json of a run, all or nothing."""
+    write_atomically(run_dir / "config.json", (json.dumps(to_json(config), indent=2) + "\n").encode())
 
 
 def from_json(kind: type[T], value: Any, where: str) -> T:

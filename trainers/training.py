@@ -23,6 +23,7 @@ from kinosplat.trainers.method import Method
 from kinosplat.trainers.methods.registry import create_method, learns_motion, restore_method
 from kinosplat.trainers.optim import Optimizer
 from kinosplat.trainers.poses import Poses
+from kinosplat.trainers.serialize import write_config
 
 
 @dataclass
@@ -57,6 +58,8 @@ class Training:
     """Steps done."""
     best_psnr: float | None = None
     """dB, highest of the evaluations so far."""
+    has_halved_batch: bool = False
+    """Whether this session had to do with half the batch, for want of memory."""
 
     def batch(self, indices: list[int], upcoming: list[list[int]], loader: FrameLoader) -> Batch:
         """The pictures of one step, with the corrections of their cameras."""
@@ -72,6 +75,13 @@ class Training:
             self.config.image.settled_mask_use,
             None if self.exposure is None else self.exposure.of(physical),
         )
+
+    def halve_batch(self) -> None:
+        """Go on with half as many pictures a step, also when the run is resumed."""
+        schedule = dataclasses.replace(self.config.schedule, batch_size=self.config.schedule.batch_size // 2)
+        self.config = dataclasses.replace(self.config, schedule=schedule)
+        self.has_halved_batch = True
+        write_config(self.run_dir, self.config)
 
     def save(self, which: str = LAST) -> Path:
         """Write a checkpoint of the run as it is now; atomic."""

@@ -14,7 +14,8 @@ from kinosplat.errors import InputError
 from kinosplat.trainers import checkpoint as module
 from kinosplat.trainers.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, save_checkpoint
 from kinosplat.trainers.methods.config import FourDGS, ThreeDGS
-from kinosplat.trainers.run import read_config, resume, train, write_config
+from kinosplat.trainers.run import read_config, resume, train
+from kinosplat.trainers.serialize import write_config
 
 from .toys import Toy, tiny_config
 
