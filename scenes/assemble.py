@@ -54,6 +54,7 @@ def assemble_scene(capture: Capture, root: Path, options: LoadOptions) -> Scene:
         up=up_axis(capture),
         background=capture.background,
         near=None if capture.near is None else capture.near / to_input.scale,
+        colors_differ=capture.colors_differ,
         masks_cut_out=capture.masks_cut_out,
         resolution_note=views.resolution_note(),
     )

@@ -88,6 +88,8 @@ class Capture:
     """Frames a second of a clip."""
     near: float | None = None
     """Distance from a camera within which nothing is, in the input's units, when the format says so."""
+    colors_differ: bool = False
+    """Whether the format is known for cameras that were not matched in exposure and white balance."""
     masks_cut_out: bool = False
     """Whether masks outline the object that the scene consists of; else they say which pixels to trust."""
     up: tuple[float, float, float] | None = None

@@ -116,6 +116,8 @@ class Scene:
     """Colour to composite pictures with alpha on, when the format fixes one."""
     near: float | None = None
     """Distance from a camera within which nothing is, in scene units, when the format says so."""
+    colors_differ: bool = False
+    """Whether the format is known for cameras that were not matched in exposure and white balance."""
     masks_cut_out: bool = False
     """Whether masks outline the object that the scene consists of, as in IDR; else they say which pixels to trust."""
     resolution_note: str = "full resolution"

@@ -19,7 +19,8 @@ class ScheduleConfig:
     """How long to train."""
 
     preset: Literal["quick", "default", "full"] = "default"
-    """Length and size of the run: quick for a look (minutes on a CPU), default, or full for the best quality."""
+    """Length and size of the run: quick for a look (minutes on a CPU), default, or full for the best quality; a GPU
+    does more steps with more primitives."""
     steps: int | None = None
     """Optimisation steps; by default what the preset says for the method."""
     time_limit: float | None = None
@@ -57,8 +58,9 @@ class ImageConfig:
 class CorrectionConfig:
     """What may be wrong with the pictures besides the scene."""
 
-    exposure: bool = False
-    """Learn an affine colour correction for each camera; its mean over the cameras stays the identity."""
+    exposure: bool | None = None
+    """Learn an affine colour correction for each camera, whose mean over the cameras stays the identity; by default
+    for data sets whose cameras are known to differ (Panoptic)."""
     exposure_lr: float = 1e-3
     """Learning rate of the colour corrections at the start; a hundredth of it at the end."""
     refine_poses: bool = False

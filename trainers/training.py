@@ -150,15 +150,20 @@ DEFAULT_NEAR = 0.05
 
 
 def settle(config: TrainConfig, scene: Scene) -> TrainConfig:
-    """The config with the options decided that are left to the scene: what its masks mean, and the near plane."""
+    """The config with the options decided that are left to the scene: what its masks mean, the near plane, and
+    whether colours are corrected.
+    """
     image, gaussians = config.image, config.method.gaussians
     if image.mask_use == "auto":
         use: Literal["object-only", "ignore-outside"] = "object-only" if scene.masks_cut_out else "ignore-outside"
         image = dataclasses.replace(image, mask_use=use)
     if gaussians.near is None:
         gaussians = dataclasses.replace(gaussians, near=DEFAULT_NEAR if scene.near is None else scene.near)
+    corrections = config.corrections
+    if corrections.exposure is None:
+        corrections = dataclasses.replace(corrections, exposure=scene.colors_differ)
     method = dataclasses.replace(config.method, gaussians=gaussians)
-    return dataclasses.replace(config, image=image, method=method)
+    return dataclasses.replace(config, image=image, corrections=corrections, method=method)
 
 
 def start(

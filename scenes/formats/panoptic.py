@@ -56,7 +56,7 @@ def read(root: Path, options: LoadOptions) -> Capture:
     if not shots:
         raise InputError(f"{root / 'train_meta.json'} has no cameras (cam_id is empty); check that it is complete.")
     shots.sort(key=lambda shot: (shot.camera_index, shot.frame))
-    return Capture(format="panoptic", shots=tuple(shots), points=_points(root), fps=FPS, near=NEAR)
+    return Capture(format="panoptic", shots=tuple(shots), points=_points(root), fps=FPS, near=NEAR, colors_differ=True)
 
 
 def _shots(

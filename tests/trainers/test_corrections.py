@@ -17,6 +17,7 @@ from kinosplat.trainers.methods.config import FourDGS, ThreeDGS
 from kinosplat.trainers.optim import Optimizer
 from kinosplat.trainers.poses import Poses, adjoint, se3_exp
 from kinosplat.trainers.run import train
+from kinosplat.trainers.training import settle
 
 from .toys import Toy, ring, tiny_config, write_toy
 
@@ -58,6 +59,15 @@ def test_learning_exposure_helps_when_cameras_differ(tmp_path: Path) -> None:
     assert corrected.psnr is not None
     # Measured 30.6 against 29.9 dB.
     assert corrected.psnr > plain.psnr + 0.3
+
+
+def test_exposure_is_learned_by_default_where_cameras_are_known_to_differ(tmp_path: Path) -> None:
+    toy = write_toy(tmp_path, n_train=2, n_test=1)
+    matched, config = toy.scene(), tiny_config(ThreeDGS(), toy, steps=1)
+    unmatched = replace(matched, colors_differ=True)
+    assert [settle(config, scene).corrections.exposure for scene in (matched, unmatched)] == [False, True]
+    refused = replace(config, corrections=CorrectionConfig(exposure=False))
+    assert settle(refused, unmatched).corrections.exposure is False
 
 
 def test_twists_become_rigid_motions_and_change_frames() -> None:

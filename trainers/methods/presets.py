@@ -1,4 +1,4 @@
-"""What `--preset` means for each method: the options that a user left open get their values here."""
+"""What `--preset` means for each method and device: the options that a user left open get their values here."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 
 from kinosplat.errors import InputError
 from kinosplat.trainers.config import TrainConfig
+from kinosplat.trainers.training import choose_device
 
 Preset = Literal["quick", "default", "full"]
 
@@ -21,16 +22,23 @@ class GaussianPreset:
     """Cap on the number of Gaussians."""
 
 
-GAUSSIAN_PRESETS: dict[Preset, GaussianPreset] = {
+CPU_PRESETS: dict[Preset, GaussianPreset] = {
     "quick": GaussianPreset(steps=2_000, max_gaussians=30_000),
     "default": GaussianPreset(steps=10_000, max_gaussians=150_000),
     "full": GaussianPreset(steps=30_000, max_gaussians=1_000_000),
 }
+GPU_PRESETS: dict[Preset, GaussianPreset] = {
+    "quick": GaussianPreset(steps=5_000, max_gaussians=150_000),
+    "default": GaussianPreset(steps=30_000, max_gaussians=300_000),
+    "full": GaussianPreset(steps=120_000, max_gaussians=1_000_000),
+}
+"""Ten seconds, two minutes and eight on one H100, where a CPU takes one minute, ten and hours."""
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
     """The config with every option that depends on the preset filled in; impossible values are an InputError."""
-    preset = GAUSSIAN_PRESETS[config.schedule.preset]
+    on_cpu = choose_device(config.device).type == "cpu"
+    preset = (CPU_PRESETS if on_cpu else GPU_PRESETS)[config.schedule.preset]
     gaussians = config.method.gaussians
     max_gaussians = preset.max_gaussians if gaussians.max_gaussians is None else gaussians.max_gaussians
     n_first = gaussians.n_first_points
