@@ -27,10 +27,12 @@ set(KINOSPLAT_GPU_SOURCES
   gpu/blend_backward.cu
   gpu/blend_forward.cu
   gpu/channels.cu
+  gpu/compact.cu
   gpu/mcmc.cu
   gpu/mlp.cu
   gpu/project_backward.cu
   gpu/project_forward.cu
+  gpu/radix_sort.cu
   gpu/ssim.cu
   gpu/training_bindings.cpp
 )
