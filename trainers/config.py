@@ -10,8 +10,9 @@ from typing import Literal
 
 from kinosplat.scenes import LoadOptions
 from kinosplat.trainers.methods.config import FourDGS, ThreeDGS
+from kinosplat.trainers.methods.field_config import HashGrid, HollowNerf
 
-MethodConfig = ThreeDGS | FourDGS
+MethodConfig = ThreeDGS | FourDGS | HashGrid | HollowNerf
 
 
 @dataclass(frozen=True)
