@@ -1,6 +1,7 @@
 // Encoding on the CPU. Positions go in blocks: entries and weights of a block are computed side by side in vectors,
-// then gathered sample by sample. Forward, a task is a run of samples and walks through the levels one by one, so that
-// one level's table is in the caches at a time; backward, a task is a level, which nobody else adds to.
+// then gathered sample by sample. Levels are taken one after the other by all threads, so that the caches hold one
+// level's table at a time: with 2^19 entries a level that is twice as fast as all levels of a run of samples. Backward,
+// a task is a whole level, which nobody else adds to.
 #include <algorithm>
 #include <cstring>
 
@@ -12,7 +13,7 @@ namespace kinosplat::cpu {
 namespace {
 
 constexpr int kBlock = 64;      // samples whose corners are computed together
-constexpr int64_t kTask = 1024; // samples of a forward task: their features stay in the second-level cache
+constexpr int64_t kTask = 1024; // samples of a task
 
 // Corners of up to kBlock samples in one level.
 template <class T>

@@ -10,4 +10,7 @@ void bind(nanobind::module_& module);
 // What a training step needs besides the passes of a frame.
 void bind_training(nanobind::module_& module);
 
+// Passes of hash-grid fields.
+void bind_field(nanobind::module_& module);
+
 } // namespace kinosplat::gpu

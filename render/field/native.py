@@ -1,19 +1,22 @@
-"""The native passes of a field: raw calls, no autograd (cuda/cpu/field.h has the contract of each).
+"""The native passes of a field: raw calls, no autograd (cuda/cpu/field.h and cuda/gpu/field.h have the contracts).
 
-Every function takes tensors of one device; on the CPU float32 or float64. Torch allocates everything. What an argument
-must be is checked at the boundary: a wrong device, dtype, shape or layout raises ValueError naming it. Layouts and
-spaces are turned into the native module's own once and kept.
+Every function takes tensors of one device: float32 or float64 on the CPU, float32 on a GPU, where tables and encoded
+features may also be float16. Torch allocates everything. What an argument must be is checked at the boundary: a wrong
+device, dtype, shape or layout raises ValueError naming it. Layouts and spaces are turned into the native module's own
+once and kept.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kinosplat.render.backend import call_native, load_native
+from kinosplat.errors import BackendError
+from kinosplat.render.backend import MISSING_CUDA, call_native, load_native
 from kinosplat.render.field.layout import OCCUPANCY_RESOLUTION, GridLayout, Space, StepRule
 from kinosplat.render.field.reference import STOP
 from kinosplat.render.field.samples import Composited, Samples
@@ -42,8 +45,13 @@ def native_marching(space: Space, rule: StepRule, occupancy_resolution: int) -> 
     )
 
 
-def encode_forward(positions: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
-    """(S, L * F) features, level after level, of (S, 3) positions; table (n_entries, F)."""
+def encode_forward(positions: Tensor, table: Tensor, layout: GridLayout, dtype: torch.dtype | None = None) -> Tensor:
+    """(S, L * F) features, level after level, of (S, 3) positions; table (n_entries, F).
+
+    The features are of the positions' dtype; on a GPU `dtype` may be float16.
+    """
+    if positions.is_cuda:
+        return _cuda().encode_forward(positions, table, layout, native_grid(layout), dtype or positions.dtype)
     features = positions.new_empty(len(positions), layout.width)
     _cpu("encode_forward", positions=positions, table=table, grid=native_grid(layout), features=features)
     return features
@@ -58,7 +66,20 @@ def encode_backward(
     table_gradient: bool = True,
     positions_gradient: bool = False,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of the table and of the positions from those (S, L * F) of the features; None where not wanted."""
+    """Gradients of the table and of the positions from those (S, L * F) of the features; None where not wanted.
+
+    On a GPU that of the table is float32 whatever the table is, and a sum of atomics whose last bits vary between runs.
+    """
+    if positions.is_cuda:
+        return _cuda().encode_backward(
+            dL_dfeatures,
+            positions,
+            table,
+            layout,
+            native_grid(layout),
+            table_gradient=table_gradient,
+            positions_gradient=positions_gradient,
+        )
     dL_dtable = torch.empty_like(table) if table_gradient else None
     dL_dpositions = torch.empty_like(positions) if positions_gradient else None
     _cpu(
@@ -75,6 +96,10 @@ def encode_backward(
 
 def sh_forward(directions: Tensor, n_degrees: int) -> Tensor:
     """(S, n_degrees^2) spherical harmonics of degree 0 to n_degrees - 1, at most 3, of (S, 3) unit directions."""
+    if not 1 <= n_degrees <= 4:
+        raise ValueError(f"n_degrees must be 1 to 4, got {n_degrees}.")
+    if directions.is_cuda:
+        return _cuda().sh_forward(directions, n_degrees)
     values = directions.new_empty(len(directions), n_degrees * n_degrees)
     _cpu("sh_forward", directions=directions, n_degrees=n_degrees, values=values)
     return values
@@ -82,6 +107,8 @@ def sh_forward(directions: Tensor, n_degrees: int) -> Tensor:
 
 def sh_backward(dL_dvalues: Tensor, directions: Tensor, n_degrees: int) -> Tensor:
     """Gradients (S, 3) of the directions, taken as three free numbers, from those of the harmonics."""
+    if directions.is_cuda:
+        return _cuda().sh_backward(dL_dvalues, directions, n_degrees)
     dL_ddirections = torch.empty_like(directions)
     _cpu(
         "sh_backward",
@@ -126,6 +153,9 @@ def march_counted(
     """The same, and (R,) int32 cells and blocks of cells looked at."""
     n_rays = len(origins)
     marching = native_marching(space, rule, occupancy_resolution)
+    blocks = occupied_blocks(bits, space, rule, occupancy_resolution)
+    if origins.is_cuda:
+        return _cuda().march(origins, directions, (near, far, jitter), bits, blocks, marching, count=count)
     rays = {
         "marching": marching,
         "origins": origins,
@@ -134,7 +164,7 @@ def march_counted(
         "far": far,
         "jitter": jitter,
         "bits": bits,
-        "blocks": occupied_blocks(bits, space, rule, occupancy_resolution),
+        "blocks": blocks,
     }
     offsets = torch.empty(n_rays + 1, dtype=torch.int64)
     n_visited = torch.empty(n_rays, dtype=torch.int32) if count else None
@@ -146,22 +176,23 @@ def march_counted(
 
 def occupied_blocks(bits: Tensor, space: Space, rule: StepRule, occupancy_resolution: int) -> Tensor:
     """(n_cascades * (resolution / 8)^3,) uint8, not zero for the blocks of 8^3 cells that have an occupied one."""
+    marching = native_marching(space, rule, occupancy_resolution)
+    if bits.is_cuda:
+        return _cuda().occupied_blocks(bits, space.n_cascades, occupancy_resolution, marching)
     blocks = bits.new_empty(space.n_cascades * (occupancy_resolution // 8) ** 3)
-    _cpu(
-        "occupied_blocks",
-        marching=native_marching(space, rule, occupancy_resolution),
-        bits=bits,
-        blocks=blocks,
-    )
+    _cpu("occupied_blocks", marching=marching, bits=bits, blocks=blocks)
     return blocks
 
 
 def sample_points(origins: Tensor, directions: Tensor, samples: Samples, space: Space) -> tuple[Tensor, Tensor]:
     """Grid positions (S, 3) of the samples' midpoints, and the directions (S, 3) of their rays."""
-    positions, sample_directions = (origins.new_empty(len(samples), 3) for _ in range(2))
+    marching = native_marching(space, StepRule(), OCCUPANCY_RESOLUTION)
+    if origins.is_cuda:
+        return _cuda().sample_points(origins, directions, samples, marching)
+    positions, sample_directions = origins.new_empty(len(samples), 3), origins.new_empty(len(samples), 3)
     _cpu(
         "sample_points",
-        marching=native_marching(space, StepRule(), OCCUPANCY_RESOLUTION),
+        marching=marching,
         origins=origins,
         directions=directions,
         offsets=samples.offsets,
@@ -185,6 +216,9 @@ def composite_forward(
         distortion=density.new_empty(n_rays),
         n_used=torch.empty(n_rays, dtype=torch.int32, device=density.device),
     )
+    if density.is_cuda:
+        _cuda().composite_forward(density, rgb, t, dt, offsets, out, stop)
+        return out
     _cpu("composite_forward", **_composite_arguments(density, rgb, t, dt, offsets, out), stop=stop)
     return out
 
@@ -202,6 +236,9 @@ def composite_backward(
     out: Composited,
 ) -> tuple[Tensor, Tensor]:
     """Gradients (S,) of the densities and (S, 3) of the colours; `out` as the forward pass left it, None is zero."""
+    if density.is_cuda:
+        gradients = (dL_drgb, dL_dalpha, dL_ddepth, dL_ddistortion)
+        return _cuda().composite_backward(gradients, density, rgb, t, dt, offsets, out)
     dL_ddensity, dL_dsample_rgb = torch.empty_like(density), torch.empty_like(rgb)
     _cpu(
         "composite_backward",
@@ -235,14 +272,27 @@ def _composite_arguments(
 
 def occupancy_update(density: Tensor, cells: Tensor, values: Tensor, decay: float) -> None:
     """Let (n_cells,) float32 densities decay, then raise those of (M,) int64 `cells` to (M,) `values` where larger."""
+    if density.is_cuda:
+        _cuda().occupancy_update(density, cells, values, decay)
+        return
     _cpu("occupancy_update", density=density, cells=cells, values=values, decay=decay)
 
 
 def occupancy_pack(density: Tensor, threshold: float) -> Tensor:
     """(n_cells / 8,) uint8, a bit for each of (n_cells,) float32 densities above `threshold`."""
+    if density.is_cuda:
+        return _cuda().occupancy_pack(density, threshold)
     bits = torch.empty(len(density) // 8, dtype=torch.uint8, device=density.device)
     _cpu("occupancy_pack", density=density, threshold=threshold, bits=bits)
     return bits
+
+
+def _cuda() -> ModuleType:
+    if not load_native().has_cuda:
+        raise BackendError(MISSING_CUDA)
+    from kinosplat.render.field import native_cuda
+
+    return native_cuda
 
 
 def _cpu(name: str, **arguments: Any) -> Any:
