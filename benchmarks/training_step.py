@@ -13,15 +13,16 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import tyro
 from torch.profiler import ProfilerActivity, profile
 
-from kinosplat.scenes import FrameLoader, LoadOptions, PointCloud, Scene, load_scene
+from kinosplat.scenes import LoadOptions, PointCloud, Scene, load_scene
 from kinosplat.trainers.config import CorrectionConfig, ScheduleConfig, TrainConfig
-from kinosplat.trainers.loop import make_loader, make_sampler, train_step
+from kinosplat.trainers.feed import Feed, make_feed
+from kinosplat.trainers.loop import train_step
 from kinosplat.trainers.methods.config import FourDGS, GaussianConfig, ThreeDGS
 from kinosplat.trainers.methods.presets import resolve
 from kinosplat.trainers.training import Training, scene_for, settle, start
@@ -64,13 +65,12 @@ def main(options: Options) -> None:
     """Train, time, profile, print."""
     with tempfile.TemporaryDirectory() as folder:
         training = begin(options, Path(folder))
-        sampler = make_sampler(training)
-        with make_loader(training) as loader:
+        with make_feed(training) as feed:
 
             def run(n: int) -> float:
                 began = time.perf_counter()
                 for _ in range(n):
-                    train_step(training, sampler, loader)
+                    train_step(training, feed)
                 synchronize(training.device)
                 return time.perf_counter() - began
 
@@ -80,7 +80,7 @@ def main(options: Options) -> None:
                 f"{options.scene} {options.method}, {training.method.n_primitives} Gaussians, {training.device}: "
                 f"{options.steps / seconds:.1f} steps/s, {1e3 * seconds / options.steps:.3f} ms a step"
             )
-            print(f"  queueing alone: {queueing(training, sampler, loader):.3f} ms a step")
+            print(f"  queueing alone: {queueing(training, feed):.3f} ms a step")
             activities = [ProfilerActivity.CPU]
             if training.device.type == "cuda":
                 activities.append(ProfilerActivity.CUDA)
@@ -132,13 +132,13 @@ def random_points(scene: Scene, n: int) -> PointCloud:
     return PointCloud(positions.float(), torch.randint(256, (n, 3), generator=draws, dtype=torch.uint8), times)
 
 
-def queueing(training: Training, sampler: Any, loader: FrameLoader, n: int = 50) -> float:
+def queueing(training: Training, feed: Feed, n: int = 50) -> float:
     """Milliseconds a step takes the host when each starts with an idle device: what cannot be hidden behind it."""
     total = 0.0
     for _ in range(n):
         synchronize(training.device)
         began = time.perf_counter()
-        train_step(training, sampler, loader)
+        train_step(training, feed)
         total += time.perf_counter() - began
     return 1e3 * total / n
 

@@ -125,9 +125,9 @@ class MethodSubject:
         """The set as it is now."""
         return self.method.gaussians() if isinstance(self.method, GaussianMethod) else None
 
-    def render(self, camera: Camera, background: Tensor) -> RenderOutput:
-        """One picture with depth and normals."""
-        return self.method.render([camera], background, geometry=True)
+    def render(self, camera: Camera, background: Tensor, *, geometry: bool) -> RenderOutput:
+        """One picture; with `geometry` also depth and normals."""
+        return self.method.render([camera], background, geometry=geometry)
 
     def turn(self) -> AbstractContextManager[None]:
         """Between two steps."""

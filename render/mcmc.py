@@ -28,7 +28,7 @@ def shake(gaussians: Gaussians, strength: float, key: int) -> None:
     place of the Gaussian alone, the same on every device.
     """
     if len(gaussians) > 0:
-        passes_for(gaussians.device).shake(gaussians.detach(), strength, key)
+        passes_for(gaussians.device).shake(gaussians, strength, key)
 
 
 def view_penalties(
@@ -78,17 +78,13 @@ class _ViewPenalties(torch.autograd.Function):
         ctx.times, ctx.weights = times, weights
         tensors = (opacity_logits, log_scales, visible, time_centres, log_durations)
         ctx.save_for_backward(*tensors)
-        return passes_for(log_scales.device).penalties(*_detached(tensors), times, weights)
+        return passes_for(log_scales.device).penalties(*tensors, times, weights)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dL_dopacity: Tensor, dL_dscale: Tensor) -> Any:
-        tensors = _detached(ctx.saved_tensors)
+        tensors = ctx.saved_tensors
         gradients = passes_for(tensors[1].device).penalties_backward(
             *tensors, ctx.times, ctx.weights, dL_dopacity, dL_dscale
         )
         return (*gradients, None, None, None, None, None)
-
-
-def _detached(tensors: Sequence[Tensor | None]) -> list[Any]:
-    return [None if tensor is None else tensor.detach() for tensor in tensors]

@@ -1,8 +1,8 @@
 """The order of the CUDA backend's passes and who allocates what (cuda/gpu/frame.h has the contract of each pass).
 
 Torch allocates everything, on the current stream of the tensors' device. All cameras of a call go through the passes
-together. The only wait is for the numbers of visible rows and hits, after which exactly as much memory is taken as is
-needed. Arrays are handed over as addresses, checked before (render/cuda_call.py).
+together. The only wait is for the numbers of visible rows and hits, while the rows are sorted; then exactly as much
+memory is taken as the lists need. Arrays are handed over as addresses, checked before (render/cuda_call.py).
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ GAUSSIAN_SHAPES: dict[str, tuple[int, ...]] = {
     "log_durations": (),
 }
 READ_BY_16_BYTES = ("quats", "sh_rest")
+HOLD_ROW_GRADIENTS = ("means", "quats", "log_scales")
 STATISTICS_DTYPES = {
     "blend_weight": torch.float32,
     "n_pixels": torch.int32,
@@ -48,17 +49,27 @@ MAX_PAIRS = 2**28 - 1
 
 
 @dataclass(frozen=True)
+class _Kept:
+    """Device memory the forward pass leaves to the backward pass: 40 bytes a pair of a Gaussian and a camera, 4 an
+    entry.
+    """
+
+    counts: Any
+    """Numbers of rows, hits and entries."""
+    rows: Tensor
+    """Records of the visible rows, and their channels beside the colour."""
+    lists: Tensor
+    """Rows grouped by two by two tiles, in order of depth."""
+
+
+@dataclass
 class FrameState:
-    """What the backward pass needs of the forward pass: 56 bytes a pair of a Gaussian and a camera, and 4 a hit."""
+    """What the backward pass needs of the forward pass."""
 
     frame: Any
     """Inputs and settings, as the native module holds them."""
-    counts: Any
-    """Numbers of rows and hits."""
-    rows: Tensor
-    """Records of the visible rows, which Gaussian each is, and the way back."""
-    lists: Tensor
-    """Rows grouped by tile in order of depth, and their channels beside the colour."""
+    kept: _Kept | None
+    """Given up before the gradients of the Gaussians are allocated; a second backward pass renders again."""
     picture_channels: Tensor | None
     """(C, H, W, channels) as blended."""
 
@@ -76,39 +87,25 @@ def render_forward(
     packed = not keep_state and n_channels == 0 and not inputs.median_depth and statistics is None
     frame = _native_frame(inputs, statistics, packed=packed)
 
-    def empty(*shape: int) -> Tensor:
-        return torch.empty(shape, dtype=torch.float32, device=device)
-
-    def memory(n_bytes: int) -> Tensor:
-        return torch.empty(n_bytes, dtype=torch.uint8, device=device)
-
-    rgb, alpha = empty(n_cameras, height, width, 3), empty(n_cameras, height, width)
-    picture_channels = empty(n_cameras, height, width, n_channels) if n_channels else None
-    median_depth = empty(n_cameras, height, width) if inputs.median_depth else None
-    rows, project_scratch = memory(frame.row_bytes(keep_state)), memory(frame.project_bytes())
-    taken: list[Tensor] = []
-
-    def allocate(n_bytes: int) -> int:
-        taken.append(memory(n_bytes))
-        return taken[-1].data_ptr()
-
-    marks = [] if times is None else [event.cuda_event for event in times.events(device)]
-    counts = run_pass(
-        native.forward,
+    queue = current_queue(device)
+    marks = None if times is None else times.events(device)
+    kept = _project_and_bin(frame, queue, device, marks)
+    # Scratch memory is free again by now, and pictures may take its place.
+    rgb = torch.empty(n_cameras, height, width, 3, device=device)
+    alpha = torch.empty(n_cameras, height, width, device=device)
+    picture_channels = torch.empty(n_cameras, height, width, n_channels, device=device) if n_channels else None
+    median_depth = torch.empty(n_cameras, height, width, device=device) if inputs.median_depth else None
+    run_pass(
+        native.blend,
         frame,
-        current_queue(device),
-        keep_state,
-        project_scratch.data_ptr(),
-        rows.data_ptr(),
+        kept.counts,
+        queue,
+        kept.rows.data_ptr(),
+        kept.lists.data_ptr(),
         native.Pictures(rgb.data_ptr(), alpha.data_ptr(), address_of(picture_channels), address_of(median_depth)),
-        allocate,
-        marks,
     )
-    if counts.n_hits > native.MAX_HITS:
-        raise InputError(
-            "the picture has more than 2^31 - 1 pairs of a Gaussian and a tile; render it smaller, or fewer cameras "
-            "at once."
-        )
+    if marks is not None:
+        marks[3].record(torch.cuda.current_stream(device))
     depth_sum = normal = features = None
     if picture_channels is not None:
         n_depth, n_normal = int(inputs.depth), 3 * int(inputs.normal)
@@ -119,8 +116,38 @@ def render_forward(
     pictures = Frame(
         rgb=rgb, alpha=alpha, depth_sum=depth_sum, normal=normal, features=features, median_depth=median_depth
     )
-    state = FrameState(frame, counts, rows, taken[1], picture_channels) if keep_state else None
-    return pictures, state, counts.n_rows, counts.n_hits
+    state = FrameState(frame, kept, picture_channels) if keep_state else None
+    return pictures, state, kept.counts.n_rows, kept.counts.n_hits
+
+
+def _project_and_bin(
+    frame: Any, queue: Any, device: torch.device, marks: Sequence[torch.cuda.Event] | None = None
+) -> _Kept:
+    """Everything before blending; `marks` are recorded at the beginning, after projecting and after binning."""
+    rows, project_scratch = _memory(frame.row_bytes(), device), _memory(frame.project_bytes(), device)
+    if marks is not None:
+        marks[0].record(torch.cuda.current_stream(device))
+    projected = 0 if marks is None else marks[1].cuda_event
+    counts = run_pass(native.project, frame, queue, project_scratch.data_ptr(), rows.data_ptr(), projected)
+    if counts.n_entries > native.MAX_ENTRIES:
+        raise InputError(
+            "the picture has more than 2^30 - 1 pairs of a Gaussian and a block of tiles; render it smaller, or fewer "
+            "cameras at once."
+        )
+    lists, scratch = _memory(frame.list_bytes(counts), device), _memory(frame.bin_bytes(counts), device)
+    run_pass(
+        native.bin,
+        frame,
+        counts,
+        queue,
+        project_scratch.data_ptr(),
+        rows.data_ptr(),
+        scratch.data_ptr(),
+        lists.data_ptr(),
+    )
+    if marks is not None:
+        marks[2].record(torch.cuda.current_stream(device))
+    return _Kept(counts, rows, lists)
 
 
 def render_backward(
@@ -134,30 +161,28 @@ def render_backward(
     """Gradients of everything that went in, from those of the pictures."""
     from kinosplat.render.rasterize import InputGradients
 
-    device = state.rows.device
+    device = pictures.rgb.device
     n_cameras = inputs.n_cameras
+    picture_shape = (n_cameras, inputs.height, inputs.width)
     checked = Checked(device)
     dL_drgb = torch.zeros_like(pictures.rgb) if gradients.rgb is None else gradients.rgb
     dL_dchannels = None
     if state.picture_channels is not None:
         dL_dchannels = _join_channels(inputs, gradients, state.picture_channels)
-    out = InputGradients(
-        gaussians={name: torch.empty_like(tensor) for name, tensor in inputs.gaussians.items()},
-        features=None if inputs.features is None else torch.empty_like(inputs.features),
-        world_to_camera=torch.zeros(n_cameras, 4, 4, device=device) if inputs.camera_gradient else None,
-        K=torch.zeros(n_cameras, 3, 3, device=device) if inputs.camera_gradient else None,
-        background=torch.einsum("chw,chwk->ck", 1 - pictures.alpha, dL_drgb) if inputs.background_gradient else None,
-    )
-    picture_shape = (n_cameras, inputs.height, inputs.width)
     frame = state.frame if statistics is None else _native_frame(inputs, statistics, packed=False)
-    scratch = torch.empty(frame.row_gradient_bytes(state.counts), dtype=torch.uint8, device=device)
+    queue = current_queue(device)
+    kept, state.kept = state.kept, None
+    if kept is None:
+        kept = _project_and_bin(_native_frame(inputs, None, packed=False), queue, device)
+    scratch = _memory(frame.row_gradient_bytes(), device)
+    dL_dgaussians = {name: torch.empty_like(inputs.gaussians[name]) for name in HOLD_ROW_GRADIENTS}
     run_pass(
-        native.backward,
+        native.blend_backward,
         frame,
-        state.counts,
-        current_queue(device),
-        state.rows.data_ptr(),
-        state.lists.data_ptr(),
+        kept.counts,
+        queue,
+        kept.rows.data_ptr(),
+        kept.lists.data_ptr(),
         native.Pictures(pictures.rgb.data_ptr(), pictures.alpha.data_ptr(), address_of(state.picture_channels)),
         native.PictureGradients(
             rgb=checked("the gradient of rgb", dL_drgb, (*picture_shape, 3)),
@@ -165,13 +190,40 @@ def render_backward(
             channels=address_of(dL_dchannels),
         ),
         scratch.data_ptr(),
-        native.GaussianGradients(
-            **{name: tensor.data_ptr() for name, tensor in out.gaussians.items()}, features=address_of(out.features)
-        ),
+        _gradient_addresses(dL_dgaussians, None),
+    )
+    background = torch.einsum("chw,chwk->ck", 1 - pictures.alpha, dL_drgb) if inputs.background_gradient else None
+    del kept, dL_dchannels
+    dL_dgaussians = {
+        name: dL_dgaussians[name] if name in dL_dgaussians else torch.empty_like(tensor)
+        for name, tensor in inputs.gaussians.items()
+    }
+    out = InputGradients(
+        gaussians=dL_dgaussians,
+        features=None if inputs.features is None else torch.empty_like(inputs.features),
+        world_to_camera=torch.zeros(n_cameras, 4, 4, device=device) if inputs.camera_gradient else None,
+        K=torch.zeros(n_cameras, 3, 3, device=device) if inputs.camera_gradient else None,
+        background=background,
+    )
+    run_pass(
+        native.project_backward,
+        frame,
+        queue,
+        scratch.data_ptr(),
+        _gradient_addresses(out.gaussians, out.features),
         address_of(out.world_to_camera),
         address_of(out.K),
     )
     return out
+
+
+def _memory(n_bytes: int, device: torch.device) -> Tensor:
+    return torch.empty(n_bytes, dtype=torch.uint8, device=device)
+
+
+def _gradient_addresses(gaussians: dict[str, Tensor], features: Tensor | None) -> Any:
+    addresses = {name: address_of(gaussians.get(name)) for name in (*GAUSSIAN_SHAPES, "sh_rest")}
+    return native.GaussianGradients(**addresses, features=address_of(features))
 
 
 def _native_frame(inputs: FrameInputs, statistics: GaussianStatistics | None, *, packed: bool) -> Any:

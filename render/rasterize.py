@@ -50,7 +50,7 @@ class RasterSettings:
 
 @dataclass(frozen=True)
 class FrameInputs:
-    """Everything the pictures of C cameras depend on, as the backends read it; tensors are detached."""
+    """Everything the pictures of C cameras depend on, as the backends read it, without building a history."""
 
     gaussians: dict[str, Tensor]
     """Parameter name to tensor, without the time parameters of a static set."""
@@ -264,7 +264,7 @@ def _rasterize_native(
         *pictures, n_visible, n_hits = _Rasterize.apply(call, *tensors)
         frames = Frame(*pictures)
     else:
-        inputs = call.inputs([tensor.detach() for tensor in tensors])
+        inputs = call.inputs(tensors)
         frames, _, n_visible, n_hits = call.passes.render_forward(
             inputs, keep_state=False, statistics=statistics, times=times
         )
@@ -334,7 +334,7 @@ class _Call:
 class _Rasterize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: _Call, *tensors: Tensor) -> Any:
-        inputs = call.inputs([tensor.detach() for tensor in tensors])
+        inputs = call.inputs(tensors)
         frames, state, n_visible, n_hits = call.passes.render_forward(
             inputs, keep_state=True, statistics=call.statistics
         )
@@ -350,7 +350,7 @@ class _Rasterize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *dL_dpictures: Tensor | None) -> Any:
         call: _Call = ctx.call
-        saved: list[Any] = [None if tensor is None else tensor.detach() for tensor in ctx.saved_tensors]
+        saved = ctx.saved_tensors
         needed = ctx.needs_input_grad[1:]
         gradients: InputGradients = call.passes.render_backward(
             call.inputs(saved[: ctx.n_inputs], needed),

@@ -27,7 +27,7 @@ from kinosplat.scenes import FrameLoader, load_scene
 from kinosplat.trainers.checkpoint import write_atomically
 from kinosplat.trainers.clock import Moment
 from kinosplat.trainers.evaluate import evaluate, spread
-from kinosplat.trainers.loop import LOOKAHEAD, UPCOMING_BATCHES, cache_bytes, make_sampler
+from kinosplat.trainers.feed import LOOKAHEAD, UPCOMING_BATCHES, cache_bytes, make_sampler, picture_batch
 from kinosplat.trainers.losses import image_loss
 from kinosplat.trainers.methods.gaussians import GaussianMethod
 from kinosplat.trainers.optim import Group, Optimizer, exponential_decay
@@ -168,7 +168,7 @@ class _Pictures(AbstractContextManager["_Pictures"]):
             self._loader.prefetch(indices[place : place + LOOKAHEAD])
             upcoming = [[later] for later in indices[place + 1 : place + 1 + UPCOMING_BATCHES]]
             with torch.no_grad():
-                batch = training.batch([index], upcoming, self._loader)
+                batch = picture_batch(training, [index], upcoming, self._loader)
             yield ViewBatch(batch.cameras, batch.target, batch.mask)
 
     def fine_tune(self, tunable: Tunable, steps: int) -> None:
@@ -185,7 +185,7 @@ class _Pictures(AbstractContextManager["_Pictures"]):
             indices = self._sampler.batch(training.step)
             upcoming = [self._sampler.batch(training.step + i) for i in range(1, UPCOMING_BATCHES + 1)]
             self._loader.prefetch(self._sampler.lookahead(training.step, LOOKAHEAD))
-            batch = training.batch(indices, upcoming, self._loader)
+            batch = picture_batch(training, indices, upcoming, self._loader)
             output = rasterize(tunable.gaussians(), batch.cameras, background=batch.background, settings=settings)
             terms, _ = image_loss(output, batch, training.config.image)
             torch.stack(list(terms.values())).sum().backward()

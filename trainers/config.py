@@ -10,8 +10,9 @@ from typing import Literal
 
 from kinosplat.scenes import LoadOptions
 from kinosplat.trainers.methods.config import FourDGS, ThreeDGS
+from kinosplat.trainers.methods.field_config import HashGrid, HollowNerf
 
-MethodConfig = ThreeDGS | FourDGS
+MethodConfig = ThreeDGS | FourDGS | HashGrid | HollowNerf
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class ImageConfig:
 
     ssim_weight: float = 0.2
     """Weight of 1 - SSIM in the loss; the rest is the mean absolute error."""
+    saturation: bool = False
+    """Let what pictures show at full brightness be brighter than that in the scene."""
     background: Literal["auto", "black", "white", "random", "learned"] = "auto"
     """Colour behind the scene; auto is the scene's own when its format fixes one, random with --mask-use object-only,
     else black."""

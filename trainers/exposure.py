@@ -32,6 +32,10 @@ class Exposure:
         self._rows = list(free.to(device))
         self._identity = torch.eye(3, 4, device=device).reshape(12)
 
+    def corrections(self) -> Tensor:
+        """(n_cameras, 3, 4) corrections of all cameras, with a gradient."""
+        return self.of(list(range(len(self._rows))))
+
     def of(self, cameras: list[int]) -> Tensor:
         """(C, 3, 4) corrections of the cameras with these indices, with a gradient."""
         # Rows picked one by one: a list as the index would be copied to the device, which Python would wait for.

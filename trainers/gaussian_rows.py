@@ -23,6 +23,7 @@ class GaussianRows:
             name: Group(name, tensor, learning_rates[name], rows="gaussians", hastens=True)
             for name, tensor in first.parameters().items()
         }
+        self._gaussians: Gaussians | None = None
 
     def __len__(self) -> int:
         return self.groups["means"].parameter.shape[0]
@@ -43,7 +44,11 @@ class GaussianRows:
 
     def gaussians(self) -> Gaussians:
         """The set with its live leaves, for rendering."""
-        return Gaussians(**{name: self[name] for name in PARAMETER_NAMES if name in self.groups})
+        known = self._gaussians
+        if known is None or any(group.parameter is not getattr(known, name) for name, group in self.groups.items()):
+            known = Gaussians(**{name: self[name] for name in PARAMETER_NAMES if name in self.groups})
+            self._gaussians = known
+        return known
 
     @property
     def opacities(self) -> Tensor:

@@ -1,71 +1,27 @@
-"""The one training loop: pictures, loss, backward, optimiser, densification; metrics, checkpoints and evaluation
-beside.
+"""The one training loop: pictures or rays, loss, backward, optimiser, densification; metrics, checkpoints and
+evaluation beside.
 
-It knows nothing about Gaussians (see method.py). On the hot path no Python waits for the device: numbers are read back
-every `log_every` steps only. A picture that cannot be read stops the run with what was learned so far saved.
+It knows nothing about Gaussians or fields (see method.py). On the hot path no Python waits for the device: numbers are
+read back every `log_every` steps only. A picture that cannot be read stops the run with what was learned so far saved.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import time
 
 import torch
 
 from kinosplat.errors import InputError
-from kinosplat.scenes import FrameLoader, ViewSampler
 from kinosplat.trainers.callbacks import Callbacks, StepProgress
 from kinosplat.trainers.checkpoint import BEST
-from kinosplat.trainers.config import TrainConfig
 from kinosplat.trainers.evaluate import Evaluation, evaluate, spread
+from kinosplat.trainers.feed import Feed, cache_bytes, make_feed
 from kinosplat.trainers.interrupt import Interrupt
 from kinosplat.trainers.method import Losses
 from kinosplat.trainers.recorder import Recorder
 from kinosplat.trainers.training import Training
 from kinosplat.trainers.utilisation import Utilisation
-
-LOOKAHEAD = 16
-"""Pictures of so many steps are loaded ahead of time."""
-UPCOMING_BATCHES = 2
-"""Batches on their way to the device ahead of time."""
-MOST_WORKERS = 8
-"""Threads that decode pictures at most."""
-DEVICE_CACHE_SHARE = 0.25
-"""Part of a GPU's free memory that pictures may take."""
-POOL_SHARE = 0.75
-"""Part of the picture cache that the sampler's pool may fill; the rest is for what is fetched ahead."""
-
-
-def cache_bytes(config: TrainConfig) -> int | None:
-    """Bytes of `--cache-memory`, or None for the loader's default."""
-    gib = config.cache_memory
-    return None if gib is None else int(gib * 2**30)
-
-
-def make_sampler(training: Training) -> ViewSampler:
-    """The order of pictures; depends on the config alone, never on the machine, so that runs resume anywhere."""
-    schedule, limit = training.config.schedule, cache_bytes(training.config)
-    if limit is None:
-        return ViewSampler(training.scene.train, schedule.seed, schedule.batch_size)
-    return ViewSampler(training.scene.train, schedule.seed, schedule.batch_size, pool_bytes=int(POOL_SHARE * limit))
-
-
-def make_loader(training: Training) -> FrameLoader:
-    """The pictures to learn from, delivered where the run trains; on a GPU as many stay there as have room."""
-    config, device = training.config, training.device
-    n_workers, device_cache_bytes = 2, 0
-    if device.type == "cuda":
-        # The processor has nothing else to do there than to decode.
-        n_workers = min(max((os.cpu_count() or 2) // 2, 2), MOST_WORKERS)
-        device_cache_bytes = int(DEVICE_CACHE_SHARE * torch.cuda.mem_get_info(device)[0])
-    return FrameLoader(
-        training.scene.train,
-        cache_bytes=cache_bytes(config),
-        n_workers=n_workers,
-        device=device,
-        device_cache_bytes=device_cache_bytes,
-    )
 
 
 def train_to_the_end(training: Training, callbacks: Callbacks, utilisation: Utilisation) -> str:
@@ -73,18 +29,16 @@ def train_to_the_end(training: Training, callbacks: Callbacks, utilisation: Util
 
     Ctrl-C finishes the step, saves, and raises KeyboardInterrupt.
     """
-    sampler = make_sampler(training)
     recorder = Recorder(training.run_dir, training.step, training.config.checkpoints.tensorboard)
-    with recorder, make_loader(training) as loader, Interrupt() as interrupt:
+    with recorder, make_feed(training) as feed, Interrupt() as interrupt:
         progress = ProgressReader(training, recorder, callbacks)
         while not training.clock.is_over(training.step):
             waited = time.monotonic()
             callbacks.pause(training.method, training.step)
             training.clock.exclude(time.monotonic() - waited)
-            losses = _step_if_memory_lasts(training, sampler, loader)
+            losses = _step_if_memory_lasts(training, feed)
             if losses is None:
                 _make_room(training, callbacks)
-                sampler = make_sampler(training)
                 continue
             progress.after_step(losses)
             utilisation.sample()
@@ -97,10 +51,10 @@ def train_to_the_end(training: Training, callbacks: Callbacks, utilisation: Util
     return "steps" if training.step >= (schedule.steps or 0) else "time limit"
 
 
-def _step_if_memory_lasts(training: Training, sampler: ViewSampler, loader: FrameLoader) -> Losses | None:
+def _step_if_memory_lasts(training: Training, feed: Feed) -> Losses | None:
     """One optimisation step, or None when the device ran out of memory before it had changed anything."""
     try:
-        return train_step(training, sampler, loader)
+        return train_step(training, feed)
     except torch.OutOfMemoryError:
         return None
 
@@ -112,30 +66,31 @@ def _make_room(training: Training, callbacks: Callbacks) -> None:
     if training.device.type == "cuda":
         torch.cuda.empty_cache()
     step, batch_size = training.step, training.config.schedule.batch_size
-    size = f"{training.method.n_primitives} Gaussians and batches of {batch_size}"
+    if training.method.learns_from == "rays":
+        size = f"{training.method.n_primitives} table entries and a step's samples"
+        options = "--samples or --log2-table-size"
+    else:
+        size = f"{training.method.n_primitives} Gaussians and batches of {batch_size}"
+        options = "--max-gaussians, --batch-size or --resolution"
     callbacks.saved(step, training.save())
     if batch_size == 1 or training.has_halved_batch:
         raise InputError(
             f"There is no memory left for {size} at step {step}, which is saved in {training.run_dir}; "
-            "start again with a lower --max-gaussians, --batch-size or --resolution."
+            f"start again with a lower {options}."
         )
     training.halve_batch()
     callbacks.warned(f"Step {step}: there is no memory left for {size}; going on with batches of {batch_size // 2}.")
 
 
-def train_step(training: Training, sampler: ViewSampler, loader: FrameLoader) -> Losses:
+def train_step(training: Training, feed: Feed) -> Losses:
     """One optimisation step; torch.OutOfMemoryError leaves everything but gradients as it was."""
     moment = training.clock.moment(training.step)
-    indices = sampler.batch(training.step)
-    upcoming = [sampler.batch(training.step + i) for i in range(1, UPCOMING_BATCHES + 1)]
-    loader.prefetch(sampler.lookahead(training.step, LOOKAHEAD))
     try:
-        batch = training.batch(indices, upcoming, loader)
+        losses = feed.losses(moment)
     except InputError:
         if training.step > 0:
             training.save()
         raise
-    losses = training.method.loss(batch, moment)
     torch.autograd.backward(tuple(losses.terms.values()))
     rate_factor = math.sqrt(training.config.schedule.batch_size)
     training.optimizer.step(moment, training.method.touched(), rate_factor)

@@ -16,6 +16,7 @@ from kinosplat.errors import InputError
 from kinosplat.scenes import Scene, free_memory_bytes
 from kinosplat.trainers.config import TrainConfig
 from kinosplat.trainers.methods.config import FourDGS, ThreeDGS
+from kinosplat.trainers.methods.field_config import HashGrid, HollowNerf
 
 FLOAT_BYTES = 4
 COPIES = 4
@@ -47,20 +48,18 @@ class Needs:
 
 
 def needs_of(config: TrainConfig, scene: Scene) -> Needs:
-    """What a resolved run needs on `scene`, which is as its method sees it."""
+    """What a resolved run of Gaussians needs on `scene`, which is as its method sees it."""
     batch_size = config.schedule.batch_size
     n_pixels = max(view.camera.width * view.camera.height for view in scene.train)
-    match config.method:
-        case ThreeDGS() | FourDGS():
-            n_numbers = STILL_NUMBERS + 3 * ((config.method.gaussians.sh_degree + 1) ** 2 - 1)
-            if isinstance(config.method, FourDGS) and scene.is_moving:
-                n_numbers += TIME_NUMBERS
-            return Needs(
-                a_gaussian=COPIES * FLOAT_BYTES * n_numbers + PAIR_BYTES * batch_size,
-                fixed=PIXEL_BYTES * n_pixels * batch_size,
-            )
-        case _:
-            assert_never(config.method)
+    method = config.method
+    assert isinstance(method, (ThreeDGS, FourDGS))
+    n_numbers = STILL_NUMBERS + 3 * ((method.gaussians.sh_degree + 1) ** 2 - 1)
+    if isinstance(method, FourDGS) and scene.is_moving:
+        n_numbers += TIME_NUMBERS
+    return Needs(
+        a_gaussian=COPIES * FLOAT_BYTES * n_numbers + PAIR_BYTES * batch_size,
+        fixed=PIXEL_BYTES * n_pixels * batch_size,
+    )
 
 
 def free_bytes(device: torch.device) -> int:
@@ -73,7 +72,13 @@ def free_bytes(device: torch.device) -> int:
 
 def refuse_what_cannot_fit(config: TrainConfig, scene: Scene, device: torch.device) -> None:
     """Raise InputError when the cap on the Gaussians is certain not to fit on `device`, saying how many would."""
-    max_gaussians, batch_size = config.method.gaussians.max_gaussians, config.schedule.batch_size
+    match config.method:
+        case ThreeDGS() | FourDGS():
+            max_gaussians, batch_size = config.method.gaussians.max_gaussians, config.schedule.batch_size
+        case HashGrid() | HollowNerf():
+            return  # a field takes all its memory at its first step, which says so if that ends there
+        case _:
+            assert_never(config.method)
     assert max_gaussians is not None
     needs, free = needs_of(config, scene), free_bytes(device)
     if needs.of(max_gaussians) <= free:

@@ -1,15 +1,14 @@
 """What the loop asks of a method.
 
-The loop knows pictures, steps and parameter groups; whether Gaussians, a hash grid or anything else explains the
-pictures is the method's affair. A method that learns from rays instead of whole pictures picks its pixels out of the
-batch itself.
+The loop knows pictures, rays, steps and parameter groups; whether Gaussians, a hash grid or anything else explains the
+pictures is the method's affair. A method says whether it learns from whole pictures or from rays out of many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from kinosplat.render.output import RenderOutput
 from kinosplat.trainers.batch import Batch
 from kinosplat.trainers.clock import Moment
 from kinosplat.trainers.optim import Group
+from kinosplat.trainers.ray_batch import RayBatch
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,12 @@ class MethodState:
     """What JSON can hold."""
 
 
-class Method(Protocol):
-    """One way to explain the pictures; made by `create_method` from a scene, or by `restore_method`."""
+Measure = Callable[[], float | None]
+"""PSNR in dB of the held-out views as the method is now; None without any."""
+
+
+class CommonMethod(Protocol):
+    """What all methods have; made by `create_method` from a scene, or by `restore_method`."""
 
     name: str
     """As on the command line."""
@@ -57,9 +61,6 @@ class Method(Protocol):
     def groups(self) -> list[Group]:
         """The parameters; the same objects during the whole run, though their rows may change."""
 
-    def loss(self, batch: Batch, moment: Moment) -> Losses:
-        """Draw the batch and compare; called once a step, before backward."""
-
     def touched(self) -> Mapping[str, Tensor]:
         """Names of row sets to (N,) masks of the rows this step may move, after backward; others move as a whole."""
 
@@ -72,6 +73,12 @@ class Method(Protocol):
         With `geometry` the output also has depth, median depth and normals.
         """
 
+    def finish(self, measure: Measure) -> dict[str, float]:
+        """Called once when training is over, before the final evaluation; numbers for the report.
+
+        What is done here for good (hardening a mask) may be done again when a finished run is resumed.
+        """
+
     def state(self) -> MethodState:
         """What a checkpoint holds besides the groups."""
 
@@ -80,3 +87,29 @@ class Method(Protocol):
 
     def summary(self) -> dict[str, float]:
         """A few numbers for progress lines and metrics.jsonl, besides `n_primitives`; may wait for the device."""
+
+
+class PictureMethod(CommonMethod, Protocol):
+    """A method that learns from whole pictures."""
+
+    learns_from: Literal["pictures"]
+
+    def loss(self, batch: Batch, moment: Moment) -> Losses:
+        """Draw the batch and compare; called once a step, before backward."""
+
+
+class RayMethod(CommonMethod, Protocol):
+    """A method that learns from single rays, drawn from all pictures."""
+
+    learns_from: Literal["rays"]
+
+    @property
+    def n_rays(self) -> int:
+        """How many rays the next step should have."""
+
+    def loss(self, batch: RayBatch, moment: Moment) -> Losses:
+        """See along the rays and compare; called once a step, before backward."""
+
+
+Method = PictureMethod | RayMethod
+"""One way to explain the pictures."""

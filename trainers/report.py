@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -85,6 +85,8 @@ class Report:
     """Mean over the run."""
     finished: str
     """Why training ended: `steps` or `time limit`."""
+    facts: dict[str, float] = field(default_factory=dict)
+    """What else the method says of itself, such as parameters before and after hardening."""
     compressed: Compressed | None = None
     """The file made of the run, once there is one."""
 

@@ -19,16 +19,18 @@ from torch import Tensor
 from kinosplat.errors import InputError
 from kinosplat.render import RasterSettings
 from kinosplat.render.timing import device_words
-from kinosplat.scenes import Scene, first_points, load_scene
+from kinosplat.scenes import PointCloud, Scene, first_points, load_scene
 from kinosplat.trainers.callbacks import Callbacks, RunStart
 from kinosplat.trainers.checkpoint import LAST, checkpoint_path, load_checkpoint
 from kinosplat.trainers.config import TrainConfig
 from kinosplat.trainers.evaluate import WHOLE, Evaluation, evaluate, measure_fps, spread
-from kinosplat.trainers.loop import cache_bytes, record_evaluation, train_to_the_end
+from kinosplat.trainers.feed import cache_bytes
+from kinosplat.trainers.loop import evaluate_now, record_evaluation, train_to_the_end
 from kinosplat.trainers.memory import refuse_what_cannot_fit
 from kinosplat.trainers.method import Method
+from kinosplat.trainers.methods.config import FourDGS, ThreeDGS
 from kinosplat.trainers.methods.presets import resolve
-from kinosplat.trainers.methods.registry import n_first_points, restore_method
+from kinosplat.trainers.methods.registry import n_first_points, restore_method, with_near
 from kinosplat.trainers.recorder import Recorder
 from kinosplat.trainers.report import Report, peak_memory_mib
 from kinosplat.trainers.serialize import from_json, write_config
@@ -160,23 +162,30 @@ def read_config(run_dir: Path) -> TrainConfig:
 
 def _as_trained(config: TrainConfig) -> TrainConfig:
     """The config of a run that was saved before there was a near plane to choose, with the one it was trained with."""
-    gaussians = config.method.gaussians
-    if gaussians.near is not None:
+    method = config.method
+    if not isinstance(method, (ThreeDGS, FourDGS)) or method.gaussians.near is not None:
         return config
-    gaussians = dataclasses.replace(gaussians, near=RasterSettings().near)
-    return dataclasses.replace(config, method=dataclasses.replace(config.method, gaussians=gaussians))
+    return dataclasses.replace(config, method=with_near(method, RasterSettings().near))
 
 
 def _begin(config: TrainConfig, scene: Scene, run_dir: Path, began: float) -> Training:
     """A run at step 0; `began` is the time.monotonic() at which work on it started."""
+    n_points = n_first_points(config.method)
+    if n_points == 0:
+        return start(config, scene, no_points(), "none needed", run_dir, time.monotonic() - began)
     points, source = first_points(
         scene,
-        n_first_points(config.method),
+        n_points,
         config.schedule.seed,
         device=choose_device(config.device),
         cache_bytes=cache_bytes(config),
     )
     return start(config, scene, points, source, run_dir, time.monotonic() - began)
+
+
+def no_points() -> PointCloud:
+    """What a method that starts without points is given."""
+    return PointCloud(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.uint8))
 
 
 def _finish(training: Training, callbacks: Callbacks) -> Report:
@@ -199,13 +208,14 @@ def _finish(training: Training, callbacks: Callbacks) -> Report:
     utilisation = Utilisation(training.device)
     finished = train_to_the_end(training, callbacks, utilisation)
     seconds = training.clock.elapsed
+    facts = training.method.finish(lambda: evaluate_now(training).psnr if training.scene.test else None)
     evaluation = None
     if training.scene.test:
         evaluation = _final_evaluation(training)
         with Recorder(training.run_dir, training.step, training.config.checkpoints.tensorboard) as recorder:
             record_evaluation(training, evaluation, recorder, callbacks)
         training.save()
-    report = _report(training, evaluation, seconds, finished, utilisation.mean)
+    report = _report(training, evaluation, seconds, finished, utilisation.mean, facts)
     report.write(training.run_dir / "report.json")
     callbacks.finished(report)
     return report
@@ -226,7 +236,12 @@ def _final_evaluation(training: Training) -> Evaluation:
 
 
 def _report(
-    training: Training, evaluation: Evaluation | None, seconds: float, finished: str, utilisation: float | None
+    training: Training,
+    evaluation: Evaluation | None,
+    seconds: float,
+    finished: str,
+    utilisation: float | None,
+    facts: dict[str, float],
 ) -> Report:
     scene = training.scene
     cameras = [view.camera for view in scene.test or scene.train]
@@ -257,4 +272,5 @@ def _report(
         seed=training.config.schedule.seed,
         steps_per_second=round(training.step / max(seconds, 1e-6), 3),
         finished=finished,
+        facts=facts,
     )

@@ -12,15 +12,14 @@ from torch import Tensor
 
 from kinosplat.errors import InputError
 from kinosplat.render.camera import Camera
-from kinosplat.scenes import FrameLoader, PointCloud, Scene, View
+from kinosplat.scenes import PointCloud, Scene, View
 from kinosplat.trainers.background import Background
-from kinosplat.trainers.batch import Batch, assemble
 from kinosplat.trainers.checkpoint import LAST, Checkpoint, checkpoint_path, load_checkpoint, save_checkpoint
 from kinosplat.trainers.clock import Clock
 from kinosplat.trainers.config import TrainConfig
 from kinosplat.trainers.exposure import Exposure
 from kinosplat.trainers.method import Method
-from kinosplat.trainers.methods.registry import create_method, learns_motion, restore_method
+from kinosplat.trainers.methods.registry import create_method, learns_motion, restore_method, settle_method
 from kinosplat.trainers.optim import Optimizer
 from kinosplat.trainers.poses import Poses
 from kinosplat.trainers.serialize import write_config
@@ -60,21 +59,6 @@ class Training:
     """dB, highest of the evaluations so far."""
     has_halved_batch: bool = False
     """Whether this session had to do with half the batch, for want of memory."""
-
-    def batch(self, indices: list[int], upcoming: list[list[int]], loader: FrameLoader) -> Batch:
-        """The pictures of one step, with the corrections of their cameras."""
-        views = [self.scene.train[i] for i in indices]
-        cameras = [self.cameras[i] for i in indices]
-        physical = [view.camera_index for view in views]
-        if self.poses is not None:
-            cameras = self.poses.corrected(cameras, physical)
-        return assemble(
-            loader.get_batch(indices, upcoming),
-            cameras,
-            self.background.color(self.step),
-            self.config.image.settled_mask_use,
-            None if self.exposure is None else self.exposure.of(physical),
-        )
 
     def halve_batch(self) -> None:
         """Go on with half as many pictures a step, also when the run is resumed."""
@@ -145,24 +129,18 @@ def scene_for(config: TrainConfig, scene: Scene) -> Scene:
     return scene
 
 
-DEFAULT_NEAR = 0.05
-"""Scene units; nearer than this to a camera there are only floaters, which hide everything from cameras beside it."""
-
-
 def settle(config: TrainConfig, scene: Scene) -> TrainConfig:
-    """The config with the options decided that are left to the scene: what its masks mean, the near plane, and
-    whether colours are corrected.
+    """The config with the options decided that are left to the scene: what its masks mean, whether colours are
+    corrected, and those of the method.
     """
-    image, gaussians = config.image, config.method.gaussians
+    image = config.image
     if image.mask_use == "auto":
         use: Literal["object-only", "ignore-outside"] = "object-only" if scene.masks_cut_out else "ignore-outside"
         image = dataclasses.replace(image, mask_use=use)
-    if gaussians.near is None:
-        gaussians = dataclasses.replace(gaussians, near=DEFAULT_NEAR if scene.near is None else scene.near)
     corrections = config.corrections
     if corrections.exposure is None:
         corrections = dataclasses.replace(corrections, exposure=scene.colors_differ)
-    method = dataclasses.replace(config.method, gaussians=gaussians)
+    method = settle_method(config.method, scene, image.settled_mask_use)
     return dataclasses.replace(config, image=image, corrections=corrections, method=method)
 
 

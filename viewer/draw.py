@@ -2,13 +2,14 @@
 
 What the page may change about Gaussians (size, crop box, points instead of Gaussians) is done by handing the rasterizer
 changed parameters, so there is one renderer for all outputs. A subject without Gaussians is drawn by its own `render`,
-and outputs that need Gaussians show its colour.
+and outputs that it has not show its colour.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -36,6 +37,11 @@ POINT_PIXELS = 0.8
 """Standard deviation of a point on screen, pixels."""
 ELLIPSOID_SIZE = 0.6
 """Ellipsoids are drawn at this part of one standard deviation, where an opaque Gaussian has a clear edge."""
+
+OF_RAYS: tuple[Output, ...] = ("color", "depth", "alpha", "normals")
+"""Outputs that whatever is made of rays may have; the others need Gaussians."""
+PROBE_SIZE = (16, 12)
+"""Pixels of a picture that is only made to see what it holds."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,11 @@ def draw(subject: Subject, camera: Camera, look: Look, *, depth: bool = False, t
         return Drawn(subject.painters[look.painter](camera), None, 0, 0, None)
     gaussians = subject.gaussians()
     if gaussians is None:
-        output = subject.render(camera, background)
-        return _picture(output, look, look.output if look.output in ("color", "depth", "alpha", "normals") else "color")
+        shown = look.output if look.output in OF_RAYS else "color"
+        output = subject.render(camera, background, geometry=depth or shown in ("depth", "normals"))
+        if (shown == "depth" and output.depth is None) or (shown == "normals" and output.normal is None):
+            shown = "color"
+        return _picture(output, look, shown)
     features = None
     if look.output == "speed":
         features = gaussians.velocities.norm(dim=1, keepdim=True)
@@ -84,6 +93,18 @@ def draw(subject: Subject, camera: Camera, look: Look, *, depth: bool = False, t
     )
     output = rasterize(gaussians, [camera], background=background, features=features, settings=settings, times=times)
     return _picture(output, look, look.output)
+
+
+@torch.no_grad()
+def outputs_of(subject: Subject) -> tuple[Output, ...]:
+    """What a subject can show; one without Gaussians is asked for a picture of a few pixels."""
+    if subject.gaussians() is not None:
+        return tuple(output for output in get_args(Output) if output != "speed" or len(subject.times) > 1)
+    camera = subject.cameras[0].resized(*PROBE_SIZE).to(subject.device)
+    moment = subject.times[0] if subject.times else None
+    output = subject.render(camera.at(moment), subject.background, geometry=True)
+    missing = {"depth": output.depth is None, "normals": output.normal is None}
+    return tuple(name for name in OF_RAYS if not missing.get(name, False))
 
 
 def _picture(output: RenderOutput, look: Look, shown: Output) -> Drawn:

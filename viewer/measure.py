@@ -31,7 +31,7 @@ def benchmark(
 
     def render(camera: Camera, times: PassTimes | None = None) -> RenderOutput:
         if gaussians is None:
-            return subject.render(camera, background)
+            return subject.render(camera, background, geometry=False)
         return rasterize(gaussians, [camera], background=background, settings=subject.settings, times=times)
 
     return measure(

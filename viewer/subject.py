@@ -90,8 +90,8 @@ class Subject(Protocol):
     def gaussians(self) -> Gaussians | None:
         """The set on `device` without gradients; None for a method that has none, which only `render` can draw."""
 
-    def render(self, camera: Camera, background: Tensor) -> RenderOutput:
-        """One picture with depth and normals."""
+    def render(self, camera: Camera, background: Tensor, *, geometry: bool) -> RenderOutput:
+        """One picture; with `geometry` also depth and normals, as far as there are any."""
 
     def turn(self) -> AbstractContextManager[None]:
         """Held while the model is read, so that nobody changes it meanwhile."""
@@ -144,9 +144,9 @@ class GaussianSubject:
         """The set."""
         return self.model
 
-    def render(self, camera: Camera, background: Tensor) -> RenderOutput:
-        """One picture with depth and normals."""
-        settings = replace(self.settings, depth=True, normal=True)
+    def render(self, camera: Camera, background: Tensor, *, geometry: bool) -> RenderOutput:
+        """One picture; with `geometry` also depth and normals."""
+        settings = replace(self.settings, depth=geometry, normal=geometry)
         return rasterize(self.model, [camera], background=background, settings=settings)
 
     def turn(self) -> AbstractContextManager[None]:

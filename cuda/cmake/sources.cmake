@@ -27,6 +27,7 @@ set(KINOSPLAT_GPU_SOURCES
   gpu/blend_backward.cu
   gpu/blend_forward.cu
   gpu/channels.cu
+  gpu/compact.cu
   gpu/composite.cu
   gpu/directions.cu
   gpu/field_bindings.cpp
@@ -37,6 +38,7 @@ set(KINOSPLAT_GPU_SOURCES
   gpu/occupancy.cu
   gpu/project_backward.cu
   gpu/project_forward.cu
+  gpu/radix_sort.cu
   gpu/ssim.cu
   gpu/training_bindings.cpp
 )

@@ -1,10 +1,11 @@
-// Bin: which rows each tile has to blend, nearest first. The visible rows are sorted by depth once; then every row
-// emits its hits in that order, and a stable sort by tile number alone keeps it within each tile ("Splatshop", Schuetz
-// et al. 2025: about 24 bytes of traffic a hit instead of 144 when every hit carries its depth through the sort).
+// Bin: which rows the tiles have to blend, nearest first. The visible rows come sorted by depth; every row emits its
+// entries in that order, and a stable sort by quad alone keeps it within each list ("Splatshop", Schuetz et al. 2025:
+// about 24 bytes of traffic a hit instead of 144 when every hit carries its depth through the sort). A list for four
+// tiles is shorter than four lists, and which of the four are hit costs nothing: it lies beside the number of the row.
 #include <algorithm>
-#include <cub/device/device_radix_sort.cuh>
 
 #include "gpu/device.cuh"
+#include "gpu/radix_sort.h"
 #include "gpu/rows.cuh"
 
 namespace kinosplat::gpu {
@@ -12,231 +13,228 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
+constexpr int kRowsAThread = 4;
+constexpr int kBlockRows = kThreads * kRowsAThread;
+constexpr int kMaxPasses = 4;
 
-struct BitRange {
-    int begin, end;
+int quad_bits(const Frame& frame) {
+    int n_bits = 1;
+    while (tile_grid(frame).n_all_quads() - 1 >> n_bits)
+        ++n_bits;
+    return n_bits;
+}
+
+// The digits that a sort by quad takes one after the other.
+struct QuadDigits {
+    int n_passes;
+    RadixDigit digits[kMaxPasses];
 };
 
-int bit_length(uint64_t x) {
-    int n = 0;
-    for (; x; x >>= 1)
-        ++n;
-    return n;
+QuadDigits quad_digits(const Frame& frame) {
+    QuadDigits all{quad_passes(frame), {}};
+    for (int pass = 0; pass < all.n_passes; ++pass)
+        all.digits[pass] = radix_digit(pass, all.n_passes, quad_bits(frame));
+    return all;
 }
 
-// The bits in which the depths differ. A radix pass handles 8; where that saves one, up to two of the lowest are left
-// out, which is less than projection rounds.
-BitRange depth_bits(const FrameCounts& counts) {
-    const int end = bit_length(counts.max_depth_key ^ ~counts.max_inverse_depth_key);
-    const int excess = end % 8;
-    return {excess <= 2 && end > 8 ? excess : 0, end};
-}
+// Where a block puts its entries, counting their digits for the sort: in shared memory first, from which they go out
+// side by side, or, if there are too many of them, straight to their place.
+template <class Key>
+struct EntryWriter {
+    Key* keys;
+    uint32_t* entries;
+    uint32_t (*histograms)[kRadixBins];
+    QuadDigits digits;
 
-bool short_tile_keys(const TileGrid& grid) { return grid.n_all() <= 0x10000; }
-
-// Where a block puts its hits: in shared memory first, from which they go out side by side, or, if there are too many
-// of them, straight to their place.
-template <class TileKey>
-struct HitWriter {
-    TileKey* keys;
-    uint32_t* hits;
-    __device__ void write(uint32_t at, uint32_t tile, uint32_t row) const {
-        keys[at] = TileKey(tile);
-        hits[at] = row;
+    __device__ void write(uint32_t at, uint32_t quad, uint32_t row, unsigned tiles) const {
+        keys[at] = Key(quad);
+        entries[at] = row << kQuadBits | tiles;
+#pragma unroll
+        for (int pass = 0; pass < kMaxPasses; ++pass)
+            if (pass < digits.n_passes)
+                atomicAdd(&histograms[pass][digits.digits[pass].of(quad)], 1u);
     }
 };
 
-constexpr uint32_t kStagedHits = 2048;
+constexpr uint32_t kStaged = 3072;
 
-template <class TileKey>
-__device__ inline void write_small(const HitWriter<TileKey>& out, uint32_t at, TileSpan span, uint32_t row,
-                                   uint32_t first_tile, int columns) {
-    for (unsigned r = 0; r < span.n_rows(); ++r) {
-        const uint32_t tile = first_tile + (span.first_row() + r) * columns + span.column(r);
-        for (unsigned c = 0; c < span.n_columns(r); ++c)
-            out.write(at++, tile + c, row);
+template <class Key>
+__device__ inline void write_small(const EntryWriter<Key>& out, uint32_t at, TileSpan span, uint32_t row,
+                                   uint32_t first_quad, int quad_columns) {
+    for (int quad_row = span.first_quad_row(); quad_row < span.end_quad_row(); ++quad_row) {
+        const QuadLine line = span.quad_line(quad_row);
+        const uint32_t quad = first_quad + quad_row * quad_columns + span.first_column() / 2;
+        for (unsigned left = line.quads(); left; left &= left - 1) {
+            const int column = __ffs(left) - 1;
+            out.write(at++, quad + column / 2, row, line.tiles(column));
+        }
     }
 }
 
-// One large Gaussian: the warp walks down the tile rows, its lanes write the columns.
-template <class TileKey>
-__device__ inline void write_large(const HitWriter<TileKey>& out, uint32_t at, uint32_t count, const float4* record,
-                                   uint32_t row, uint32_t first_tile, int columns, int width, int height) {
+// One large Gaussian: the warp walks down the rows of quads, its lanes write the columns.
+template <class Key>
+__device__ inline void write_large(const EntryWriter<Key>& out, uint32_t at, uint32_t count, const float4* record,
+                                   uint32_t row, uint32_t first_quad, int quad_columns, int width, int height) {
     const Falloff falloff = read_falloff(record);
     const uint32_t end = at + count;
     const TileRange tile_rows = columns_of_row(falloff, width, height, -1);
-    for (int r = tile_rows.begin; r < tile_rows.end; ++r) {
-        const TileRange touched = columns_of_row(falloff, width, height, r);
-        for (int c = touched.begin + lane_id(); c < touched.end; c += kWarp)
-            if (at + c - touched.begin < end)
-                out.write(at + c - touched.begin, first_tile + r * columns + c, row);
-        at += touched.end - touched.begin;
+    for (int quad_row = tile_rows.begin / 2; quad_row < (tile_rows.end + 1) / 2; ++quad_row) {
+        const LargeQuadLine line(falloff, width, height, tile_rows, quad_row);
+        const TileRange quads = line.quads();
+        for (int first = quads.begin; first < quads.end; first += kWarp) {
+            const int column = first + lane_id();
+            const unsigned tiles = column < quads.end ? line.tiles(column) : 0u;
+            const unsigned hit = __ballot_sync(kAllLanes, tiles != 0);
+            const uint32_t mine = at + __popc(hit & ((1u << lane_id()) - 1));
+            if (tiles != 0 && mine < end)
+                out.write(mine, first_quad + quad_row * quad_columns + column, row, tiles);
+            at += __popc(hit);
+        }
     }
 }
 
-template <class TileKey>
-__global__ __launch_bounds__(kThreads) void emit_hits_kernel(const uint32_t* __restrict__ sorted_rows, int n_rows,
-                                                             const uint2* __restrict__ spans,
-                                                             const __grid_constant__ Rows rows, int width, int height,
-                                                             TileGrid grid, uint64_t* status, uint32_t* ticket,
-                                                             TileKey* keys, uint32_t* hits) {
+template <class Key>
+__global__
+__launch_bounds__(kThreads) void emit_kernel(const uint32_t* __restrict__ sorted_rows, uint32_t n_rows,
+                                             const uint2* __restrict__ spans, const __grid_constant__ Rows rows,
+                                             int n_gaussians, int width, int height, TileGrid grid,
+                                             const __grid_constant__ BinScratch scratch,
+                                             const __grid_constant__ QuadDigits digits, Key* keys, uint32_t* entries) {
+    __shared__ uint32_t histograms[kMaxPasses][kRadixBins];
     __shared__ uint32_t warp_counts[kWarps];
     __shared__ uint32_t block_prefix;
-    __shared__ TileKey staged_keys[kStagedHits];
-    __shared__ uint32_t staged_hits[kStagedHits];
-    const uint32_t block = take_ticket(ticket);
-    const int position = block * kThreads + threadIdx.x;
-    const uint32_t row = position < n_rows ? sorted_rows[position] : 0u;
-    TileSpan span{{0u, 0u}};
-    if (position < n_rows)
-        span.bits = spans[row];
-    const uint32_t count = span.n_tiles();
+    __shared__ Key staged_keys[kStaged];
+    __shared__ uint32_t staged_entries[kStaged];
+    const uint32_t block = take_ticket(scratch.ticket);
+    const uint32_t first = block * kBlockRows + threadIdx.x * kRowsAThread;
+    uint32_t row[kRowsAThread], counts[kRowsAThread], count = 0;
+    TileSpan span[kRowsAThread];
+#pragma unroll
+    for (int k = 0; k < kRowsAThread; ++k)
+        row[k] = first + k < n_rows ? sorted_rows[first + k] : 0u;
+#pragma unroll
+    for (int k = 0; k < kRowsAThread; ++k)
+        span[k].bits = first + k < n_rows ? spans[row[k]] : uint2{0u, 0u};
+#pragma unroll
+    for (int k = 0; k < kRowsAThread; ++k)
+        count += counts[k] = span[k].n_entries();
     const uint32_t warp_total = warp_prefix(count);
     if (lane_id() == kWarp - 1)
         warp_counts[warp_id()] = warp_total;
+    for (int pass = 0; pass < digits.n_passes; ++pass)
+        histograms[pass][threadIdx.x] = 0;
     __syncthreads();
-    uint32_t before = warp_total - count, own = 0;
+    uint32_t at = warp_total - count, own = 0;
     for (int w = 0; w < kWarps; ++w) {
-        before += w < warp_id() ? warp_counts[w] : 0;
+        at += w < warp_id() ? warp_counts[w] : 0;
         own += warp_counts[w];
     }
-    const bool staged = own <= kStagedHits;
     if (warp_id() == 0) {
-        const uint64_t prefix = chained_prefix(status, block, own);
+        const uint32_t prefix = uint32_t(chained_prefix(scratch.status, block, own));
         if (lane_id() == 0)
-            block_prefix = uint32_t(prefix);
+            block_prefix = prefix;
     }
+    const bool staged = own <= kStaged;
     if (!staged)
         __syncthreads();
 
-    const HitWriter<TileKey> out = staged ? HitWriter<TileKey>{staged_keys, staged_hits}
-                                          : HitWriter<TileKey>{keys + block_prefix, hits + block_prefix};
-    // Several cameras: their grids follow each other.
-    const uint32_t first_tile = grid.n_cameras > 1 && position < n_rows ? rows.camera_of_row[row] * grid.n_tiles() : 0;
-    if (!span.is_large())
-        write_small(out, before, span, row, first_tile, grid.columns);
-    for (unsigned large = __ballot_sync(kAllLanes, span.is_large()); large; large &= large - 1) {
-        const int lane = __ffs(large) - 1;
-        const uint32_t large_row = __shfl_sync(kAllLanes, row, lane);
-        write_large(out, __shfl_sync(kAllLanes, before, lane), __shfl_sync(kAllLanes, count, lane),
-                    rows.records + int64_t(kRowFloat4s) * large_row, large_row,
-                    __shfl_sync(kAllLanes, first_tile, lane), grid.columns, width, height);
-    }
-    if (staged) {
-        __syncthreads();
-        for (uint32_t k = threadIdx.x; k < own; k += kThreads) {
-            keys[block_prefix + k] = staged_keys[k];
-            hits[block_prefix + k] = staged_hits[k];
+    const EntryWriter<Key> out{staged ? staged_keys : keys + block_prefix,
+                               staged ? staged_entries : entries + block_prefix, histograms, digits};
+    const int quad_columns = grid.quad_columns(), n_quads = grid.n_quads();
+#pragma unroll
+    for (int k = 0; k < kRowsAThread; ++k) {
+        // Several cameras: their grids follow each other.
+        const uint32_t first_quad = grid.n_cameras > 1 ? row[k] / n_gaussians * n_quads : 0;
+        const uint32_t begin = at;
+        at += counts[k];
+        if (!span[k].is_large())
+            write_small(out, begin, span[k], row[k], first_quad, quad_columns);
+        for (unsigned large = __ballot_sync(kAllLanes, span[k].is_large()); large; large &= large - 1) {
+            const int lane = __ffs(large) - 1;
+            const uint32_t large_row = __shfl_sync(kAllLanes, row[k], lane);
+            write_large(out, __shfl_sync(kAllLanes, begin, lane), __shfl_sync(kAllLanes, counts[k], lane),
+                        rows.records + int64_t(kRowFloat4s) * large_row, large_row,
+                        __shfl_sync(kAllLanes, first_quad, lane), quad_columns, width, height);
         }
     }
+    __syncthreads();
+    if (staged)
+        for (uint32_t k = threadIdx.x; k < own; k += kThreads) {
+            keys[block_prefix + k] = staged_keys[k];
+            entries[block_prefix + k] = staged_entries[k];
+        }
+    for (int pass = 0; pass < digits.n_passes; ++pass)
+        if (const uint32_t n = histograms[pass][threadIdx.x])
+            atomicAdd(scratch.sort.histograms + pass * kRadixBins + threadIdx.x, n);
 }
 
 // 16 bytes of keys a thread.
-template <class TileKey>
-__global__ __launch_bounds__(kThreads) void tile_ranges_kernel(const TileKey* __restrict__ keys, uint32_t n_hits,
+template <class Key>
+__global__ __launch_bounds__(kThreads) void quad_ranges_kernel(const Key* __restrict__ keys, uint32_t n_entries,
                                                                uint2* __restrict__ ranges) {
-    constexpr uint32_t kKeys = 16 / sizeof(TileKey);
+    constexpr uint32_t kKeys = 16 / sizeof(Key);
     const uint32_t first = kKeys * (blockIdx.x * kThreads + threadIdx.x);
-    if (first >= n_hits)
+    if (first >= n_entries)
         return;
     union {
         uint4 bits;
-        TileKey keys[kKeys];
+        Key keys[kKeys];
     } mine;
-    mine.bits = *reinterpret_cast<const uint4*>(keys + first); // the buffer is longer than its hits
+    mine.bits = *reinterpret_cast<const uint4*>(keys + first); // the buffer is longer than its entries
     uint32_t before = first > 0 ? uint32_t(keys[first - 1]) : ~0u;
 #pragma unroll
     for (uint32_t k = 0; k < kKeys; ++k) {
-        if (first + k >= n_hits)
+        if (first + k >= n_entries)
             break;
-        const uint32_t tile = mine.keys[k];
-        if (tile != before) {
-            ranges[tile].x = first + k;
+        const uint32_t quad = mine.keys[k];
+        if (quad != before) {
+            ranges[quad].x = first + k;
             if (before != ~0u)
                 ranges[before].y = first + k;
         }
-        if (first + k == n_hits - 1)
-            ranges[tile].y = n_hits;
-        before = tile;
+        if (first + k == n_entries - 1)
+            ranges[quad].y = n_entries;
+        before = quad;
     }
 }
 
-// Sorts to and fro between two buffers and returns where the values ended up; with space == nullptr it only sets
-// n_bytes.
 template <class Key>
-uint32_t* sort_pairs(void* space, size_t& n_bytes, Key* const (&keys)[2], uint32_t* const (&values)[2], uint32_t n,
-                     BitRange bits, Key** sorted_keys, cudaStream_t stream) {
-    cub::DoubleBuffer<Key> key_buffers(keys[0], keys[1]);
-    cub::DoubleBuffer<uint32_t> value_buffers(values[0], values[1]);
-    check(cub::DeviceRadixSort::SortPairs(space, n_bytes, key_buffers, value_buffers, n, bits.begin, bits.end, stream),
-          "sort");
-    if (sorted_keys)
-        *sorted_keys = key_buffers.Current();
-    return value_buffers.Current();
-}
-
-BitRange tile_bits(const TileGrid& grid) { return {0, std::max(bit_length(grid.n_all() - 1), 1)}; }
-
-template <class TileKey>
 void bin_with_keys(const Frame& frame, const FrameCounts& counts, const ProjectScratch& project, const Rows& rows,
                    const BinScratch& scratch, const TileLists& lists, cudaStream_t stream) {
-    const TileGrid grid = tile_grid(frame);
-    size_t space_bytes = scratch.sort_space_bytes;
-    const uint32_t* rows_by_depth = sort_pairs<uint32_t>(
-        scratch.sort_space, space_bytes, {project.depth_keys, scratch.other_depth_keys},
-        {project.row_numbers, scratch.other_row_numbers}, counts.n_rows, depth_bits(counts), nullptr, stream);
-
-    // An even number of sorting passes ends where it began.
-    const BitRange bits = tile_bits(grid);
-    const bool even = (bits.end + 7) / 8 % 2 == 0;
-    uint32_t* const hits[2] = {even ? lists.hits : scratch.other_hits, even ? scratch.other_hits : lists.hits};
-    TileKey* const keys[2] = {static_cast<TileKey*>(scratch.tile_keys[0]), static_cast<TileKey*>(scratch.tile_keys[1])};
-    emit_hits_kernel<TileKey><<<emit_blocks(counts.n_rows), kThreads, 0, stream>>>(
-        rows_by_depth, counts.n_rows, project.spans, rows, frame.width, frame.height, grid, project.emit_status,
-        project.emit_ticket, keys[0], hits[0]);
-    check_launch("emit hits");
-
-    TileKey* sorted_keys;
-    const uint32_t* sorted_hits =
-        sort_pairs<TileKey>(scratch.sort_space, space_bytes, keys, hits, counts.n_hits, bits, &sorted_keys, stream);
-    if (sorted_hits != lists.hits) // few hits are sorted in one pass
-        check(cudaMemcpyAsync(lists.hits, sorted_hits, counts.n_hits * sizeof(uint32_t), cudaMemcpyDeviceToDevice,
-                              stream),
-              "sort");
-    constexpr uint32_t kKeysABlock = kThreads * 16 / sizeof(TileKey);
-    tile_ranges_kernel<TileKey>
-        <<<divide_up(counts.n_hits, kKeysABlock), kThreads, 0, stream>>>(sorted_keys, counts.n_hits, lists.ranges);
-    check_launch("tile ranges");
+    const QuadDigits digits = quad_digits(frame);
+    // An even number of passes ends where it began.
+    const bool even = digits.n_passes % 2 == 0;
+    const SortBuffer<Key> buffers[2] = {
+        {static_cast<Key*>(scratch.keys[0]), even ? lists.entries : scratch.other_entries},
+        {static_cast<Key*>(scratch.keys[1]), even ? scratch.other_entries : lists.entries}};
+    emit_kernel<Key><<<emit_blocks(counts.n_rows), kThreads, 0, stream>>>(
+        project.sorted_rows, counts.n_rows, project.spans, rows, frame.n_gaussians, frame.width, frame.height,
+        tile_grid(frame), scratch, digits, buffers[0].keys, buffers[0].values);
+    check_launch("emit");
+    for (int pass = 0; pass < digits.n_passes; ++pass)
+        radix_pass<Key>(buffers[pass % 2], buffers[1 - pass % 2], counts.n_entries, nullptr, digits.digits[pass],
+                        scratch.sort, pass, stream);
+    constexpr uint32_t kKeysABlock = kThreads * 16 / sizeof(Key);
+    quad_ranges_kernel<Key><<<divide_up(counts.n_entries, kKeysABlock), kThreads, 0, stream>>>(
+        buffers[digits.n_passes % 2].keys, counts.n_entries, lists.ranges);
+    check_launch("quad ranges");
 }
 
 } // namespace
 
-int emit_blocks(uint32_t n_rows) { return divide_up(n_rows, uint32_t(kThreads)); }
+int emit_blocks(uint32_t n_rows) { return divide_up(n_rows, uint32_t(kBlockRows)); }
 
-int tile_key_bytes(const Frame& frame) {
-    return short_tile_keys(tile_grid(frame)) ? sizeof(uint16_t) : sizeof(uint32_t);
-}
+int quad_key_bytes(const Frame& frame) { return quad_bits(frame) <= 16 ? sizeof(uint16_t) : sizeof(uint32_t); }
 
-size_t sort_space_bytes(const Frame& frame, const FrameCounts& counts) {
-    size_t depth_bytes = 0, tile_bytes = 0;
-    sort_pairs<uint32_t>(nullptr, depth_bytes, {nullptr, nullptr}, {nullptr, nullptr}, counts.n_rows,
-                         depth_bits(counts), nullptr, nullptr);
-    const BitRange bits = tile_bits(tile_grid(frame));
-    if (tile_key_bytes(frame) == sizeof(uint16_t))
-        sort_pairs<uint16_t>(nullptr, tile_bytes, {nullptr, nullptr}, {nullptr, nullptr}, counts.n_hits, bits, nullptr,
-                             nullptr);
-    else
-        sort_pairs<uint32_t>(nullptr, tile_bytes, {nullptr, nullptr}, {nullptr, nullptr}, counts.n_hits, bits, nullptr,
-                             nullptr);
-    return std::max(depth_bytes, tile_bytes);
-}
+int quad_passes(const Frame& frame) { return divide_up(quad_bits(frame), kMaxRadixBits); }
 
 void bin(const Frame& frame, const FrameCounts& counts, const ProjectScratch& project, const Rows& rows,
          const BinScratch& scratch, const TileLists& lists, cudaStream_t stream) {
-    check(cudaMemsetAsync(lists.ranges, 0, tile_grid(frame).n_all() * sizeof(uint2), stream), "tile ranges");
-    if (counts.n_hits == 0)
+    check(cudaMemsetAsync(lists.ranges, 0, tile_grid(frame).n_all_quads() * sizeof(uint2), stream), "quad ranges");
+    if (counts.n_entries == 0)
         return;
-    if (tile_key_bytes(frame) == sizeof(uint16_t))
+    check(cudaMemsetAsync(scratch.sort.histograms, 0, scratch.zeroed_bytes, stream), "bin");
+    if (quad_key_bytes(frame) == sizeof(uint16_t))
         bin_with_keys<uint16_t>(frame, counts, project, rows, scratch, lists, stream);
     else
         bin_with_keys<uint32_t>(frame, counts, project, rows, scratch, lists, stream);

@@ -17,8 +17,8 @@ namespace {
 
 namespace nb = nanobind;
 
-// Positions of hits are 32 bits, and so are CUB's.
-constexpr uint32_t kMaxHits = 0x7fffffff;
+// The sort has 30 bits to count entries with.
+constexpr uint32_t kMaxEntries = (1u << 30) - 1;
 
 template <class T>
 struct TypeOf {
@@ -61,69 +61,88 @@ class Readback {
     HostCounts* memory_ = nullptr;
 };
 
-// Waits for the numbers of rows and hits, then takes exactly the memory they need from `allocate`: bytes to address,
-// called for scratch first and then for what is kept. `marks` is empty, or four events to be recorded at the beginning
-// and after projecting, binning and blending.
-FrameCounts run_forward(const Frame& frame, const Queue& queue, bool keep, Address project_memory, Address row_memory,
-                        const Pictures& pictures, nb::callable allocate, const std::vector<Address>& marks) {
+// Waits until the numbers of rows and hits are there, which is before the rows are sorted; `projected` is null or an
+// event to be recorded between the two.
+FrameCounts run_project(const Frame& frame, const Queue& queue, Address scratch, Address row_memory,
+                        Address projected) {
     nb::gil_scoped_release release;
     const CurrentDevice current(queue.device);
     const cudaStream_t stream = queue.get();
-    const auto take = [&](size_t n_bytes) {
-        nb::gil_scoped_acquire acquire;
-        return at<void>(nb::cast<Address>(allocate(n_bytes)));
+    const auto mark = [&] {
+        if (projected)
+            check(cudaEventRecord(at<CUevent_st>(projected), stream), "mark");
     };
-    const auto mark = [&](size_t number) {
-        if (number < marks.size())
-            check(cudaEventRecord(at<CUevent_st>(marks[number]), stream), "mark");
-    };
-    mark(0);
-    size_t n_bytes;
-    ProjectScratch project = project_scratch(frame, at<void>(project_memory), &n_bytes);
-    Rows frame_rows = rows(frame, keep, at<void>(row_memory), &n_bytes);
-    FrameCounts counts{};
-    if (frame.n_pairs() > 0) {
-        static thread_local Readback readback;
-        project.host_counts = readback.prepare();
-        project_forward(frame, project, frame_rows, stream);
-        mark(1);
-        counts = readback.wait(stream);
-    } else {
-        mark(1);
+    if (frame.n_pairs() == 0) {
+        mark();
+        return {};
     }
-    if (counts.n_hits > kMaxHits)
-        return counts;
-
-    const size_t sort_bytes = sort_space_bytes(frame, counts);
-    bin_scratch(frame, counts, sort_bytes, nullptr, &n_bytes);
-    const BinScratch scratch = bin_scratch(frame, counts, sort_bytes, take(n_bytes), &n_bytes);
-    lists(frame, counts, nullptr, &n_bytes);
-    const Lists kept = lists(frame, counts, take(n_bytes), &n_bytes);
-    frame_rows.channels = kept.channels;
-    bin(frame, counts, project, frame_rows, scratch, kept.tiles, stream);
-    mark(2);
-    gather_channels(frame, frame_rows, int(counts.n_rows), stream);
-    blend_forward(frame, frame_rows, kept.tiles, pictures, stream);
-    mark(3);
-    return counts;
+    static thread_local Readback readback;
+    size_t n_bytes;
+    ProjectScratch project = project_scratch(frame, at<void>(scratch), &n_bytes);
+    project.host_counts = readback.prepare();
+    project_forward(frame, project, rows(frame, at<void>(row_memory), &n_bytes), stream);
+    compact(frame, project, stream);
+    mark();
+    sort_by_depth(frame, project, stream);
+    return readback.wait(stream);
 }
 
-void run_backward(const Frame& frame, const FrameCounts& counts, const Queue& queue, Address row_memory,
-                  Address list_memory, const Pictures& pictures, const PictureGradients& picture_gradients,
-                  Address scratch, const GaussianArrays<float>& gradients, Address dL_dworld_to_camera, Address dL_dK) {
+void run_bin(const Frame& frame, const FrameCounts& counts, const Queue& queue, Address project_memory,
+             Address row_memory, Address bin_memory, Address list_memory) {
     nb::gil_scoped_release release;
     const CurrentDevice current(queue.device);
     const cudaStream_t stream = queue.get();
     size_t n_bytes;
-    Rows frame_rows = rows(frame, true, at<void>(row_memory), &n_bytes);
-    const Lists kept = lists(frame, counts, at<void>(list_memory), &n_bytes);
-    frame_rows.channels = kept.channels;
-    const RowGradients by_row = row_gradients(frame, counts, at<void>(scratch), &n_bytes);
-    if (counts.n_hits > 0) {
-        check(cudaMemsetAsync(by_row.moments, 0, n_bytes, stream), "blend backward");
-        blend_backward(frame, frame_rows, kept.tiles, pictures, picture_gradients, by_row, stream);
+    const ProjectScratch project = project_scratch(frame, at<void>(project_memory), &n_bytes);
+    const BinScratch scratch = bin_scratch(frame, counts, project, at<void>(bin_memory), &n_bytes);
+    const Rows frame_rows = rows(frame, at<void>(row_memory), &n_bytes);
+    bin(frame, counts, project, frame_rows, scratch, tile_lists(frame, counts, at<void>(list_memory), &n_bytes),
+        stream);
+    gather_channels(frame, frame_rows, project.sorted_rows, int(counts.n_rows), stream);
+}
+
+void run_blend(const Frame& frame, const FrameCounts& counts, const Queue& queue, Address row_memory,
+               Address list_memory, const Pictures& pictures) {
+    nb::gil_scoped_release release;
+    const CurrentDevice current(queue.device);
+    size_t n_bytes;
+    blend_forward(frame, rows(frame, at<void>(row_memory), &n_bytes),
+                  tile_lists(frame, counts, at<void>(list_memory), &n_bytes), pictures, queue.get());
+}
+
+// Gradients of the rows, in `scratch` and, with one camera, where those of means, quats and log_scales are to be.
+void run_blend_backward(const Frame& frame, const FrameCounts& counts, const Queue& queue, Address row_memory,
+                        Address list_memory, const Pictures& pictures, const PictureGradients& picture_gradients,
+                        Address scratch, const GaussianArrays<float>& gradients) {
+    nb::gil_scoped_release release;
+    const CurrentDevice current(queue.device);
+    const cudaStream_t stream = queue.get();
+    size_t n_bytes;
+    const RowGradients by_row = row_gradients(frame, gradients, at<void>(scratch), &n_bytes);
+    const auto clear = [&](void* memory, size_t size) {
+        if (size > 0)
+            check(cudaMemsetAsync(memory, 0, size, stream), "blend backward");
+    };
+    clear(at<void>(scratch), n_bytes);
+    if (frame.n_cameras == 1) {
+        const size_t column = frame.n_pairs() * sizeof(float);
+        clear(by_row.moments, 4 * column);
+        clear(by_row.second_moments, 3 * column);
+        clear(by_row.rgb, 3 * column);
     }
-    project_backward(frame, frame_rows, by_row, gradients, {at<float>(dL_dworld_to_camera), at<float>(dL_dK)}, stream);
+    if (counts.n_entries > 0)
+        blend_backward(frame, rows(frame, at<void>(row_memory), &n_bytes),
+                       tile_lists(frame, counts, at<void>(list_memory), &n_bytes), pictures, picture_gradients, by_row,
+                       stream);
+}
+
+void run_project_backward(const Frame& frame, const Queue& queue, Address scratch,
+                          const GaussianArrays<float>& gradients, Address dL_dworld_to_camera, Address dL_dK) {
+    nb::gil_scoped_release release;
+    const CurrentDevice current(queue.device);
+    size_t n_bytes;
+    project_backward(frame, row_gradients(frame, gradients, at<void>(scratch), &n_bytes), gradients,
+                     {at<float>(dL_dworld_to_camera), at<float>(dL_dK)}, queue.get());
 }
 
 template <class Number>
@@ -141,7 +160,8 @@ void bind_frame(nb::module_& module) {
 
     nb::class_<FrameCounts>(module, "FrameCounts", "What the project pass found.")
         .def_ro("n_rows", &FrameCounts::n_rows)
-        .def_ro("n_hits", &FrameCounts::n_hits);
+        .def_ro("n_hits", &FrameCounts::n_hits)
+        .def_ro("n_entries", &FrameCounts::n_entries);
 
     const auto gaussians = [&](auto number, const char* name, const char* doc) {
         using Number = typename decltype(number)::type;
@@ -211,17 +231,27 @@ void bind_frame(nb::module_& module) {
                  project_scratch(frame, nullptr, &n_bytes);
                  return n_bytes;
              })
-        .def(
-            "row_bytes",
-            [](const Frame& frame, bool keep) {
-                size_t n_bytes;
-                rows(frame, keep, nullptr, &n_bytes);
-                return n_bytes;
-            },
-            nb::arg("keep"))
-        .def("row_gradient_bytes", [](const Frame& frame, const FrameCounts& counts) {
+        .def("row_bytes",
+             [](const Frame& frame) {
+                 size_t n_bytes;
+                 rows(frame, nullptr, &n_bytes);
+                 return n_bytes;
+             })
+        .def("bin_bytes",
+             [](const Frame& frame, const FrameCounts& counts) {
+                 size_t n_bytes;
+                 bin_scratch(frame, counts, project_scratch(frame, nullptr, &n_bytes), nullptr, &n_bytes);
+                 return n_bytes;
+             })
+        .def("list_bytes",
+             [](const Frame& frame, const FrameCounts& counts) {
+                 size_t n_bytes;
+                 tile_lists(frame, counts, nullptr, &n_bytes);
+                 return n_bytes;
+             })
+        .def("row_gradient_bytes", [](const Frame& frame) {
             size_t n_bytes;
-            row_gradients(frame, counts, nullptr, &n_bytes);
+            row_gradients(frame, {}, nullptr, &n_bytes);
             return n_bytes;
         });
 
@@ -251,18 +281,24 @@ void bind(nb::module_& module) {
     nb::set_leak_warnings(false);
     bind_frame(module);
 
-    module.def("forward", &run_forward, nb::arg("frame"), nb::arg("queue"), nb::arg("keep"), nb::arg("project_scratch"),
-               nb::arg("rows"), nb::arg("pictures"), nb::arg("allocate"), nb::arg("marks"),
-               "Pictures of all cameras; waits once, for the numbers of rows and hits.");
-    module.def("backward", &run_backward, nb::arg("frame"), nb::arg("counts"), nb::arg("queue"), nb::arg("rows"),
-               nb::arg("lists"), nb::arg("pictures"), nb::arg("picture_gradients"), nb::arg("scratch"),
+    module.def("project", &run_project, nb::arg("frame"), nb::arg("queue"), nb::arg("scratch"), nb::arg("rows"),
+               nb::arg("projected"), "Visible rows, and their order of depth; waits for their numbers.");
+    module.def("bin", &run_bin, nb::arg("frame"), nb::arg("counts"), nb::arg("queue"), nb::arg("project_scratch"),
+               nb::arg("rows"), nb::arg("scratch"), nb::arg("lists"), "Lists of what the tiles have to blend.");
+    module.def("blend", &run_blend, nb::arg("frame"), nb::arg("counts"), nb::arg("queue"), nb::arg("rows"),
+               nb::arg("lists"), nb::arg("pictures"), "Pictures of all cameras.");
+    module.def(
+        "blend_backward", &run_blend_backward, nb::arg("frame"), nb::arg("counts"), nb::arg("queue"), nb::arg("rows"),
+        nb::arg("lists"), nb::arg("pictures"), nb::arg("picture_gradients"), nb::arg("scratch"), nb::arg("gradients"),
+        "Gradients of the rows from those of the pictures; with one camera in those of means, quats, log_scales.");
+    module.def("project_backward", &run_project_backward, nb::arg("frame"), nb::arg("queue"), nb::arg("scratch"),
                nb::arg("gradients"), nb::arg("dL_dworld_to_camera"), nb::arg("dL_dK"),
-               "Gradients of everything from those of the pictures.");
+               "Gradients of everything that went in from those of the rows.");
 
     bind_training(module);
     bind_field(module);
 
-    module.attr("MAX_HITS") = kMaxHits;
+    module.attr("MAX_ENTRIES") = kMaxEntries;
     module.attr("MAX_CAMERAS") = kMaxCameras;
     module.attr("MAX_IMAGE_SIZE") = kMaxImageSize;
 }

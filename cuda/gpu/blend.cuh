@@ -1,11 +1,12 @@
 // What blending does in both directions: a block takes one tile, each warp 8 columns and 4 lines of its pixels for
-// every pixel a lane has. The tile's hits are staged in shared memory, one a thread; of each 32 a warp keeps those that
-// can reach its own pixels.
+// every pixel a lane has. The tile's hits (tile_hits.cuh) are staged in shared memory, one a thread; of each 32 a warp
+// keeps those that can reach its own pixels.
 #pragma once
 
 #include "gpu/device.cuh"
 #include "gpu/frame.h"
 #include "gpu/rows.cuh"
+#include "gpu/tile_hits.cuh"
 #include "math/blending.h"
 
 namespace kinosplat::gpu {
@@ -34,8 +35,8 @@ __device__ inline float exp2_fast(float x) {
 // One lane's pixels. Coordinates u, v are relative to the centre of the tile.
 template <int kPixels>
 struct LanePixels {
-    int tile; // over all cameras
     int camera;
+    int quad, quad_bit;       // the tile's list, over all cameras, and which of its entries count
     float centre_x, centre_y; // of the tile, pixels
     float u, v[kPixels];
     float warp_u, warp_v; // centre of the warp's pixels
@@ -47,10 +48,11 @@ template <int kPixels>
 __device__ inline LanePixels<kPixels> this_lane(const TileGrid& grid, int width, int height) {
     constexpr int kWarpLines = Shares<kPixels>::kWarpLines;
     LanePixels<kPixels> p;
-    p.tile = blockIdx.x;
-    p.camera = p.tile / grid.n_tiles();
-    const int in_camera = p.tile - p.camera * grid.n_tiles();
-    const int row = in_camera / grid.columns, column = in_camera - row * grid.columns;
+    p.camera = blockIdx.x / grid.n_tiles();
+    const int tile = blockIdx.x - p.camera * grid.n_tiles();
+    const int row = tile / grid.columns, column = tile - row * grid.columns;
+    p.quad = p.camera * grid.n_quads() + row / 2 * grid.quad_columns() + column / 2;
+    p.quad_bit = quad_bit(column, row);
     constexpr int kWarpsAcross = kTileSize / kWarpColumns;
     const int warp_x = warp_id() % kWarpsAcross * kWarpColumns, warp_y = warp_id() / kWarpsAcross * kWarpLines;
     const int local_x = warp_x + lane_id() % kWarpColumns, x = column * kTileSize + local_x;
@@ -92,9 +94,9 @@ struct TileFalloff {
     }
 };
 
-__device__ inline float4 staged_falloff(const Falloff& f, float centre_x, float centre_y) {
-    const float dx = centre_x - f.mean_x, dy = centre_y - f.mean_y;
-    return {f.u_x, f.u_y, fmaf(f.u_x, dx, f.u_y * dy), f.v_y * dy};
+// The first four of them; (dx, dy) goes from the Gaussian's mean to the centre of the tile.
+__device__ inline float4 tile_falloff(float u_x, float u_y, float v_y, float dx, float dy) {
+    return {u_x, u_y, fmaf(u_x, dx, u_y * dy), v_y * dy};
 }
 
 __device__ inline TileFalloff unpack(float4 a, float v_y, float log2_opacity) {

@@ -23,8 +23,8 @@ constexpr int kCollected = 8; // hits
 constexpr int kWarpPixels = kWarp * kPixels;
 // Floats from hit to hit; the padding keeps 16-byte reads of the turned lanes off each other's banks.
 constexpr int kCollectedStride = kWarpPixels + 4;
-constexpr int kWaiting =
-    kWarp + kCollected; // hits that reach a warp: those left over from the last group, and a group's
+// Hits that reach a warp: what is left of the last group, fewer than are collected, and those of a group.
+constexpr int kWaiting = kWarp + kCollected - 1;
 
 struct WarpHits {
     float4 a[kWaiting], b[kWaiting]; // {u_x, u_y, u_0, v_0}, {v_y, log2_opacity, red, green}
@@ -59,6 +59,11 @@ __device__ inline void add4(float* target, float4 v) {
     atomicAdd(target + 2, v.z);
     atomicAdd(target + 3, v.w);
 #endif
+}
+
+__device__ inline void add1(float* target, float x) {
+    if (x != 0.0f)
+        atomicAdd(target, x);
 }
 
 // Sum over the four lanes of a hit.
@@ -127,35 +132,36 @@ __device__ inline void add_collected(const WarpCollection& collection, const Tur
     if (lane.slot < n_hits) {
         const float2 offset = hits.offset[first + lane.slot];
         const float x = offset.x + warp_u, y = offset.y + warp_v;
-        const uint32_t row = hits.row[first + lane.slot];
-        float* target = out.moments + int64_t(row) * kRowGradientFloats;
+        const int64_t row = hits.row[first + lane.slot];
         if (lane.line == 0)
-            add4(target, {one, fmaf(x, one, u), fmaf(y, one, v), fmaf(x, fmaf(x, one, 2.0f * u), uu)});
-        else if (lane.line == 1)
-            add4(target + 4,
-                 {fmaf(x, fmaf(y, one, v), fmaf(y, u, uv)), fmaf(y, fmaf(y, one, 2.0f * v), vv), rgb[0], rgb[1]});
-        else if (lane.line == 2 && rgb[2] != 0.0f)
-            atomicAdd(out.blue + row, rgb[2]);
+            add4(out.moments + 4 * row, {one, fmaf(x, one, u), fmaf(y, one, v), fmaf(x, fmaf(x, one, 2.0f * u), uu)});
+        // Neighbouring lanes add to neighbouring numbers, which travel together.
+        if (lane.line < 2)
+            add1(out.second_moments + 3 * row + lane.line,
+                 lane.line == 0 ? fmaf(x, fmaf(y, one, v), fmaf(y, u, uv)) : fmaf(y, fmaf(y, one, 2.0f * v), vv));
+        if (lane.line < 3)
+            add1(out.rgb + 3 * row + lane.line, lane.line == 0 ? rgb[0] : lane.line == 1 ? rgb[1] : rgb[2]);
     }
     __syncwarp();
 }
 
 template <int kChannels>
-__global__ __launch_bounds__(kBlendThreads) void blend_backward_kernel(
+__global__ __launch_bounds__(kBlendThreads, kChannels == 0 ? 4 : 1) void blend_backward_kernel(
     const __grid_constant__ Rows rows, const __grid_constant__ TileLists lists,
     const __grid_constant__ Pictures pictures, const __grid_constant__ PictureGradients gradients,
     const __grid_constant__ RowGradients out, int width, int height, TileGrid grid, ChannelChunk chunk) {
     __shared__ float4 staged_a[kBlendThreads], staged_b[kBlendThreads];
     __shared__ float staged_blue[kBlendThreads];
     __shared__ uint32_t staged_row[kBlendThreads];
-    __shared__ float2 staged_offset[kBlendThreads];
     __shared__ WarpHits warp_hits[kBlendWarps];
     __shared__ WarpCollection collections[kBlendWarps];
     WarpHits& hits = warp_hits[warp_id()];
     WarpCollection& collection = collections[warp_id()];
 
     const LanePixels lane = this_lane<kPixels>(grid, width, height);
-    const uint2 range = lists.ranges[lane.tile];
+    using Hits = TileHits<kBlendThreads>;
+    __shared__ typename Hits::Shared shared_hits;
+    Hits tile_hits(shared_hits, lists, lane.quad, lane.quad_bit);
     float3 dL_drgb[kPixels] = {};
     float dL_dchannels[kPixels][kChannels > 0 ? kChannels : 1] = {};
     float behind[kPixels] = {};
@@ -227,9 +233,9 @@ __global__ __launch_bounds__(kBlendThreads) void blend_backward_kernel(
     float4 next_a{}, next_b{};
     float next_blue = 0.0f;
     uint32_t next_row = 0;
-    const auto fetch = [&](uint32_t position) {
-        if (position < range.y) {
-            next_row = lists.hits[position];
+    const auto fetch = [&] {
+        if (int(threadIdx.x) < tile_hits.count()) {
+            next_row = tile_hits.row(threadIdx.x);
             const float4* record = rows.records + int64_t(next_row) * kRowFloat4s;
             next_a = record[0];
             next_b = record[1];
@@ -237,27 +243,28 @@ __global__ __launch_bounds__(kBlendThreads) void blend_backward_kernel(
         }
     };
     int n_waiting = 0;
-    fetch(range.x + threadIdx.x);
-    for (uint32_t begin = range.x; begin < range.y; begin += kBlendThreads) {
+    tile_hits.advance(0);
+    fetch();
+    while (const int count = tile_hits.count()) {
         if (__syncthreads_and(state.finished()))
             break;
-        staged_a[threadIdx.x] =
-            staged_falloff({next_a.x, next_a.y, next_a.z, next_a.w, next_b.x, next_b.y}, lane.centre_x, lane.centre_y);
+        // From the mean to the centre of the tile: moments need it too.
+        staged_a[threadIdx.x] = {next_a.z, next_a.w, lane.centre_x - next_a.x, lane.centre_y - next_a.y};
         staged_b[threadIdx.x] = next_b;
         staged_blue[threadIdx.x] = next_blue;
         staged_row[threadIdx.x] = next_row;
-        staged_offset[threadIdx.x] = {lane.centre_x - next_a.x, lane.centre_y - next_a.y};
+        tile_hits.advance(count);
         __syncthreads();
-        fetch(begin + kBlendThreads + threadIdx.x);
+        fetch();
 
-        const int count = min(range.y - begin, uint32_t(kBlendThreads));
         for (int group = 0; group < count; group += kWarp) {
             if (__all_sync(kAllLanes, state.finished())) {
                 n_waiting = 0;
                 break;
             }
             const int mine = group + lane_id();
-            const float4 a = staged_a[mine], b = staged_b[mine];
+            const float4 staged = staged_a[mine], b = staged_b[mine];
+            const float4 a = tile_falloff(staged.x, staged.y, b.x, staged.z, staged.w);
             const bool reaches = mine < count && unpack(a, b.x, b.y).reaches(lane);
             const unsigned reaching_lanes = __ballot_sync(kAllLanes, reaches);
             if (reaches) {
@@ -266,7 +273,7 @@ __global__ __launch_bounds__(kBlendThreads) void blend_backward_kernel(
                 hits.b[slot] = b;
                 hits.blue[slot] = staged_blue[mine];
                 hits.row[slot] = staged_row[mine];
-                hits.offset[slot] = staged_offset[mine];
+                hits.offset[slot] = {staged.z, staged.w};
             }
             __syncwarp();
             n_waiting += __popc(reaching_lanes);

@@ -32,10 +32,10 @@ struct WarpHits {
 };
 
 template <Mode kMode, int kChannels>
-__global__ __launch_bounds__(kBlendThreads) void blend_forward_kernel(
+__global__ __launch_bounds__(kBlendThreads, kMode == Mode::kDetailed ? 1 : 9) void blend_forward_kernel(
     const __grid_constant__ Rows rows, const __grid_constant__ TileLists lists,
     const __grid_constant__ Pictures pictures, const __grid_constant__ StatisticsArrays statistics,
-    const float* background, int width, int height, TileGrid grid, ChannelChunk chunk) {
+    const float* background, int n_gaussians, int width, int height, TileGrid grid, ChannelChunk chunk) {
     constexpr bool kPacked = kMode == Mode::kPacked, kDetailed = kMode == Mode::kDetailed;
     __shared__ float4 staged_a[kBlendThreads], staged_b[kBlendThreads];
     __shared__ float2 staged_c[kPacked ? 1 : kBlendThreads]; // blue, depth
@@ -44,7 +44,9 @@ __global__ __launch_bounds__(kBlendThreads) void blend_forward_kernel(
     WarpHits<kDetailed>& hits = warp_hits[warp_id()];
 
     const LanePixels lane = this_lane<kPixels>(grid, width, height);
-    const uint2 range = lists.ranges[lane.tile];
+    using Hits = TileHits<kBlendThreads>;
+    __shared__ typename Hits::Shared shared_hits;
+    Hits tile_hits(shared_hits, lists, lane.quad, lane.quad_bit);
     LaneState state(lane);
     float median[kPixels] = {};
     float3 colour[kPixels] = {};
@@ -53,9 +55,9 @@ __global__ __launch_bounds__(kBlendThreads) void blend_forward_kernel(
     float4 next_a{}, next_b{};
     float2 next_c{};
     uint32_t next_row = 0;
-    const auto fetch = [&](uint32_t position) {
-        if (position < range.y) {
-            next_row = lists.hits[position];
+    const auto fetch = [&] {
+        if (int(threadIdx.x) < tile_hits.count()) {
+            next_row = tile_hits.row(threadIdx.x);
             const float4* record = rows.records + int64_t(next_row) * kRowFloat4s;
             next_a = record[0];
             next_b = record[1];
@@ -63,21 +65,22 @@ __global__ __launch_bounds__(kBlendThreads) void blend_forward_kernel(
                 next_c = rows.blue_depth[next_row];
         }
     };
-    fetch(range.x + threadIdx.x);
-    for (uint32_t begin = range.x; begin < range.y; begin += kBlendThreads) {
+    tile_hits.advance(0);
+    fetch();
+    while (const int count = tile_hits.count()) {
         if (__syncthreads_and(state.finished()))
             break;
         staged_a[threadIdx.x] =
-            staged_falloff({next_a.x, next_a.y, next_a.z, next_a.w, next_b.x, next_b.y}, lane.centre_x, lane.centre_y);
+            tile_falloff(next_a.z, next_a.w, next_b.x, lane.centre_x - next_a.x, lane.centre_y - next_a.y);
         staged_b[threadIdx.x] = next_b;
         if (!kPacked)
             staged_c[threadIdx.x] = next_c;
         if (kDetailed)
             staged_row[threadIdx.x] = next_row;
+        tile_hits.advance(count);
         __syncthreads();
-        fetch(begin + kBlendThreads + threadIdx.x);
+        fetch();
 
-        const int count = min(range.y - begin, uint32_t(kBlendThreads));
         for (int group = 0; group < count; group += kWarp) {
             if (__all_sync(kAllLanes, state.finished()))
                 break;
@@ -136,7 +139,7 @@ __global__ __launch_bounds__(kBlendThreads) void blend_forward_kernel(
                         const uint32_t steps = warp_sum(uint32_t(weight / kWeightStep));
                         const uint32_t sum = warp_sum(uint32_t(n_pixels));
                         if (sum > 0 && lane_id() == 0) {
-                            const int gaussian = rows.gaussian_of_row[hits.row[hit]];
+                            const int gaussian = hits.row[hit] - lane.camera * n_gaussians;
                             atomicAdd(statistics.blend_weight + gaussian, float(steps) * kWeightStep);
                             atomicAdd(statistics.n_pixels + gaussian, int(sum));
                         }
@@ -181,7 +184,7 @@ void blend_forward(const Frame& frame, const Rows& rows, const TileLists& lists,
             if (!detailed)
                 kernel = frame.packed ? blend_forward_kernel<Mode::kPacked, 0> : blend_forward_kernel<Mode::kPlain, 0>;
         kernel<<<grid.n_all(), kBlendThreads, 0, stream>>>(rows, lists, pictures, frame.statistics, frame.background,
-                                                           frame.width, frame.height, grid, chunk);
+                                                           frame.n_gaussians, frame.width, frame.height, grid, chunk);
     });
     check_launch("blend");
 }

@@ -19,6 +19,23 @@ struct ChannelLayout {
     __device__ int feature_offset() const { return normal_offset() + (normal ? 3 : 0); }
 };
 
+struct RowGradient {
+    FalloffMoments<float> moments;
+    Vec3<float> rgb;
+    bool any; // whether a pixel saw the row: else all gradients are zero, and nothing of the Gaussian has to be read
+};
+
+__device__ inline RowGradient load_row_gradient(const RowGradients& from, int64_t row, int n_channels) {
+    const float4 m = reinterpret_cast<const float4*>(from.moments)[row];
+    const float xy = from.second_moments[3 * row], yy = from.second_moments[3 * row + 1];
+    RowGradient g{{m.x, m.y, m.z, m.w, xy, yy}, load3(from.rgb, row), false};
+    g.any = m.x != 0.0f || m.y != 0.0f || m.z != 0.0f || m.w != 0.0f || xy != 0.0f || yy != 0.0f || g.rgb.x != 0.0f ||
+            g.rgb.y != 0.0f || g.rgb.z != 0.0f;
+    for (int k = 0; k < n_channels; ++k)
+        g.any |= from.channels[row * n_channels + k] != 0.0f;
+    return g;
+}
+
 // d colour_c / d coefficient_k = basis_k where the colour was not clamped at 0; through the basis goes the direction.
 template <int kDegree>
 __device__ inline Vec3<float> sh_vjp(Vec3<float> direction, const float* basis, const float* rest, float* dL_drest,
@@ -75,10 +92,12 @@ __device__ inline void add_camera_gradients(CameraGradient<float> g, const Pinho
 }
 
 template <int kDegree, bool kCameraGradients>
-__global__ __launch_bounds__(kThreads, 3) void project_backward_kernel(
-    const __grid_constant__ Frame frame, const __grid_constant__ Rows rows,
-    const __grid_constant__ RowGradients row_gradients, const __grid_constant__ GaussianArrays<float> out,
-    const __grid_constant__ CameraGradients cameras, const ChannelLayout layout) {
+__global__ __launch_bounds__(kThreads,
+                             3) void project_backward_kernel(const __grid_constant__ Frame frame,
+                                                             const __grid_constant__ RowGradients row_gradients,
+                                                             const __grid_constant__ GaussianArrays<float> out,
+                                                             const __grid_constant__ CameraGradients cameras,
+                                                             const ChannelLayout layout) {
     extern __shared__ float4 shared_sh[];
     const int first = blockIdx.x * kThreads + warp_id() * kWarp;
     const int i = first + lane_id();
@@ -86,10 +105,13 @@ __global__ __launch_bounds__(kThreads, 3) void project_backward_kernel(
     const bool moving = frame.gaussians.displacements != nullptr;
     const bool one_camera = frame.n_cameras == 1;
 
+    // With several cameras they are read again when it is their turn.
+    RowGradient gradient{};
     bool seen = false;
-    if (exists)
-        for (int camera = 0; camera < frame.n_cameras; ++camera)
-            seen |= rows.row_of_pair[int64_t(camera) * frame.n_gaussians + i] >= 0;
+    for (int camera = 0; exists && camera < frame.n_cameras; ++camera) {
+        gradient = load_row_gradient(row_gradients, int64_t(camera) * frame.n_gaussians + i, layout.n_channels);
+        seen |= gradient.any;
+    }
 
     // With one camera a Gaussian's coefficients are read once, and their gradients can take their place.
     const WarpRows sh_rows{first, frame.n_gaussians, 3 * frame.n_sh_rest};
@@ -118,30 +140,28 @@ __global__ __launch_bounds__(kThreads, 3) void project_backward_kernel(
     for (int camera = 0; camera < frame.n_cameras; ++camera) {
         const View<float> view = load_view(frame, camera);
         CameraGradient<float> camera_gradient{};
-        const int row = seen ? rows.row_of_pair[int64_t(camera) * frame.n_gaussians + i] : -1;
-        if (row >= 0) {
-            const float4* moments =
-                reinterpret_cast<const float4*>(row_gradients.moments + int64_t(row) * kRowGradientFloats);
-            const float4 m0 = moments[0], m1 = moments[1];
-            Vec3<float> dL_dcolour{m1.z, m1.w, row_gradients.blue[row]};
+        const int64_t row = int64_t(camera) * frame.n_gaussians + i;
+        if (seen && !one_camera)
+            gradient = load_row_gradient(row_gradients, row, layout.n_channels);
+        if (seen && gradient.any) {
             const ScreenGaussian<float> s = to_screen(g, view);
             const Vec3<float> direction = view_direction(s.mean, view.camera.position);
             float basis[(kDegree + 1) * (kDegree + 1)];
             sh_basis<kDegree>(direction, basis);
             const Vec3<float> colour = sh_colour<kDegree>(basis, load3(frame.gaussians.sh_dc, i), rest);
-            dL_dcolour = {colour.x > 0.0f ? dL_dcolour.x : 0.0f, colour.y > 0.0f ? dL_dcolour.y : 0.0f,
-                          colour.z > 0.0f ? dL_dcolour.z : 0.0f};
+            const Vec3<float> dL_dcolour{colour.x > 0.0f ? gradient.rgb.x : 0.0f,
+                                         colour.y > 0.0f ? gradient.rgb.y : 0.0f,
+                                         colour.z > 0.0f ? gradient.rgb.z : 0.0f};
             dL_ddc = dL_ddc + basis[0] * dL_dcolour;
 
-            const FalloffGradient<float> falloff =
-                falloff_vjp(FalloffMoments<float>{m0.x, m0.y, m0.z, m0.w, m1.x, m1.y}, s.projection.conic, s.opacity);
+            const FalloffGradient<float> falloff = falloff_vjp(gradient.moments, s.projection.conic, s.opacity);
             ScreenGradient<float> dL{};
             dL.mean2d = falloff.mean2d;
             dL.conic = falloff.conic;
             dL.opacity = falloff.opacity;
             dL.direction = sh_vjp<kDegree>(direction, basis, rest, dL_drest, dL_dcolour, !one_camera);
             if (layout.n_channels > 0) {
-                const float* channels = row_gradients.channels + int64_t(row) * layout.n_channels;
+                const float* channels = row_gradients.channels + row * layout.n_channels;
                 if (layout.depth)
                     dL.depth = channels[0];
                 if (layout.normal)
@@ -195,8 +215,8 @@ __global__ __launch_bounds__(kThreads, 3) void project_backward_kernel(
 
 } // namespace
 
-void project_backward(const Frame& frame, const Rows& rows, const RowGradients& row_gradients,
-                      const GaussianArrays<float>& gradients, const CameraGradients& cameras, cudaStream_t stream) {
+void project_backward(const Frame& frame, const RowGradients& row_gradients, const GaussianArrays<float>& gradients,
+                      const CameraGradients& cameras, cudaStream_t stream) {
     if (frame.n_pairs() == 0)
         return;
     const int n_blocks = divide_up(frame.n_gaussians, kThreads);
@@ -206,7 +226,7 @@ void project_backward(const Frame& frame, const Rows& rows, const RowGradients& 
     with_sh_degree(frame.sh_degree, [&](auto degree) {
         const auto kernel =
             camera_gradients ? project_backward_kernel<degree(), true> : project_backward_kernel<degree(), false>;
-        kernel<<<n_blocks, kThreads, shared_bytes, stream>>>(frame, rows, row_gradients, gradients, cameras, layout);
+        kernel<<<n_blocks, kThreads, shared_bytes, stream>>>(frame, row_gradients, gradients, cameras, layout);
     });
     check_launch("project backward");
 }

@@ -1,7 +1,6 @@
-// Project, forward: one thread a pair of a Gaussian and a camera. Slices in time, projects, counts tiles, evaluates the
-// colour, and writes what is visible as consecutive rows, in the order of cameras and Gaussians, so that equal depths
-// keep the order of the set and two runs give the same picture. What is not drawn (cuda/math/gaussian.h) or touches no
-// tile leaves no row.
+// Project, forward: one thread a row, a pair of a Gaussian and a camera. Slices in time, projects, counts tiles,
+// evaluates the colour, and writes the row's record at its own place, so that no block waits for another. What is not
+// drawn (cuda/math/gaussian.h) or touches no tile gets a depth key of zero and nothing else.
 #include <type_traits>
 
 #include "gpu/rows.cuh"
@@ -10,40 +9,18 @@
 namespace kinosplat::gpu {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarp;
 
-// Counts of rows and of hits travel together in one word of the chained scan.
-constexpr int kHitBits = 34;
-__device__ inline uint64_t pack_counts(uint64_t n_rows, uint64_t n_hits) { return n_rows << kHitBits | n_hits; }
-
-// Before the block publishes its counts, so that whoever knows all counts also knows the limits. Few blocks have news
-// after the first ones, and only they pay for the fence.
-__device__ inline void record_depths(uint32_t* limits, uint32_t largest, uint32_t inverse_of_smallest) {
+// Few blocks have news after the first ones.
+__device__ inline void record_depths(DeviceCounts* counts, uint32_t largest, uint32_t inverse_of_smallest) {
     if (lane_id() == 0) {
-        volatile uint32_t* known = limits;
-        const bool larger = largest > known[0], smaller = inverse_of_smallest > known[1];
-        if (larger)
-            atomicMax(limits, largest);
-        if (smaller)
-            atomicMax(limits + 1, inverse_of_smallest);
-        if (larger || smaller)
-            __threadfence();
+        const volatile DeviceCounts* known = counts;
+        if (largest > known->max_depth_key)
+            atomicMax(&counts->max_depth_key, largest);
+        if (inverse_of_smallest > known->max_inverse_depth_key)
+            atomicMax(&counts->max_inverse_depth_key, inverse_of_smallest);
     }
-}
-
-// The host goes on while the last blocks still write their rows.
-__device__ inline void send_counts(const ProjectScratch& scratch, uint64_t total) {
-    __threadfence();
-    volatile HostCounts* host = scratch.host_counts;
-    volatile uint32_t* limits = scratch.depth_limits;
-    const uint64_t n_hits = total & ((1ull << kHitBits) - 1);
-    host->counts.n_rows = uint32_t(total >> kHitBits);
-    host->counts.n_hits = n_hits > 0xffffffffull ? 0xffffffffu : uint32_t(n_hits);
-    host->counts.max_depth_key = limits[0];
-    host->counts.max_inverse_depth_key = limits[1];
-    __threadfence_system();
-    host->ready = 1;
 }
 
 __device__ inline bool features_are_finite(const Frame& frame, int i) {
@@ -84,16 +61,14 @@ __device__ inline bool is_near_view(const StoredGaussian<float>& g, const View<f
 }
 
 template <int kDegree>
-__global__ __launch_bounds__(kThreads, 4) void project_forward_kernel(const __grid_constant__ Frame frame,
+__global__ __launch_bounds__(kThreads, 9) void project_forward_kernel(const __grid_constant__ Frame frame,
                                                                       const __grid_constant__ ProjectScratch scratch,
                                                                       const __grid_constant__ Rows rows) {
     extern __shared__ float4 shared_sh[];
-    __shared__ uint64_t warp_counts[kWarps];
-    __shared__ uint64_t block_prefix;
-    const uint32_t block = take_ticket(scratch.ticket);
-    const uint32_t blocks_per_camera = divide_up(frame.n_gaussians, kThreads);
-    const int camera = block / blocks_per_camera;
-    const int first = (block - camera * blocks_per_camera) * kThreads + warp_id() * kWarp;
+    __shared__ uint2 warp_counts[kWarps];
+    const int blocks_per_camera = divide_up(frame.n_gaussians, kThreads);
+    const int camera = blockIdx.x / blocks_per_camera;
+    const int first = (blockIdx.x - camera * blocks_per_camera) * kThreads + warp_id() * kWarp;
     const int i = first + lane_id();
     const View<float> view = load_view(frame, camera);
 
@@ -113,13 +88,13 @@ __global__ __launch_bounds__(kThreads, 4) void project_forward_kernel(const __gr
     bool visible = false;
     ScreenGaussian<float> s;
     Falloff falloff;
-    TileSpan span;
+    CountedSpan span;
     if (candidate) {
         s = to_screen(g, view);
         if (is_drawn(g, view, s)) {
             falloff = falloff_of(s);
             span = tile_span(s, falloff, frame.width, frame.height);
-            visible = span.n_tiles() > 0;
+            visible = span.n_hits > 0;
         }
     }
     if (kDegree > 0)
@@ -135,45 +110,31 @@ __global__ __launch_bounds__(kThreads, 4) void project_forward_kernel(const __gr
     const unsigned visible_lanes = __ballot_sync(kAllLanes, visible);
     const uint32_t key = visible ? __float_as_uint(s.projection.depth) : 0u;
     if (visible_lanes)
-        record_depths(scratch.depth_limits, warp_max(key), warp_max(visible ? ~key : 0u));
-    const uint32_t warp_hits = warp_sum(visible ? span.n_tiles() : 0u);
+        record_depths(scratch.counts, warp_max(key), warp_max(visible ? ~key : 0u));
+    const uint32_t n_hits = warp_sum(visible ? span.n_hits : 0u);
+    const uint32_t n_entries = warp_sum(visible ? span.span.n_entries() : 0u);
     if (lane_id() == 0)
-        warp_counts[warp_id()] = pack_counts(__popc(visible_lanes), warp_hits);
+        warp_counts[warp_id()] = {n_hits, n_entries};
     __syncthreads();
-    if (warp_id() == 0) {
-        uint64_t own = 0;
+    if (threadIdx.x == 0) {
+        uint2 sum{0u, 0u};
         for (int w = 0; w < kWarps; ++w)
-            own += warp_counts[w];
-        const uint64_t before = chained_prefix(scratch.status, block, own);
-        if (lane_id() == 0) {
-            block_prefix = before;
-            if (block == gridDim.x - 1)
-                send_counts(scratch, before + own);
-        }
+            sum = {sum.x + warp_counts[w].x, sum.y + warp_counts[w].y};
+        scratch.block_counts[blockIdx.x] = sum;
     }
-    __syncthreads();
 
-    if (rows.row_of_pair && i < frame.n_gaussians && !visible)
-        rows.row_of_pair[int64_t(camera) * frame.n_gaussians + i] = -1;
-    uint32_t row = uint32_t(block_prefix >> kHitBits) + __popc(visible_lanes & ((1u << lane_id()) - 1));
-    for (int w = 0; w < warp_id(); ++w)
-        row += uint32_t(warp_counts[w] >> kHitBits);
+    if (i >= frame.n_gaussians)
+        return;
+    const uint32_t row = uint32_t(camera) * frame.n_gaussians + i;
+    scratch.by_depth[0].keys[row] = key;
     if (!visible)
         return;
-
     colour = {fmaxf(colour.x, 0.0f), fmaxf(colour.y, 0.0f), fmaxf(colour.z, 0.0f)};
     if (frame.packed)
         write_packed_record(rows, row, falloff, colour);
     else
         write_record(rows, row, falloff, colour, s.projection.depth);
-    rows.gaussian_of_row[row] = i;
-    if (rows.row_of_pair)
-        rows.row_of_pair[int64_t(camera) * frame.n_gaussians + i] = row;
-    if (rows.camera_of_row)
-        rows.camera_of_row[row] = camera;
-    scratch.depth_keys[row] = key;
-    scratch.row_numbers[row] = row;
-    scratch.spans[row] = span.bits;
+    scratch.spans[row] = span.span.bits;
     record_projection(frame.statistics, i, s);
 }
 
@@ -186,7 +147,7 @@ TileGrid tile_grid(const Frame& frame) {
 int project_blocks(const Frame& frame) { return divide_up(frame.n_gaussians, kThreads) * frame.n_cameras; }
 
 void project_forward(const Frame& frame, const ProjectScratch& scratch, const Rows& rows, cudaStream_t stream) {
-    check(cudaMemsetAsync(scratch.depth_limits, 0, scratch.zeroed_bytes, stream), "project");
+    check(cudaMemsetAsync(scratch.counts, 0, scratch.zeroed_bytes, stream), "project");
     if (frame.n_pairs() == 0)
         return;
     const size_t shared_bytes = frame.sh_degree == 0 ? 0 : kThreads * 3 * frame.n_sh_rest * sizeof(float);

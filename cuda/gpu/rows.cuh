@@ -61,10 +61,23 @@ __device__ __noinline__ inline TileRange columns_of_row(Falloff f, int width, in
     return row < 0 ? overlap.rows : overlap.columns(row);
 }
 
+// The quads of two tile rows that one Gaussian hits: a bit for each tile, from an even column on.
+struct QuadLine {
+    unsigned upper, lower;
+
+    // A bit for each quad, at its left column.
+    __device__ unsigned quads() const {
+        const unsigned any = upper | lower;
+        return (any | any >> 1) & 0x55555555u;
+    }
+    // The bits of an entry (quad_bit()).
+    __device__ unsigned tiles(int column) const { return (upper >> column & 3) | (lower >> column & 3) << 2; }
+};
+
 // Tiles of a row in 8 bytes: for a small Gaussian (at most 4 rows of at most 15 tiles) all of them, for a large one the
 // tile rows only, whose columns the bin pass finds again.
 //   x: first column (12 bits), first row (12 bits), number of rows 0 to 4, or kLargeSpan (8 bits)
-//   y: small: per row one byte, offset from the first column and number of columns; large: number of tiles
+//   y: small: per row one byte, offset from the first column and number of columns; large: number of entries
 struct TileSpan {
     static constexpr unsigned kMaxRows = 4, kMaxColumns = 15, kLarge = 255;
     uint2 bits;
@@ -73,14 +86,71 @@ struct TileSpan {
     __device__ unsigned first_column() const { return bits.x & 0xfff; }
     __device__ unsigned first_row() const { return bits.x >> 12 & 0xfff; }
     __device__ unsigned n_rows() const { return bits.x >> 24; }
-    __device__ unsigned column(int row) const { return first_column() + (bits.y >> (8 * row) & 0xf); }
-    __device__ unsigned n_columns(int row) const { return bits.y >> (8 * row + 4) & 0xf; }
-    __device__ unsigned n_tiles() const {
-        return is_large() ? bits.y : ((bits.y >> 4 & 0x0f0f0f0fu) * 0x01010101u) >> 24;
+
+    // The rest is for small ones.
+    __device__ unsigned n_tiles() const { return ((bits.y >> 4 & 0x0f0f0f0fu) * 0x01010101u) >> 24; }
+    __device__ int first_quad_row() const { return first_row() / 2; }
+    __device__ int end_quad_row() const { return (first_row() + n_rows() + 1) / 2; }
+    __device__ unsigned tile_row(int row) const {
+        if (row < 0 || row >= int(kMaxRows))
+            return 0u;
+        const unsigned byte = bits.y >> (8 * row) & 0xff;
+        return ((1u << (byte >> 4)) - 1) << ((byte & 0xf) + (first_column() & 1));
+    }
+    __device__ QuadLine quad_line(int quad_row) const {
+        const int row = 2 * quad_row - int(first_row());
+        return {tile_row(row), tile_row(row + 1)};
+    }
+
+    __device__ unsigned n_entries() const {
+        if (is_large())
+            return bits.y;
+        unsigned n = 0;
+        for (int row = first_quad_row(); row < end_quad_row(); ++row)
+            n += __popc(quad_line(row).quads());
+        return n;
     }
 };
 
-__device__ inline TileSpan tile_span(const ScreenGaussian<float>& s, const Falloff& falloff, int width, int height) {
+// The columns a large Gaussian touches in the two tile rows of a row of quads.
+struct LargeQuadLine {
+    TileRange upper, lower;
+
+    __device__ LargeQuadLine(const Falloff& f, int width, int height, TileRange rows, int quad_row) {
+        const int row = 2 * quad_row;
+        upper = row >= rows.begin ? columns_of_row(f, width, height, row) : TileRange{0, 0};
+        lower = row + 1 < rows.end ? columns_of_row(f, width, height, row + 1) : TileRange{0, 0};
+    }
+    __device__ static TileRange quads_of(TileRange tiles) {
+        return tiles.begin < tiles.end ? TileRange{tiles.begin / 2, (tiles.end + 1) / 2} : TileRange{0, 0};
+    }
+    // From the first to the last quad; there may be some without a tile between them.
+    __device__ TileRange quads() const {
+        const TileRange a = quads_of(upper), b = quads_of(lower);
+        if (a.begin == a.end || b.begin == b.end)
+            return a.begin == a.end ? b : a;
+        return {min(a.begin, b.begin), max(a.end, b.end)};
+    }
+    __device__ int n_quads() const {
+        const TileRange a = quads_of(upper), b = quads_of(lower);
+        return a.end - a.begin + b.end - b.begin - max(min(a.end, b.end) - max(a.begin, b.begin), 0);
+    }
+    __device__ int n_tiles() const { return max(upper.end - upper.begin, 0) + max(lower.end - lower.begin, 0); }
+    __device__ unsigned tiles(int quad) const {
+        const auto bit = [](TileRange range, int column) {
+            return column >= range.begin && column < range.end ? 1u : 0u;
+        };
+        return bit(upper, 2 * quad) | bit(upper, 2 * quad + 1) << 1 | bit(lower, 2 * quad) << 2 |
+               bit(lower, 2 * quad + 1) << 3;
+    }
+};
+
+struct CountedSpan {
+    TileSpan span;
+    unsigned n_hits;
+};
+
+__device__ inline CountedSpan tile_span(const ScreenGaussian<float>& s, const Falloff& falloff, int width, int height) {
     const TileOverlap<float> overlap = tile_overlap(s, width, height);
     const unsigned n_rows = overlap.rows.end - overlap.rows.begin;
     if (n_rows <= TileSpan::kMaxRows) {
@@ -102,17 +172,19 @@ __device__ inline TileSpan tile_span(const ScreenGaussian<float>& s, const Fallo
                     bytes |= unsigned((columns[row].begin - first) | (columns[row].end - columns[row].begin) << 4)
                              << (8 * row);
             if (!bytes)
-                return {{0u, 0u}};
-            return {{unsigned(first) | unsigned(overlap.rows.begin) << 12 | n_rows << 24, bytes}};
+                return {{{0u, 0u}}, 0u};
+            const TileSpan span{{unsigned(first) | unsigned(overlap.rows.begin) << 12 | n_rows << 24, bytes}};
+            return {span, span.n_tiles()};
         }
     }
     const TileRange rows = columns_of_row(falloff, width, height, -1);
-    unsigned n_tiles = 0;
-    for (int row = rows.begin; row < rows.end; ++row) {
-        const TileRange columns = columns_of_row(falloff, width, height, row);
-        n_tiles += columns.end - columns.begin;
+    unsigned n_hits = 0, n_entries = 0;
+    for (int quad_row = rows.begin / 2; quad_row < (rows.end + 1) / 2; ++quad_row) {
+        const LargeQuadLine line(falloff, width, height, rows, quad_row);
+        n_hits += line.n_tiles();
+        n_entries += line.n_quads();
     }
-    return {{unsigned(rows.begin) << 12 | TileSpan::kLarge << 24, n_tiles}};
+    return {{{unsigned(rows.begin) << 12 | TileSpan::kLarge << 24, n_entries}}, n_hits};
 }
 
 } // namespace kinosplat::gpu

@@ -25,75 +25,96 @@ class Carver {
     size_t used_ = 0;
 };
 
+inline RadixScratch radix_scratch(Carver& carver, int n_passes, uint32_t n_items) {
+    RadixScratch s{};
+    s.n_blocks = radix_blocks(n_items);
+    s.histograms = carver.take<uint32_t>(n_passes * kRadixBins);
+    s.tickets = carver.take<uint32_t>(n_passes);
+    s.status = carver.take<uint32_t>(size_t(n_passes) * s.n_blocks * kRadixBins);
+    return s;
+}
+
 inline ProjectScratch project_scratch(const Frame& frame, void* memory, size_t* n_bytes) {
     Carver carver(memory);
     const size_t n = frame.n_pairs();
     ProjectScratch s{};
-    s.depth_limits = carver.take<uint32_t>(2);
-    s.ticket = carver.take<uint32_t>(1);
-    s.status = carver.take<uint64_t>(project_blocks(frame));
-    s.emit_ticket = carver.take<uint32_t>(1);
-    s.emit_status = carver.take<uint64_t>(emit_blocks(uint32_t(n)));
+    s.counts = carver.take<DeviceCounts>(1);
+    s.compact_ticket = carver.take<uint32_t>(1);
+    s.compact_status = carver.take<uint64_t>(compact_blocks(frame));
+    s.sort = radix_scratch(carver, kDepthPasses, uint32_t(n));
     s.zeroed_bytes = carver.used();
+    s.block_counts = carver.take<uint2>(project_blocks(frame));
     s.spans = carver.take<uint2>(n);
-    s.depth_keys = carver.take<uint32_t>(n);
-    s.row_numbers = carver.take<uint32_t>(n);
+    // An odd number of passes ends in the buffer that it did not start from.
+    static_assert(kDepthPasses % 2 == 1, "sorted_rows is the other buffer");
+    s.sorted_rows = s.by_depth[1].values = carver.take<uint32_t>(n);
+    const size_t before = carver.used();
+    s.by_depth[0].keys = carver.take<uint32_t>(n);
+    s.by_depth[0].values = carver.take<uint32_t>(n);
+    s.by_depth[1].keys = carver.take<uint32_t>(n);
+    s.free_after_sort = s.by_depth[0].keys;
+    s.free_bytes = carver.used() - before;
     *n_bytes = carver.used();
     return s;
 }
 
-// Kept for the backward pass; `channels` is separate, because the number of rows is known by then.
-inline Rows rows(const Frame& frame, bool keep, void* memory, size_t* n_bytes) {
+// Kept for the backward pass; `channels` is separate, because it is not always there.
+inline Rows rows(const Frame& frame, void* memory, size_t* n_bytes) {
     Carver carver(memory);
     const size_t n = frame.n_pairs();
     Rows r{};
     r.records = carver.take<float4>(n * kRowFloat4s);
     r.blue_depth = frame.packed ? nullptr : carver.take<float2>(n);
-    r.gaussian_of_row = carver.take<int>(n);
-    r.camera_of_row = frame.n_cameras > 1 ? carver.take<int>(n) : nullptr;
-    r.row_of_pair = keep ? carver.take<int>(n) : nullptr;
+    r.channels = frame.n_channels() > 0 ? carver.take<float>(n * frame.n_channels()) : nullptr;
     *n_bytes = carver.used();
     return r;
 }
 
-inline BinScratch bin_scratch(const Frame& frame, const FrameCounts& counts, size_t sort_space_bytes, void* memory,
-                              size_t* n_bytes) {
+// Half of it lies where the depths were sorted, if it fits there.
+inline BinScratch bin_scratch(const Frame& frame, const FrameCounts& counts, const ProjectScratch& project,
+                              void* memory, size_t* n_bytes) {
     Carver carver(memory);
     BinScratch s{};
-    s.other_depth_keys = carver.take<uint32_t>(counts.n_rows);
-    s.other_row_numbers = carver.take<uint32_t>(counts.n_rows);
-    for (void*& keys : s.tile_keys)
-        keys = carver.take<char>(size_t(counts.n_hits) * tile_key_bytes(frame));
-    s.other_hits = carver.take<uint32_t>(counts.n_hits);
-    s.sort_space_bytes = sort_space_bytes;
-    s.sort_space = carver.take<char>(s.sort_space_bytes);
+    const size_t n = counts.n_entries;
+    s.sort = radix_scratch(carver, quad_passes(frame), counts.n_entries);
+    s.ticket = carver.take<uint32_t>(1);
+    s.status = carver.take<uint64_t>(emit_blocks(counts.n_rows));
+    s.zeroed_bytes = carver.used();
+    s.keys[0] = carver.take<char>(n * quad_key_bytes(frame));
+    const auto take_other = [&](Carver& from) {
+        s.keys[1] = from.take<char>(n * quad_key_bytes(frame));
+        s.other_entries = from.take<uint32_t>(n);
+    };
+    Carver reused(project.free_after_sort);
+    take_other(reused);
+    if (reused.used() > project.free_bytes)
+        take_other(carver);
     *n_bytes = carver.used();
     return s;
 }
 
-// Kept for the backward pass: the lists, and the channels of the rows where there are any.
-struct Lists {
-    TileLists tiles;
-    float* channels;
-};
-
-inline Lists lists(const Frame& frame, const FrameCounts& counts, void* memory, size_t* n_bytes) {
+// Kept for the backward pass.
+inline TileLists tile_lists(const Frame& frame, const FrameCounts& counts, void* memory, size_t* n_bytes) {
     Carver carver(memory);
-    Lists l{};
-    l.tiles.ranges = carver.take<uint2>(tile_grid(frame).n_all());
-    l.tiles.hits = carver.take<uint32_t>(counts.n_hits);
-    l.channels = frame.n_channels() > 0 ? carver.take<float>(size_t(counts.n_rows) * frame.n_channels()) : nullptr;
+    TileLists l{};
+    l.ranges = carver.take<uint2>(tile_grid(frame).n_all_quads());
+    l.entries = carver.take<uint32_t>(counts.n_entries);
     *n_bytes = carver.used();
     return l;
 }
 
-// Gradients of the rows, zeroed before they are added to.
-inline RowGradients row_gradients(const Frame& frame, const FrameCounts& counts, void* memory, size_t* n_bytes) {
+// Gradients of the rows where they do not lie in those of the Gaussians.
+inline RowGradients row_gradients(const Frame& frame, const GaussianArrays<float>& gradients, void* memory,
+                                  size_t* n_bytes) {
     Carver carver(memory);
-    RowGradients g{};
-    g.moments = carver.take<float>(size_t(counts.n_rows) * kRowGradientFloats);
-    g.blue = carver.take<float>(counts.n_rows);
-    g.channels = frame.n_channels() > 0 ? carver.take<float>(size_t(counts.n_rows) * frame.n_channels()) : nullptr;
+    const size_t n = frame.n_pairs();
+    RowGradients g{gradients.quats, gradients.log_scales, gradients.means, nullptr};
+    if (frame.n_cameras > 1) {
+        g.moments = carver.take<float>(n * 4);
+        g.second_moments = carver.take<float>(n * 3);
+        g.rgb = carver.take<float>(n * 3);
+    }
+    g.channels = frame.n_channels() > 0 ? carver.take<float>(n * frame.n_channels()) : nullptr;
     *n_bytes = carver.used();
     return g;
 }

@@ -23,13 +23,13 @@ from kinosplat.errors import InputError
 from kinosplat.scenes import Scene, load_scene
 from kinosplat.trainers.callbacks import Callbacks
 from kinosplat.trainers.compress import FILE, compress_run, summary
-from kinosplat.trainers.config import FourDGS, MethodConfig, ThreeDGS, TrainConfig
+from kinosplat.trainers.config import TrainConfig
+from kinosplat.trainers.methods.registry import METHODS
 from kinosplat.trainers.run import Overrides, new_run_dir, read_config, resume, train
 from kinosplat.trainers.training import scene_for
 from kinosplat.watching import Watching
 
-MethodName = Literal["3dgs", "4dgs"]
-METHODS: dict[str, type[MethodConfig]] = {"3dgs": ThreeDGS, "4dgs": FourDGS}
+MethodName = Literal["3dgs", "4dgs", "hashgrid", "hollownerf"]
 EXIT_INTERRUPTED = 130
 
 
@@ -38,7 +38,8 @@ class TrainCommand:
     """Learn a scene from calibrated photos or multi-view video; Ctrl-C saves, and --resume goes on."""
 
     method: MethodName = "4dgs"
-    """What to learn: 3dgs (still Gaussians) or 4dgs (moving ones). Decides which other options exist."""
+    """What to learn: 3dgs (still Gaussians), 4dgs (moving ones), hashgrid (a radiance field) or hollownerf (a sparse
+    one). Decides which other options exist."""
     resume: Path | None = None
     """Go on with the run in this folder; of the other options only --steps, --time-limit, --device, --cache-memory,
     --compress and those of the display may be given."""

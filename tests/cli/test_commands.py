@@ -74,7 +74,7 @@ def test_the_method_decides_which_options_exist(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--method", "5dgs"], "--method 5dgs is not known; choose one of 3dgs, 4dgs."),
+        (["--method", "5dgs"], "--method 5dgs is not known; choose one of 3dgs, 4dgs, hashgrid, hollownerf."),
         ([], "--scene is missing; give the path or the name of a scene (`kinosplat data list` has names)."),
         (
             ["--resume", "somewhere", "--sh-degree", "1"],

@@ -90,6 +90,43 @@ def test_a_batch_is_its_cameras_one_by_one() -> None:
         assert relative_error(gradient, sum(part[name] for part in apart)) < 1e-5, name
 
 
+def test_cameras_whose_tiles_do_not_fit_16_bits_are_rendered_together() -> None:
+    gaussians = cloud(300, scale=0.3)
+    cameras = [camera(8192, 4096, angle) for angle in (0.0, 0.7, 2.0)]
+    with torch.no_grad():
+        batch = rasterize(gaussians, cameras)
+        for together, one in zip(batch.rgb, cameras, strict=True):
+            assert torch.equal(together, rasterize(gaussians, [one]).rgb[0])
+
+
+@pytest.mark.parametrize("spread", [1e-3, 1.0, 30.0])
+def test_depths_close_together_and_far_apart_are_put_in_order(spread: float) -> None:
+    generator = torch.Generator().manual_seed(3)
+    gaussians = cloud(20_000)
+    depths = torch.exp(spread * torch.rand(20_000, generator=generator) - spread / 2).cuda()
+    means = torch.randn(20_000, 2, generator=generator).cuda() * 0.3 * depths[:, None]
+    gaussians = replace(
+        gaussians,
+        means=torch.cat([means, depths[:, None]], 1),
+        log_scales=gaussians.log_scales + depths.log()[:, None],
+    )
+    view = replace(camera(160, 120), world_to_camera=torch.eye(4, device="cuda"))
+    on_gpu = rasterize(gaussians, [view], settings=RasterSettings(near=1e-8, depth=True))
+    on_cpu = rasterize(gaussians.to("cpu"), [view.to("cpu")], settings=RasterSettings(near=1e-8, depth=True))
+    assert -10 * torch.log10((on_gpu.rgb.cpu() - on_cpu.rgb).square().mean()) > 70
+
+
+def test_a_second_backward_pass_gives_the_same_gradients() -> None:
+    gaussians, view = cloud(3000), camera(160, 120)
+    leaves = gaussians.map(lambda t: t.clone().requires_grad_())
+    loss = rasterize(leaves, [view]).rgb.square().sum()
+    loss.backward(retain_graph=True)
+    first = {name: leaf.grad.clone() for name, leaf in leaves.parameters().items()}
+    loss.backward()
+    for name, leaf in leaves.parameters().items():
+        assert relative_error(leaf.grad, 2 * first[name]) < 1e-5, name
+
+
 def test_two_runs_give_the_same_picture() -> None:
     gaussians, view = cloud(50_000), camera(640, 360)
     first, second = rasterize(gaussians, [view]).rgb, rasterize(gaussians, [view]).rgb

@@ -188,7 +188,7 @@ def test_harmonics_warm_up_degree_by_degree(still_toy: Toy) -> None:
     method = method_of(replace(config, method=replace(config.method, gaussians=gaussians)), still_toy)
     degrees = [method._settings(Moment(0, p, p)).sh_degree for p in (0.0, 0.09, 0.1, 0.25, 0.31, 1.0)]
     assert degrees == [0, 0, 1, 2, 3, 3]
-    assert method._settings(None).sh_degree == 3
+    assert method.settings.sh_degree == 3
 
 
 def test_the_preset_fills_in_what_the_user_left_open() -> None:

@@ -109,3 +109,20 @@ def test_what_lies_outside_masks_is_neither_learned_nor_measured(tmp_path: Path)
     assert report.psnr_region == "whole picture, what is outside the masks replaced by the background"
     assert report.psnr == report.psnr_whole
     assert report.psnr_masked is not None
+
+
+def test_a_lamp_may_be_brighter_than_a_sensor_can_show_and_nothing_else() -> None:
+    target = torch.full((1, H, W, 3), 0.5)
+    target[:, :, : W // 2] = 1.0
+    config, lamp = ImageConfig(saturation=True), target.clone()
+    lamp[:, :, : W // 2] = 1.7
+    terms, error = image_loss(output_of(lamp), batch_of(target), config)
+    # SSIM rounds in float32; measured 1e-7.
+    assert total(terms).item() == pytest.approx(0.0, abs=1e-5)
+    assert error.item() == 0.0
+    everywhere = torch.full_like(target, 1.7).requires_grad_()
+    terms, _ = image_loss(output_of(everywhere), batch_of(target), config)
+    total(terms).backward()
+    assert everywhere.grad is not None
+    assert (everywhere.grad[:, :, : W // 2] == 0.0).all()
+    assert (everywhere.grad[:, :, W // 2 :] > 0.0).all()

@@ -21,13 +21,26 @@ from kinosplat.render.rasterize import rasterize
 from kinosplat.viewer.encode import to_pixels
 from kinosplat.viewer.server import ServerOptions, ViewerServer
 from kinosplat.viewer.session import Session
-from viewer.toys import toy_subject, wait_until
+from viewer.toys import BallSubject, toy_subject, wait_until
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium in $PATH: apt-get install chromium")
 PATIENCE = 60.0
 """Seconds; a browser without a GPU on a busy machine takes its time."""
+FLAGS = [
+    "--no-sandbox",
+    "--headless=new",
+    "--disable-gpu",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+"""A browser that draws on the CPU and talks to nobody but the page's server."""
 HARMLESS = ("GPU stall due to ReadPixels", "THREE.Clock: This module has been deprecated")
 
 
@@ -36,7 +49,7 @@ def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
         opened = driver.chromium.launch(
             executable_path=CHROMIUM,
-            args=["--no-sandbox", "--headless=new", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"],
+            args=FLAGS,
         )
         yield opened
         opened.close()
@@ -243,3 +256,21 @@ def test_the_page_fits_a_phone(browser: Any, server: ViewerServer, complaints: l
     assert box is not None
     assert 0 <= box["x"] < box["x"] + box["width"] <= 390
     page.close()
+
+
+def test_what_is_not_made_of_gaussians_has_the_controls_that_do_something(browser: Any, complaints: list[str]) -> None:
+    with ViewerServer(BallSubject(), ServerOptions(port=0)) as server:
+        page, session = visit(browser, server, complaints)
+        shown = screenshot(page, "ball")
+        # White on the left of the controls, background beside it.
+        assert shown[300, 400].mean() > 200
+        for name in ("SH degree", "Crop box", "Second"):
+            assert page.get_by_text(name, exact=True).count() == 0
+        page.locator("//*[text()='Show']/ancestor::*[.//input][1]//input").first.click()
+        assert page.get_by_role("option").all_inner_texts() == ["Colour", "Depth", "Alpha", "Normals", "Occupied cells"]
+        page.get_by_role("option", name="Occupied cells").click()
+        assert wait_for(page, lambda: session.look.painter == "Occupied cells")
+        assert settled(page, session)
+        assert np.abs(screenshot(page, "ball_cells")[300, 400] - 64).max() < 4
+        assert not complaints
+        page.close()

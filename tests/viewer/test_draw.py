@@ -10,10 +10,10 @@ import torch
 
 from kinosplat.render.rasterize import rasterize
 from kinosplat.viewer.colors import color_table, map_colors
-from kinosplat.viewer.draw import count_alive, draw, is_inside
+from kinosplat.viewer.draw import count_alive, draw, is_inside, outputs_of
 from kinosplat.viewer.look import HAS_RANGE, CropBox, Look, Output
 from kinosplat.viewer.subject import GaussianSubject
-from viewer.toys import toy_subject
+from viewer.toys import BallSubject, toy_subject
 
 CAMERA = toy_subject().cameras[0].at(0.5)
 
@@ -110,3 +110,24 @@ def test_colour_maps_run_from_their_first_colour_to_their_last(name: str) -> Non
     assert torch.equal(colors[0, 0], table[0])
     assert torch.equal(colors[0, 1], table[0])
     assert torch.equal(colors[0, 2], table[-1])
+
+
+def test_what_is_not_made_of_gaussians_shows_what_its_own_renderer_gives() -> None:
+    ball, camera = BallSubject(), toy_subject(moving=False).cameras[0]
+    assert outputs_of(ball) == ("color", "depth", "alpha", "normals")
+    assert outputs_of(replace(ball, has_normals=False)) == ("color", "depth", "alpha")
+    drawn = draw(ball, camera, Look(), depth=True)
+    assert drawn.depth is not None
+    # The nearest point of the ball is at the distance of the camera less its radius.
+    assert float(drawn.depth.min()) == pytest.approx(17**0.5 - 1, abs=1e-3)
+    assert float(draw(ball, camera, Look(output="depth")).picture.std()) > 0.1
+    middle = draw(ball, camera, Look(output="normals")).picture[36, 48]
+    toward = camera.position / camera.position.norm()
+    assert torch.allclose(middle, 0.5 + 0.5 * toward, atol=0.02)
+    assert torch.equal(draw(ball, camera, Look(output="ellipsoids")).picture, draw(ball, camera, Look()).picture)
+    assert float(draw(ball, camera, Look(painter="Occupied cells")).picture.mean()) == 0.25
+
+
+def test_speed_is_offered_for_what_moves_only() -> None:
+    assert "speed" in outputs_of(toy_subject())
+    assert "speed" not in outputs_of(toy_subject(moving=False))

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from kinosplat.render.camera import Camera, look_at
 from kinosplat.render.gaussians import Gaussians
-from kinosplat.viewer.subject import GaussianSubject
+from kinosplat.render.output import RenderOutput
+from kinosplat.render.rasterize import RasterSettings
+from kinosplat.scenes.scene import Similarity, View
+from kinosplat.viewer.subject import GaussianSubject, Painter
 
 FPS = 10.0
 N_FRAMES = 11
@@ -67,6 +74,54 @@ def toy_subject(*, moving: bool = True, n: int = 300) -> GaussianSubject:
         fps=FPS if moving else None,
         up=(0.0, 0.0, 1.0),
     )
+
+
+@dataclass(frozen=True)
+class BallSubject:
+    """A white ball of radius 1 that is no set of Gaussians: only `render` can draw it, and one painter."""
+
+    label: str = "ball"
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    background: Tensor = field(default_factory=lambda: torch.tensor([0.1, 0.2, 0.3]))
+    cameras: Sequence[Camera] = field(default_factory=lambda: toy_cameras(moving=False))
+    views: Sequence[View] = ()
+    n_train: int = 0
+    times: tuple[float, ...] = ()
+    fps: float | None = None
+    up: tuple[float, float, float] | None = (0.0, 0.0, 1.0)
+    to_input: Similarity = field(default_factory=Similarity)
+    folder: Path | None = None
+    version: int = 0
+    n_primitives: int = 4
+    settings: RasterSettings = field(default_factory=RasterSettings)
+    has_normals: bool = True
+
+    @property
+    def painters(self) -> Mapping[str, Painter]:
+        return {"Occupied cells": lambda camera: torch.full((camera.height, camera.width, 3), 0.25)}
+
+    def gaussians(self) -> None:
+        return None
+
+    def render(self, camera: Camera, background: Tensor, *, geometry: bool) -> RenderOutput:
+        y, x = torch.meshgrid(torch.arange(camera.height) + 0.5, torch.arange(camera.width) + 0.5, indexing="ij")
+        in_camera = torch.stack([x, y, torch.ones_like(x)], -1) @ torch.linalg.inv(camera.K).T
+        lengths = in_camera.norm(dim=-1)
+        rays = (in_camera / lengths[..., None]) @ camera.world_to_camera[:3, :3]
+        along = -(rays * camera.position).sum(-1)
+        root = along.square() - camera.position.square().sum() + 1
+        hit, distance = root > 0, along - root.clamp_min(0).sqrt()
+        normal = (camera.position + distance[..., None] * rays) * hit[..., None]
+        alpha = hit.float()
+        return RenderOutput(
+            rgb=(alpha[..., None] + (1 - alpha[..., None]) * background)[None],
+            alpha=alpha[None],
+            depth=(distance / lengths * alpha)[None] if geometry else None,
+            normal=normal[None] if geometry and self.has_normals else None,
+        )
+
+    def turn(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ from kinosplat.trainers.densify.strategy import NoDensification, Strategy
 from kinosplat.trainers.draws import generator
 from kinosplat.trainers.gaussian_rows import GaussianRows
 from kinosplat.trainers.losses import image_loss
-from kinosplat.trainers.method import Losses, MethodState
+from kinosplat.trainers.method import Losses, Measure, MethodState
 from kinosplat.trainers.methods.config import FourDGS, ThreeDGS
 from kinosplat.trainers.methods.initial import first_gaussians, first_moving_gaussians, thin
 from kinosplat.trainers.methods.regularise import brevity, thinned
@@ -84,6 +84,8 @@ def strategy_of(config: GaussiansConfig, seed: int, clip: tuple[float, float] | 
 
 class GaussianMethod:
     """The method the loop trains."""
+
+    learns_from: Literal["pictures"] = "pictures"
 
     def __init__(
         self,
@@ -205,6 +207,10 @@ class GaussianMethod:
         if self.clip is not None and isinstance(self.config, FourDGS) and moment.crosses(STILL_CHECKS):
             length = self.clip[1] - self.clip[0]
             self.rows.make_still(self.config.time.still_above * length, 0.5 * (self.clip[0] + self.clip[1]))
+
+    def finish(self, measure: Measure) -> dict[str, float]:
+        """Nothing is left to do."""
+        return {}
 
     def render(self, cameras: Sequence[Camera], background: Tensor, *, geometry: bool = False) -> RenderOutput:
         """The Gaussians with all their spherical harmonics."""

@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from typing_extensions import assert_never
+
 from kinosplat.errors import InputError
 from kinosplat.trainers.config import TrainConfig
+from kinosplat.trainers.methods.config import FourDGS, ThreeDGS
+from kinosplat.trainers.methods.field_config import HashGrid, HollowNerf
+from kinosplat.trainers.methods.field_presets import resolve_field
+from kinosplat.trainers.methods.option_checks import at_least, check_near
 from kinosplat.trainers.training import choose_device
 
 Preset = Literal["quick", "default", "full"]
@@ -37,36 +43,39 @@ GPU_PRESETS: dict[Preset, GaussianPreset] = {
 
 def resolve(config: TrainConfig) -> TrainConfig:
     """The config with every option that depends on the preset filled in; impossible values are an InputError."""
+    method = config.method
     on_cpu = choose_device(config.device).type == "cpu"
+    match method:
+        case ThreeDGS() | FourDGS():
+            config = _resolve_gaussians(config, method, on_cpu)
+        case HashGrid() | HollowNerf():
+            config = resolve_field(config, method, on_cpu)
+        case _:
+            assert_never(method)
+    assert config.schedule.steps is not None
+    at_least("--steps", config.schedule.steps, 1)
+    at_least("--batch-size", config.schedule.batch_size, 1)
+    at_least("--save-every", config.checkpoints.save_every, 1)
+    at_least("--log-every", config.checkpoints.log_every, 1)
+    if config.schedule.time_limit is not None and not config.schedule.time_limit > 0.0:
+        raise InputError(f"--time-limit must be a positive number of seconds, got {config.schedule.time_limit}.")
+    return config
+
+
+def _resolve_gaussians(config: TrainConfig, method: ThreeDGS | FourDGS, on_cpu: bool) -> TrainConfig:
     preset = (CPU_PRESETS if on_cpu else GPU_PRESETS)[config.schedule.preset]
-    gaussians = config.method.gaussians
+    gaussians = method.gaussians
     max_gaussians = preset.max_gaussians if gaussians.max_gaussians is None else gaussians.max_gaussians
     n_first = gaussians.n_first_points
     # A full set from the start is worth more than room to grow: 1.4 dB after 800 steps of the shipped scene at 128x96.
     n_first = max_gaussians if n_first is None else min(n_first, max_gaussians)
-    steps = preset.steps if config.schedule.steps is None else config.schedule.steps
-    _at_least("--max-gaussians", max_gaussians, 1)
-    _at_least("--n-first-points", n_first, 1)
-    _at_least("--steps", steps, 1)
-    _at_least("--batch-size", config.schedule.batch_size, 1)
-    _at_least("--save-every", config.checkpoints.save_every, 1)
-    _at_least("--log-every", config.checkpoints.log_every, 1)
-    if config.schedule.time_limit is not None and not config.schedule.time_limit > 0.0:
-        raise InputError(f"--time-limit must be a positive number of seconds, got {config.schedule.time_limit}.")
-    if gaussians.near is not None and not gaussians.near > 0.0:
-        raise InputError(f"--near must be a positive distance, got {gaussians.near}.")
+    at_least("--max-gaussians", max_gaussians, 1)
+    at_least("--n-first-points", n_first, 1)
+    check_near(gaussians.near)
     if not 0.0 <= gaussians.drop_rate < 1.0:
         raise InputError(f"--drop-rate must be a share from 0 to below 1, got {gaussians.drop_rate}.")
     if not 0 <= gaussians.sh_degree <= 3:
         raise InputError(f"--sh-degree must be 0, 1, 2 or 3, got {gaussians.sh_degree}.")
     gaussians = replace(gaussians, max_gaussians=max_gaussians, n_first_points=n_first)
-    return replace(
-        config,
-        method=replace(config.method, gaussians=gaussians),
-        schedule=replace(config.schedule, steps=steps),
-    )
-
-
-def _at_least(option: str, value: int, least: int) -> None:
-    if value < least:
-        raise InputError(f"{option} must be at least {least}, got {value}.")
+    steps = preset.steps if config.schedule.steps is None else config.schedule.steps
+    return replace(config, method=replace(method, gaussians=gaussians), schedule=replace(config.schedule, steps=steps))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,12 +11,21 @@ from torch import Tensor
 from typing_extensions import assert_never
 
 from kinosplat.scenes import PointCloud, Scene
+from kinosplat.trainers.batch import MaskUse
 from kinosplat.trainers.config import MethodConfig, TrainConfig
 from kinosplat.trainers.method import Method
 from kinosplat.trainers.methods.config import FourDGS, ThreeDGS
+from kinosplat.trainers.methods.field_config import HashGrid, HollowNerf
+from kinosplat.trainers.methods.field_space import cuts_object_out
 from kinosplat.trainers.methods.gaussians import GaussianMethod
+from kinosplat.trainers.methods.hash_grid import FieldMethod
 
-METHODS: dict[str, type[MethodConfig]] = {"3dgs": ThreeDGS, "4dgs": FourDGS}
+METHODS: dict[str, type[MethodConfig]] = {
+    "3dgs": ThreeDGS,
+    "4dgs": FourDGS,
+    "hashgrid": HashGrid,
+    "hollownerf": HollowNerf,
+}
 """Name on the command line to the config class, whose defaults are the method's."""
 
 
@@ -24,7 +34,7 @@ def learns_motion(config: MethodConfig) -> bool:
     match config:
         case FourDGS():
             return True
-        case ThreeDGS():
+        case ThreeDGS() | HashGrid() | HollowNerf():
             return False
         case _:
             assert_never(config)
@@ -36,8 +46,35 @@ def n_first_points(config: MethodConfig) -> int:
         case ThreeDGS() | FourDGS():
             assert config.gaussians.n_first_points is not None
             return config.gaussians.n_first_points
+        case HashGrid() | HollowNerf():
+            return 0
         case _:
             assert_never(config)
+
+
+DEFAULT_NEAR = 0.05
+"""Scene units; nearer than this to a camera there are only floaters, which hide everything from cameras beside it."""
+
+
+def settle_method(config: MethodConfig, scene: Scene, mask_use: MaskUse) -> MethodConfig:
+    """The config with the options decided that are left to the scene: the near plane, and what a field covers."""
+    near = DEFAULT_NEAR if scene.near is None else scene.near
+    match config:
+        case ThreeDGS() | FourDGS():
+            return config if config.gaussians.near is not None else with_near(config, near)
+        case HashGrid() | HollowNerf():
+            grid = config.grid
+            if grid.bounds == "auto":
+                is_object = cuts_object_out(scene, mask_use == "object-only")
+                grid = replace(grid, bounds="object" if is_object else "unbounded")
+            return replace(config, grid=replace(grid, near=near if grid.near is None else grid.near))
+        case _:
+            assert_never(config)
+
+
+def with_near(config: ThreeDGS | FourDGS, near: float) -> ThreeDGS | FourDGS:
+    """The config of Gaussians with another near plane."""
+    return replace(config, gaussians=replace(config.gaussians, near=near))
 
 
 def create_method(config: TrainConfig, scene: Scene, points: PointCloud, device: torch.device) -> Method:
@@ -46,6 +83,8 @@ def create_method(config: TrainConfig, scene: Scene, points: PointCloud, device:
     match config.method:
         case ThreeDGS() | FourDGS():
             return GaussianMethod.create(config.method, config.image, scene, points, seed=seed, device=device)
+        case HashGrid() | HollowNerf():
+            return FieldMethod.create(config.method, scene, seed=seed, device=device)
         case _:
             assert_never(config.method)
 
@@ -58,5 +97,7 @@ def restore_method(
     match config.method:
         case ThreeDGS() | FourDGS():
             return GaussianMethod.restore(config.method, config.image, tensors, metadata, seed=seed, device=device)
+        case HashGrid() | HollowNerf():
+            return FieldMethod.restore(config.method, tensors, metadata, seed=seed, device=device)
         case _:
             assert_never(config.method)

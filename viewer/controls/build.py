@@ -74,7 +74,11 @@ def build_panels(session: Session) -> list[Panel]:
             panels.append(TimePanel(session))
         tabs = gui.add_tab_group()
         with tabs.add_tab("View", Icon.EYE):
-            panels += [OutputPanel(session), RenderingPanel(session), RegionPanel(session)]
+            panels += [OutputPanel(session), RenderingPanel(session)]
+            with session.subject.turn():
+                has_gaussians = session.subject.gaussians() is not None
+            if has_gaussians:
+                panels.append(RegionPanel(session))
         with tabs.add_tab("Camera", Icon.CAMERA):
             panels += [CameraPanel(session), PathPanel(session)]
             if session.subject.views:

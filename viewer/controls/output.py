@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, get_args
 
 from kinosplat.viewer.controls.build import PlainPanel, show_value
+from kinosplat.viewer.draw import outputs_of
 from kinosplat.viewer.look import HAS_RANGE, OUTPUT_NAMES, ColorMap, Output
 
 if TYPE_CHECKING:
     from kinosplat.viewer.session import Session
 
-NEEDS_GAUSSIANS: tuple[Output, ...] = ("speed", "overlap", "points", "ellipsoids")
 UNITS: dict[Output, str] = {
     "depth": "scene units",
     "speed": "scene units a second",
@@ -25,13 +25,8 @@ class OutputPanel(PlainPanel):
         self.session = session
         gui, subject = session.client.gui, session.subject
         with subject.turn():
-            gaussians = subject.gaussians()
+            self.by_name: dict[str, Output] = {OUTPUT_NAMES[output]: output for output in outputs_of(subject)}
             self.painters = tuple(subject.painters)
-        self.by_name: dict[str, Output] = {}
-        for output, name in OUTPUT_NAMES.items():
-            unusable = gaussians is None and output in NEEDS_GAUSSIANS
-            if not unusable and not (output == "speed" and session.playback is None):
-                self.by_name[name] = output
         with gui.add_folder("Output"):
             self.output = gui.add_dropdown("Show", [*self.by_name, *self.painters], initial_value=OUTPUT_NAMES["color"])
             self.color_map = gui.add_dropdown("Colours", get_args(ColorMap), initial_value="turbo", visible=False)
@@ -71,11 +66,11 @@ class OutputPanel(PlainPanel):
 
     def restore(self, query: dict[str, str]) -> None:
         """The output of a shared link."""
-        for name, output in self.by_name.items():
+        for name, output in (*self.by_name.items(), *((painter, painter) for painter in self.painters)):
             if output == query.get("output"):
                 show_value(self.output, name)
                 self._change()
 
     def link(self) -> dict[str, str]:
         """The output."""
-        return {"output": self.session.look.output}
+        return {"output": self.session.look.painter or self.session.look.output}

@@ -63,7 +63,7 @@ class RegionPanel(PlainPanel):
 
 
 def middle_of(session: Session) -> tuple[np.ndarray, np.ndarray]:
-    """Middle and size (3,) of a box around most of the Gaussians; around the cameras' target where there are none."""
+    """Middle and size (3,) of a box around most of the Gaussians; around the origin where there are none."""
     subject = session.subject
     with subject.turn():
         gaussians = subject.gaussians()

@@ -1,0 +1,138 @@
+"""Where a field has anything: a grid of bits a cascade, kept up to date while the field learns.
+
+As in instant-ngp (Mueller et al. 2022, appendix C): cells remember the largest optical thickness met in them, forget it
+slowly, and count as empty below a threshold. Cells that no training camera sees are never learned and stay empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from kinosplat.render.camera import Camera
+from kinosplat.render.field import reference
+from kinosplat.render.field.layout import Space, StepRule
+
+DECAY = 0.95
+"""What is left of a cell's memory after an update."""
+THICKNESS = 0.01
+"""A cell is occupied when a step through it would absorb this part, or the mean cell's part if that is less."""
+CHUNK = 1 << 18
+"""Cells looked at together; bounds memory, changes no value."""
+
+
+class OccupancyGrid:
+    """Cells of all cascades, in one row: cascade after cascade, x fastest."""
+
+    def __init__(self, space: Space, rule: StepRule, resolution: int, device: torch.device) -> None:
+        """All cells are occupied until the first update; resolution is a multiple of 8."""
+        self.space = space
+        self.rule = rule
+        self.resolution = resolution
+        n_cells = space.n_cascades * resolution**3
+        self.thickness = torch.zeros(n_cells, device=device)
+        self.learnable = torch.ones(n_cells, dtype=torch.bool, device=device)
+        self.bits = torch.full((n_cells // 8,), 255, dtype=torch.uint8, device=device)
+
+    @property
+    def n_cells(self) -> int:
+        """Cells of all cascades."""
+        return self.thickness.shape[0]
+
+    def occupied(self) -> Tensor:
+        """(n_cells,) bool."""
+        return reference.unpack_bits(self.bits)
+
+    @torch.no_grad()
+    def learn_only_what_is_seen(self, cameras: Sequence[Camera], near: float) -> None:
+        """Rule out cells whose centre no camera has in its picture, at least `near` in front of it."""
+        seen = torch.zeros_like(self.learnable)
+        matrices = torch.stack([camera.K @ camera.world_to_camera[:3] for camera in cameras]).to(self.thickness)
+        sizes = torch.tensor([[c.width, c.height] for c in cameras]).to(self.thickness)
+        for first in range(0, self.n_cells, CHUNK):
+            cells = torch.arange(first, min(first + CHUNK, self.n_cells), device=seen.device)
+            centres = self.points(cells, torch.full((len(cells), 3), 0.5, device=seen.device))
+            found = torch.zeros_like(cells, dtype=torch.bool)
+            for matrix, size in zip(matrices, sizes, strict=True):
+                x, y, z = (centres @ matrix[:, :3].T + matrix[:, 3]).unbind(-1)
+                found |= (z > near) & (x > 0) & (y > 0) & (x < size[0] * z) & (y < size[1] * z)
+            seen[cells] = found
+        self.learnable = seen
+        self.bits = reference.pack_bits(seen)
+
+    def points(self, cells: Tensor, place: Tensor) -> Tensor:
+        """(M, 3) world points in (M,) cells, at (M, 3) `place` in [0, 1] within each."""
+        n = self.resolution
+        cascade, rest = cells // n**3, cells % n**3
+        corner = torch.stack([rest % n, rest // n % n, rest // n**2], dim=1)
+        u = ((corner + place) * (2.0 / n) - 1) * torch.exp2(cascade.to(place))[:, None]
+        return reference.points_from_unit(u, self.space)
+
+    @torch.no_grad()
+    def update(
+        self, density: Callable[[Tensor], Tensor], generator: torch.Generator, n_cells: int | None = None
+    ) -> None:
+        """Meet `density` (S, 3) world points -> (S,) in all learnable cells, or in about `n_cells`.
+
+        Half of these are drawn from all, half from the occupied ones.
+        """
+        device = self.thickness.device
+        if n_cells is None:
+            cells = torch.arange(self.n_cells, device=device)
+        else:
+            half = n_cells // 2
+            anywhere = torch.randint(self.n_cells, (half,), generator=generator, device=device)
+            occupied = self.occupied().nonzero()[:, 0]
+            chosen = torch.rand(half if len(occupied) > 0 else 0, generator=generator, device=device)
+            cells = torch.cat([anywhere, occupied[(chosen * len(occupied)).long()]])
+        cells = cells[self.learnable[cells]]
+        thickness = torch.empty(len(cells), device=device)
+        for first in range(0, len(cells), CHUNK):
+            part = cells[first : first + CHUNK]
+            place = torch.rand(len(part), 3, generator=generator, device=device)
+            met = density(self.points(part, place)).float()
+            thickness[first : first + CHUNK] = met * self._steps(part)
+        reference.occupancy_update(self.thickness, cells, thickness, DECAY)
+        self.bits = reference.occupancy_pack(self.thickness, self._threshold())
+
+    @torch.no_grad()
+    def keep_only(self, cells: Tensor) -> None:
+        """Empty every cell whose centre is not in or beside a kept cell of the saliency grid, (63^3,) bool."""
+        side = round(len(cells) ** (1 / 3))
+        near = torch.nn.functional.max_pool3d(cells.view(1, 1, side, side, side).float(), 3, stride=1, padding=1)
+        near = near.flatten() > 0
+        for first in range(0, self.n_cells, CHUNK):
+            part = torch.arange(first, min(first + CHUNK, self.n_cells), device=cells.device)
+            centres = self.points(part, torch.full((len(part), 3), 0.5, device=cells.device))
+            at = (reference.grid_positions(centres, self.space) * side).long().clamp(0, side - 1)
+            self.learnable[part] &= near[at[:, 0] + side * (at[:, 1] + side * at[:, 2])]
+        self.thickness *= self.learnable
+        self.bits = reference.pack_bits(self.occupied() & self.learnable)
+
+    def _steps(self, cells: Tensor) -> Tensor:
+        """(M,) world length of a step in the cascade of each cell."""
+        dt_min, dt_max = self.rule.limits(self.space, self.resolution)
+        return (dt_min * torch.exp2((cells // self.resolution**3).float())).clamp(max=dt_max)
+
+    def _threshold(self) -> float:
+        mean = self.thickness.sum() / self.learnable.sum().clamp_min(1)
+        return min(THICKNESS, mean.item())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds of the grid."""
+        return {
+            "occupancy.thickness": self.thickness,
+            "occupancy.learnable": reference.pack_bits(self.learnable),
+            "occupancy.bits": self.bits,
+        }
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `tensors` returned; another size is a ValueError."""
+        device = self.thickness.device
+        if tensors["occupancy.thickness"].shape != self.thickness.shape:
+            raise ValueError(f"occupancy.thickness must have {self.n_cells} cells.")
+        self.thickness = tensors["occupancy.thickness"].to(device).clone()
+        self.learnable = reference.unpack_bits(tensors["occupancy.learnable"].to(device))
+        self.bits = tensors["occupancy.bits"].to(device).clone()

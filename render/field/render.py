@@ -1,0 +1,157 @@
+"""Pictures of a field: rays through all pixels, marched, evaluated and composited in pieces of bounded size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kinosplat.render.camera import Camera
+from kinosplat.render.field import reference
+from kinosplat.render.field.backend import FieldBackend
+from kinosplat.render.field.composite import composite, sample_weights
+from kinosplat.render.field.field import Field
+from kinosplat.render.field.march import march, ray_range, sample_points
+from kinosplat.render.field.occupancy import OccupancyGrid
+from kinosplat.render.field.rays import Rays, camera_rays
+from kinosplat.render.field.samples import Samples
+from kinosplat.render.output import RenderOutput
+
+RAYS = 1 << 15
+"""Rays marched together: their samples' distances, densities and colours are held at once, 24 bytes each."""
+SAMPLES = 1 << 18
+"""Samples evaluated together: features and hidden layers take about 500 bytes each."""
+LEAST_WEIGHT = 1e-3
+"""Samples that weigh less have no say in the normal."""
+MEDIAN_TRANSMITTANCE = 0.5
+"""The median depth is that of the sample at which the transmittance reaches this."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a piece of rays sees, one row a ray; the optional parts are None unless geometry was asked for."""
+
+    rgb: Tensor
+    alpha: Tensor
+    depth: Tensor | None
+    median: Tensor | None
+    normal: Tensor | None
+    n_samples: int
+
+
+@torch.no_grad()
+def render_field(
+    field: Field,
+    grid: OccupancyGrid,
+    cameras: Sequence[Camera],
+    background: Tensor,
+    *,
+    near: float,
+    geometry: bool = False,
+) -> RenderOutput:
+    """Pictures of C cameras of one size over the (3,) colour `background`; carries no gradients.
+
+    near: nothing is seen nearer than this, world units. geometry: also depth, median depth and normals, the latter
+    against the gradient of the density. `n_visible` counts the samples that were evaluated.
+    """
+    pictures = [_picture(field, grid, camera, background, near, geometry) for camera in cameras]
+
+    def stacked(name: str) -> Tensor | None:
+        parts = [getattr(picture, name) for picture in pictures]
+        return None if parts[0] is None else torch.stack(parts).unflatten(1, (cameras[0].height, cameras[0].width))
+
+    rgb, alpha = stacked("rgb"), stacked("alpha")
+    assert rgb is not None
+    assert alpha is not None
+    return RenderOutput(
+        rgb=rgb,
+        alpha=alpha,
+        depth=stacked("depth"),
+        median_depth=stacked("median"),
+        normal=stacked("normal"),
+        n_visible=sum(picture.n_samples for picture in pictures),
+    )
+
+
+def _picture(
+    field: Field, grid: OccupancyGrid, camera: Camera, background: Tensor, near: float, geometry: bool
+) -> _Seen:
+    rays = camera_rays(camera.to(field.device))
+    forward = camera.forward.to(field.device)
+    pieces = [
+        _see(field, grid, rays.part(slice(first, first + RAYS)), forward, background, near, geometry)
+        for first in range(0, len(rays), RAYS)
+    ]
+
+    def joined(name: str) -> Tensor | None:
+        parts = [getattr(piece, name) for piece in pieces]
+        return None if parts[0] is None else torch.cat(parts)
+
+    rgb, alpha = joined("rgb"), joined("alpha")
+    assert rgb is not None
+    assert alpha is not None
+    n_samples = sum(piece.n_samples for piece in pieces)
+    return _Seen(rgb, alpha, joined("depth"), joined("median"), joined("normal"), n_samples)
+
+
+def _see(
+    field: Field,
+    grid: OccupancyGrid,
+    rays: Rays,
+    forward: Tensor,
+    background: Tensor,
+    near: float,
+    geometry: bool,
+) -> _Seen:
+    samples = march_rays(grid, rays, near, torch.zeros(len(rays), device=rays.origins.device), field.backend)
+    positions, directions = sample_points(rays.origins, rays.directions, samples, grid.space, field.backend)
+    density = rays.origins.new_empty(len(samples))
+    rgb = rays.origins.new_empty(len(samples), 3)
+    for first in range(0, len(samples), SAMPLES):
+        piece = slice(first, first + SAMPLES)
+        density[piece], outputs = field.density(positions[piece])
+        rgb[piece] = field.colour(outputs, directions[piece])
+    seen = composite(density, rgb, samples, field.backend)
+    colours = seen.rgb + (1 - seen.alpha)[:, None] * background
+    if not geometry:
+        return _Seen(colours, seen.alpha, None, None, None, len(samples))
+    to_z = rays.directions @ forward
+    depth = seen.depth / torch.where(seen.alpha > 0, seen.alpha, 1.0) * to_z
+    weights, before = sample_weights(density, samples)
+    ray = torch.repeat_interleave(samples.offsets.diff(), output_size=len(samples))
+    after = before - weights
+    crossing = ((before > MEDIAN_TRANSMITTANCE) & (after <= MEDIAN_TRANSMITTANCE)).nonzero()[:, 0]
+    median = torch.zeros_like(depth)
+    median[ray[crossing]] = (samples.t + samples.dt / 2)[crossing] * to_z[ray[crossing]]
+    normal = _normals(field, rays, samples, weights, ray)
+    return _Seen(colours, seen.alpha, depth, median, normal, len(samples))
+
+
+def _normals(field: Field, rays: Rays, samples: Samples, weights: Tensor, ray: Tensor) -> Tensor:
+    """(R, 3) blended unit normals, from the samples that matter, turned to where the ray comes from."""
+    normals = rays.origins.new_zeros(len(rays), 3)
+    chosen = (weights > LEAST_WEIGHT).nonzero()[:, 0]
+    for piece in chosen.split(SAMPLES):
+        of_ray = ray[piece]
+        along = rays.directions[of_ray]
+        points = rays.origins[of_ray] + (samples.t + samples.dt / 2)[piece, None] * along
+        with torch.enable_grad():
+            points.requires_grad_()
+            density = field.density(reference.grid_positions(points, field.shape.space))[0]
+            # The gradient of the logarithm has the same direction and stays within the range of floats.
+            (gradient,) = torch.autograd.grad(torch.log(density + 1e-20).sum(), points)
+        normal = -torch.nn.functional.normalize(gradient, dim=1)
+        normal = torch.where((normal * along).sum(dim=1, keepdim=True) > 0, -normal, normal)
+        normals.index_add_(0, of_ray, weights[piece, None] * normal)
+    return normals
+
+
+def march_rays(grid: OccupancyGrid, rays: Rays, near: float, jitter: Tensor, backend: FieldBackend) -> Samples:
+    """Samples of the rays between `near` (world units) and the end of the space; jitter (R,) in [0, 1)."""
+    origins, directions = rays.origins.detach(), rays.directions.detach()
+    enters, leaves = ray_range(origins, directions, grid.space, near)
+    return march(
+        origins, directions, enters, leaves, jitter, grid.bits, grid.space, grid.rule, grid.resolution, backend
+    )

@@ -1,0 +1,109 @@
+"""What `--preset` means for the field methods, on a processor and on a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from kinosplat.errors import InputError
+from kinosplat.trainers.config import TrainConfig
+from kinosplat.trainers.methods.field_config import FieldConfig, FieldTraining, HashGrid, HollowNerf
+from kinosplat.trainers.methods.option_checks import at_least, between, check_near
+
+Preset = Literal["quick", "default", "full"]
+
+
+@dataclass(frozen=True)
+class FieldPreset:
+    """Size of a run of the field methods."""
+
+    steps: int
+    """Optimisation steps."""
+    samples: int
+    """Samples a step."""
+    levels: int
+    """Levels of the hash grid."""
+    features: int
+    """Features an entry."""
+    finest_resolution: int
+    """Cells along an axis of the finest level."""
+    log2_table_size: int
+    """Log 2 of the most entries of a level."""
+    occupancy_resolution: int
+    """Cells along an axis of the occupancy grid."""
+
+
+CPU_FIELD_PRESETS: dict[Preset, FieldPreset] = {
+    # Few levels of many features cost a processor half of what many levels of few cost.
+    "quick": FieldPreset(1_500, 1 << 15, 8, 4, 512, 16, 64),
+    "default": FieldPreset(5_000, 1 << 16, 8, 4, 1024, 18, 64),
+    "full": FieldPreset(20_000, 1 << 17, 16, 2, 2048, 19, 128),
+}
+GPU_FIELD_PRESETS: dict[Preset, FieldPreset] = {
+    "quick": FieldPreset(5_000, 1 << 18, 16, 2, 2048, 19, 128),
+    "default": FieldPreset(15_000, 1 << 18, 16, 2, 2048, 19, 128),
+    "full": FieldPreset(40_000, 1 << 19, 16, 2, 4096, 21, 128),
+}
+HOLLOW_LOG2_TABLE_SIZE_LESS = 1
+"""Half the table is enough for a field whose mask keeps empty space out of it."""
+
+
+def resolve_field(config: TrainConfig, method: HashGrid | HollowNerf, on_cpu: bool) -> TrainConfig:
+    """The config with the options of the preset filled in; impossible values are an InputError."""
+    preset = (CPU_FIELD_PRESETS if on_cpu else GPU_FIELD_PRESETS)[config.schedule.preset]
+    grid, training = method.grid, method.training
+    smaller = HOLLOW_LOG2_TABLE_SIZE_LESS if isinstance(method, HollowNerf) else 0
+    grid = replace(
+        grid,
+        levels=_given(grid.levels, preset.levels),
+        features=_given(grid.features, preset.features),
+        finest_resolution=_given(grid.finest_resolution, preset.finest_resolution),
+        log2_table_size=_given(grid.log2_table_size, preset.log2_table_size - smaller),
+        occupancy_resolution=_given(grid.occupancy_resolution, preset.occupancy_resolution),
+    )
+    training = replace(training, samples=_given(training.samples, preset.samples))
+    _check_field(config, grid, training)
+    steps = _given(config.schedule.steps, preset.steps)
+    return replace(
+        config,
+        method=replace(method, grid=grid, training=training),
+        schedule=replace(config.schedule, steps=steps),
+    )
+
+
+def _check_field(config: TrainConfig, grid: FieldConfig, training: FieldTraining) -> None:
+    """Refuse what the layout of a field, or its training, cannot be."""
+    assert grid.levels is not None
+    assert grid.finest_resolution is not None
+    assert grid.log2_table_size is not None
+    assert grid.occupancy_resolution is not None
+    assert training.samples is not None
+    check_near(grid.near)
+    between("--levels", grid.levels, 1, 16)
+    between("--log2-table-size", grid.log2_table_size, 4, 24)
+    between("--cascades", grid.cascades, 1, 16)
+    at_least("--samples", training.samples, 256)
+    at_least("--ray-steps", grid.ray_steps, 1)
+    at_least("--base-resolution", grid.base_resolution, 1)
+    at_least("--occupancy-every", training.occupancy_every, 1)
+    if grid.finest_resolution < grid.base_resolution:
+        raise InputError(
+            f"--finest-resolution must be at least --base-resolution {grid.base_resolution}, "
+            f"got {grid.finest_resolution}."
+        )
+    if grid.features not in (1, 2, 4, 8):
+        raise InputError(f"--features must be 1, 2, 4 or 8, got {grid.features}.")
+    if grid.hidden not in (16, 32, 64, 128):
+        raise InputError(f"--hidden must be 16, 32, 64 or 128, got {grid.hidden}.")
+    if grid.occupancy_resolution < 8 or grid.occupancy_resolution % 8 != 0:
+        raise InputError(f"--occupancy-resolution must be a positive multiple of 8, got {grid.occupancy_resolution}.")
+    if grid.extent is not None and not grid.extent > 0.0:
+        raise InputError(f"--extent must be a positive length, got {grid.extent}.")
+    if config.schedule.batch_size != 1:
+        raise InputError(
+            f"--batch-size counts pictures, but {config.method.name} learns from rays; set --samples instead."
+        )
+
+
+def _given(value: int | None, otherwise: int) -> int:
+    return otherwise if value is None else value

@@ -1,0 +1,45 @@
+"""Which part of a scene a field covers, from the cameras alone."""
+
+from __future__ import annotations
+
+import torch
+
+from kinosplat.render.field.layout import Space, StepRule
+from kinosplat.render.paths.orbit import look_at_point
+from kinosplat.scenes import FrameLoader, Scene
+from kinosplat.trainers.methods.field_config import FieldConfig
+
+CONE_ANGLE = 1 / 256
+"""Growth of steps with distance in unbounded scenes, about a pixel (Mueller et al. 2022)."""
+
+
+def space_of(config: FieldConfig, scene: Scene) -> Space:
+    """The space that the config asks for.
+
+    Its centre is the point that the training cameras look at. Half its side is what the median camera sees of the plane
+    through that point, along the shorter side of the picture, but the inner cube keeps clear of the cameras.
+    """
+    cameras = [view.camera for view in scene.train]
+    centre = look_at_point(cameras)
+    extent = config.extent
+    if extent is None:
+        distances = torch.stack([(camera.position.double() - centre).norm() for camera in cameras])
+        tangents = torch.stack([0.5 * min(c.width / c.K[0, 0], c.height / c.K[1, 1]) for c in cameras]).double()
+        extent = (distances * tangents).median().item()
+    x, y, z = centre.tolist()
+    bounded = config.bounds == "object"
+    return Space((x, y, z), extent, 1 if bounded else config.cascades, contract=not bounded)
+
+
+def steps_of(config: FieldConfig) -> StepRule:
+    """The steps along rays: even in a bounded space, growing in an unbounded one."""
+    return StepRule(config.ray_steps, 0.0 if config.bounds == "object" else CONE_ANGLE)
+
+
+def cuts_object_out(scene: Scene, object_only: bool) -> bool:
+    """Whether the pictures show an object and nothing else: by masks that cut it out, or by their alpha."""
+    if object_only and any(view.mask is not None for view in scene.train):
+        return True
+    with FrameLoader(scene.train[:1], cache_bytes=0, n_workers=1) as loader:
+        alpha = loader.get(0).alpha
+    return alpha is not None and bool((alpha < 0.5).any())

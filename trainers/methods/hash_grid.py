@@ -1,0 +1,302 @@
+"""`hashgrid` and `hollownerf`: a radiance field on a hash grid, learned from rays of many pictures.
+
+One class serves both: `hollownerf` adds a mask and its pruner (hollow_nerf.py). A step marches its rays through
+occupied cells, finds out with the density alone which samples can be seen, and learns from those. The number of rays
+follows from the number of samples a step should have, which is the only thing read back from the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from kinosplat.render.camera import Camera
+from kinosplat.render.field import reference
+from kinosplat.render.field.composite import composite, visible_part
+from kinosplat.render.field.field import Field, FieldShape
+from kinosplat.render.field.layout import GridLayout, Space
+from kinosplat.render.field.march import sample_points
+from kinosplat.render.field.occupancy import OccupancyGrid
+from kinosplat.render.field.paint import paint_occupancy, paint_saliency
+from kinosplat.render.field.render import march_rays, render_field
+from kinosplat.render.output import RenderOutput
+from kinosplat.scenes import Scene
+from kinosplat.trainers.clock import Moment
+from kinosplat.trainers.draws import generator
+from kinosplat.trainers.method import Losses, Measure, MethodState
+from kinosplat.trainers.methods.field_config import FieldConfig, FieldTraining, HashGrid, HollowNerf
+from kinosplat.trainers.methods.field_space import space_of, steps_of
+from kinosplat.trainers.methods.hollow_nerf import Hollow
+from kinosplat.trainers.optim import Group, exponential_decay
+from kinosplat.trainers.ray_batch import RayBatch
+
+FieldMethodConfig = HashGrid | HollowNerf
+
+BETAS = (0.9, 0.99)
+"""Adam's decays for fields (Mueller et al. 2022)."""
+WARM_UP = 0.01
+"""Fraction of the run over which learning rates rise."""
+FIRST_SAMPLES_A_RAY = 256
+"""The first step has so many rays that each may have this many samples."""
+FEWEST_RAYS, MOST_RAYS = 64, 1 << 18
+"""Limits of the number of rays a step."""
+MOST_MARCHED = 4
+"""Rays are marched through at most so many times the samples that are to be learned from."""
+LARGEST_GROWTH = 1.5
+"""The number of rays grows by this factor a step at most."""
+VISITED = 0.5
+"""Part of the occupancy grid's cells that an update visits after the warm-up."""
+
+
+def field_shape(config: FieldConfig, space: Space, hollow: bool) -> FieldShape:
+    """The shape of the field of a resolved config."""
+    assert config.levels is not None
+    assert config.features is not None
+    assert config.finest_resolution is not None
+    assert config.log2_table_size is not None
+    layout = GridLayout(
+        n_levels=config.levels,
+        n_features=config.features,
+        base_resolution=config.base_resolution,
+        finest_resolution=config.finest_resolution,
+        log2_table_size=config.log2_table_size,
+    )
+    return FieldShape(layout=layout, space=space, n_hidden=config.hidden, hollow=hollow)
+
+
+class FieldMethod:
+    """The method the loop trains."""
+
+    learns_from: Literal["rays"] = "rays"
+
+    def __init__(self, config: FieldMethodConfig, first: Field, grid: OccupancyGrid, *, seed: int) -> None:
+        """`first` and `grid` are on one device; `config` is resolved and settled."""
+        assert config.training.samples is not None
+        assert config.grid.near is not None
+        self.name: str = config.name
+        self.config = config
+        self.grid = grid
+        self.near = config.grid.near
+        self._shape = first
+        self._seed = seed
+        self._target = config.training.samples
+        self._n_rays = max(self._target // FIRST_SAMPLES_A_RAY, FEWEST_RAYS)
+        self._n_samples = 0
+        self._groups = {name: _group(name, tensor, config.training) for name, tensor in first.parameters().items()}
+        self.hollow = Hollow(config.hollow, self._groups["saliency"]) if isinstance(config, HollowNerf) else None
+
+    @classmethod
+    def create(cls, config: FieldMethodConfig, scene: Scene, *, seed: int, device: torch.device) -> FieldMethod:
+        """A field that knows nothing, for the space that the scene's cameras look at."""
+        options = config.grid
+        assert options.occupancy_resolution is not None
+        assert options.near is not None
+        space = space_of(options, scene)
+        shape = field_shape(options, space, isinstance(config, HollowNerf))
+        first = Field.create(shape, options.field_backend, generator(seed, 0, "field")).mapped(lambda t: t.to(device))
+        grid = OccupancyGrid(space, steps_of(options), options.occupancy_resolution, device)
+        grid.learn_only_what_is_seen([view.camera.to(device) for view in scene.train], options.near)
+        return cls(config, first, grid, seed=seed)
+
+    @classmethod
+    def restore(
+        cls,
+        config: FieldMethodConfig,
+        tensors: Mapping[str, Tensor],
+        metadata: Mapping[str, Any],
+        *,
+        seed: int,
+        device: torch.device,
+    ) -> FieldMethod:
+        """The method as a checkpoint holds it, without the optimiser's moments (the optimiser loads those)."""
+        assert config.grid.occupancy_resolution is not None
+        known = metadata["space"]
+        space = Space(tuple(known["center"]), known["half_extent"], known["n_cascades"], known["contract"])
+        shape = field_shape(config.grid, space, isinstance(config, HollowNerf))
+        empty = Field.create(shape, config.grid.field_backend, generator(seed, 0, "field"))
+        first = empty.with_parameters({name: tensors[name].to(device) for name in empty.parameters()})
+        grid = OccupancyGrid(space, steps_of(config.grid), config.grid.occupancy_resolution, device)
+        method = cls(config, first, grid, seed=seed)
+        method.load(tensors, metadata)
+        return method
+
+    @property
+    def n_rays(self) -> int:
+        """Rays of the next step."""
+        return self._n_rays
+
+    @property
+    def n_primitives(self) -> int:
+        """Entries of the hash grid that are left."""
+        return self.parameters_left() // self._shape.shape.layout.n_features
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the parameters that are left."""
+        networks = sum(group.parameter.nbytes for name, group in self._groups.items() if name != "table")
+        return networks + 4 * self.parameters_left()
+
+    def parameters_left(self) -> int:
+        """Numbers in the hash grid that a sample can still reach."""
+        table = self._groups["table"].parameter
+        if self.hollow is None or self.hollow.reachable is None:
+            return table.numel()
+        return int(self.hollow.reachable.sum()) * table.shape[1]
+
+    def groups(self) -> list[Group]:
+        """Table, networks, and the mask if there is one."""
+        return list(self._groups.values())
+
+    def field(self) -> Field:
+        """The field as it is now, without gradients."""
+        return self._field().mapped(lambda tensor: tensor.detach())
+
+    def loss(self, batch: RayBatch, moment: Moment) -> Losses:
+        """See along the rays, compare, and adapt the number of rays of the next step."""
+        field, grid, rays = self._field(), self.grid, batch.rays
+        device = field.device
+        draws = generator(self._seed, moment.step, "jitter", device)
+        samples = march_rays(
+            grid, rays, self.near, torch.rand(len(rays), generator=draws, device=device), field.backend
+        )
+        n_marched = len(samples)
+        with torch.no_grad():
+            positions, directions = sample_points(rays.origins, rays.directions, samples, grid.space, field.backend)
+            samples, kept = visible_part(field.density(positions)[0], samples, field.backend)
+            positions, directions = positions[kept], directions[kept]
+        if rays.origins.requires_grad:
+            positions, directions = sample_points(rays.origins, rays.directions, samples, grid.space, field.backend)
+        density, outputs = field.density(positions)
+        seen = composite(density, field.colour(outputs, directions), samples, field.backend)
+        rgb = batch.expose(seen.rgb + (1 - seen.alpha)[:, None] * batch.background)
+        self._adapt(len(rays), n_marched, len(samples))
+
+        options = self.config.training
+        terms = {"image": _mean(_huber(rgb - batch.target, options.huber), batch.weight)}
+        if grid.space.contract and options.distortion_weight > 0.0:
+            weight = options.distortion_weight / grid.space.half_extent
+            terms["distortion"] = weight * _mean(seen.distortion[:, None], batch.weight)
+        if self.hollow is not None:
+            terms |= self.hollow.penalty(moment)
+        return Losses(terms, _mean((rgb - batch.target).detach().square(), batch.weight))
+
+    def touched(self) -> Mapping[str, Tensor]:
+        """Entries of the grid that a sample reached; the others would move by their momentum alone."""
+        gradient = self._groups["table"].parameter.grad
+        assert gradient is not None
+        return {"table": (gradient != 0).any(dim=1)}
+
+    def after_step(self, moment: Moment) -> None:
+        """Look where something is, now and then; let the mask's pruner step."""
+        options = self.config.training
+        if self.hollow is not None:
+            self.hollow.after_step(moment)
+        if (moment.step + 1) % options.occupancy_every == 0:
+            draws = generator(self._seed, moment.step, "occupancy", self.grid.thickness.device)
+            everywhere = moment.step < options.occupancy_warm_up
+            self.grid.update(self._density_at, draws, None if everywhere else int(VISITED * self.grid.n_cells))
+
+    def finish(self, measure: Measure) -> dict[str, float]:
+        """Harden the mask, if there is one; what a report says of it."""
+        n_table = self._groups["table"].parameter.numel()
+        n_networks = sum(
+            group.parameter.numel()
+            for name, group in self._groups.items()
+            if name.split(".")[0] in ("density", "colour")
+        )
+        facts: dict[str, float] = {
+            "parameters": n_table + n_networks,
+            "occupied_cells": self.grid.occupied().float().mean().item(),
+        }
+        if self.hollow is None:
+            return facts
+        before = measure()
+        self.hollow.harden(self._groups["table"], self._shape.shape.layout, self.grid)
+        after = measure()
+        facts |= self.hollow.facts()
+        facts["parameters_after"] = self.parameters_left() + n_networks + facts["mask_values"]
+        if before is not None and after is not None:
+            facts |= {"psnr_before_hardening": before, "psnr_after_hardening": after}
+        return facts
+
+    def render(self, cameras: Sequence[Camera], background: Tensor, *, geometry: bool = False) -> RenderOutput:
+        """The field at all pixels' centres."""
+        return render_field(self.field(), self.grid, cameras, background, near=self.near, geometry=geometry)
+
+    @property
+    def painters(self) -> Mapping[str, Callable[[Camera], Tensor]]:
+        """Pictures for the viewer: occupied cells, and the mask."""
+        pictures = {"occupied cells": paint_occupancy}
+        if self.hollow is not None:
+            pictures["saliency"] = paint_saliency
+        return {name: partial(self._paint, paint) for name, paint in pictures.items()}
+
+    def state(self) -> MethodState:
+        """Occupancy, number of rays, space, and the mask's pruner."""
+        metadata: dict[str, Any] = {"space": asdict(self.grid.space), "n_rays": self._n_rays}
+        tensors = self.grid.tensors()
+        if self.hollow is not None:
+            metadata["hollow"] = self.hollow.metadata()
+            tensors |= self.hollow.tensors()
+        return MethodState(tensors, metadata)
+
+    def load(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+        """Take over what `state` returned."""
+        self.grid.load(tensors)
+        self._n_rays = metadata["n_rays"]
+        if self.hollow is not None:
+            self.hollow.load(tensors, metadata["hollow"])
+
+    def summary(self) -> dict[str, float]:
+        """Rays and samples of the last step, the share of occupied cells, and the mean of the mask."""
+        numbers = {
+            "rays": float(self._n_rays),
+            "samples": float(self._n_samples),
+            "occupied": self.grid.occupied().float().mean().item(),
+        }
+        return numbers if self.hollow is None else numbers | {"mask": self.hollow.mean().item()}
+
+    def _field(self) -> Field:
+        tensors = {name: group.parameter for name, group in self._groups.items()}
+        field = self._shape.with_parameters(tensors)
+        return field if self.hollow is None else replace(field, sharpness=self.hollow.sharpness)
+
+    def _density_at(self, points: Tensor) -> Tensor:
+        field = self._field()
+        return field.density(reference.grid_positions(points, self.grid.space))[0]
+
+    def _paint(self, paint: Callable[[Field, OccupancyGrid, Camera, float], Tensor], camera: Camera) -> Tensor:
+        return paint(self.field(), self.grid, camera, self.near)
+
+    def _adapt(self, n_rays: int, n_marched: int, n_kept: int) -> None:
+        """So many rays next time that about the wanted number of samples is learned from."""
+        by_kept = self._target / max(n_kept, 1)
+        by_marched = MOST_MARCHED * self._target / max(n_marched, 1)
+        wanted = int(n_rays * min(by_kept, by_marched, LARGEST_GROWTH))
+        self._n_rays = min(max(wanted, FEWEST_RAYS), MOST_RAYS)
+        self._n_samples = n_kept
+
+
+def _group(name: str, tensor: Tensor, options: FieldTraining) -> Group:
+    start = options.table_lr if name == "table" else options.networks_lr
+    rate = exponential_decay(start, options.rates_end * start, warm_up=WARM_UP)
+    return Group(name, tensor, rate, rows=name, betas=BETAS)
+
+
+def _huber(error: Tensor, delta: float) -> Tensor:
+    """Half the square of errors up to `delta`, and beyond it the tangent there."""
+    if delta == 0.0:
+        return 0.5 * error.square()
+    return torch.nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=delta)
+
+
+def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean of (R, C) values, rays counting as much as the (R,) weights say."""
+    if weight is None:
+        return values.mean()
+    return (values.mean(dim=1) * weight).sum() / weight.sum().clamp_min(1e-8)

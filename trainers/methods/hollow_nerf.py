@@ -1,0 +1,108 @@
+"""The mask of `hollownerf`: how sharp its gate is, the pruner that makes it sparse, and what is left in the end.
+
+HollowNeRF (Xie et al., ICCV 2023). With m the mean of the mask and C its target, the pruner minimises over the model
+and maximises over the dual variable gamma >= 0
+
+    loss + rho / 2 max(0, m - C)^2 + gamma (m - C),      gamma <- max(0, gamma + rho (m - C)) after every step.
+
+Hardening removes the cells of the mask whose eight vertices are all below a threshold, and the entries of the hash grid
+that no sample reaches any more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kinosplat.render.field.field import REMOVED
+from kinosplat.render.field.layout import GridLayout
+from kinosplat.render.field.occupancy import OccupancyGrid
+from kinosplat.render.field.reach import cells_within, drop_vertices, reachable_entries
+from kinosplat.trainers.clock import Moment
+from kinosplat.trainers.methods.field_config import HollowConfig
+from kinosplat.trainers.optim import Group, exponential_decay
+
+RATE_AT_THE_END = 0.1
+"""The mask's learning rate falls to this part."""
+
+
+class Hollow:
+    """Mask and pruner of one run."""
+
+    def __init__(self, config: HollowConfig, mask: Group) -> None:
+        """`mask` holds the logits (64^3, 1); they get their first value and learning rate here."""
+        self.config = config
+        self.sharpness = config.sharpness_first
+        self.reachable: Tensor | None = None
+        self._mask = mask
+        self._dual = torch.zeros((), device=mask.parameter.device)
+        mask.learning_rate = exponential_decay(config.mask_lr, RATE_AT_THE_END * config.mask_lr)
+        if not bool(mask.parameter.any()):
+            with torch.no_grad():
+                mask.parameter.fill_(math.log(config.mask_first / (1 - config.mask_first)))
+
+    @property
+    def is_hard(self) -> bool:
+        """Whether the mask has been hardened."""
+        return self.reachable is not None
+
+    def mean(self) -> Tensor:
+        """() mean of the mask, with a gradient."""
+        return torch.sigmoid(self._mask.parameter).mean()
+
+    def penalty(self, moment: Moment) -> dict[str, Tensor]:
+        """What the pruner adds to the loss."""
+        if self.is_hard or moment.progress < self.config.pruning_start:
+            return {}
+        excess = self.mean() - self.config.mask_target
+        quadratic = 0.5 * self.config.pruning_strength * excess.clamp_min(0).square()
+        return {"mask": quadratic + self._dual * excess}
+
+    @torch.no_grad()
+    def after_step(self, moment: Moment) -> None:
+        """Step the dual variable, and sharpen the gate."""
+        options = self.config
+        growth = options.sharpness_last / options.sharpness_first
+        self.sharpness = options.sharpness_first * growth**moment.following
+        if not self.is_hard and moment.progress >= options.pruning_start:
+            excess = self.mean() - options.mask_target
+            self._dual = (self._dual + options.pruning_strength * excess).clamp_min(0)
+
+    @torch.no_grad()
+    def harden(self, table: Group, layout: GridLayout, grid: OccupancyGrid) -> None:
+        """Remove what is below the threshold and what cannot be reached any more; doing it twice changes nothing."""
+        alive = torch.sigmoid(self._mask.parameter[:, 0]) >= self.config.harden_below
+        cells = cells_within(alive)
+        self._mask.parameter[drop_vertices(cells)] = REMOVED
+        self.reachable = reachable_entries(cells, layout)
+        table.parameter[~self.reachable] = 0.0
+        for group in (table, self._mask):
+            group.exp_avg.zero_()
+            group.exp_avg_sq.zero_()
+        grid.keep_only(cells)
+
+    def facts(self) -> dict[str, float]:
+        """What a report says of the hardened mask."""
+        kept = self._mask.parameter > 0.5 * REMOVED
+        return {"mask_density": kept.float().mean().item(), "mask_values": int(kept.sum())}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds besides the mask."""
+        tensors = {"hollow.dual": self._dual}
+        return tensors if self.reachable is None else tensors | {"hollow.reachable": self.reachable.to(torch.uint8)}
+
+    def metadata(self) -> dict[str, Any]:
+        """The same, of what is no tensor."""
+        return {"sharpness": self.sharpness}
+
+    def load(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+        """Take over what `tensors` and `metadata` returned."""
+        device = self._mask.parameter.device
+        self.sharpness = metadata["sharpness"]
+        self._dual = tensors["hollow.dual"].to(device).clone()
+        reachable = tensors.get("hollow.reachable")
+        self.reachable = None if reachable is None else reachable.to(device).bool()

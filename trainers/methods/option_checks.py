@@ -1,0 +1,23 @@
+"""Refusals of option values that make no sense, each one sentence (InputError)."""
+
+from __future__ import annotations
+
+from kinosplat.errors import InputError
+
+
+def at_least(option: str, value: int, least: int) -> None:
+    """Refuse a number that is too small."""
+    if value < least:
+        raise InputError(f"{option} must be at least {least}, got {value}.")
+
+
+def between(option: str, value: int, least: int, most: int) -> None:
+    """Refuse a number out of its range."""
+    if not least <= value <= most:
+        raise InputError(f"{option} must be {least} to {most}, got {value}.")
+
+
+def check_near(near: float | None) -> None:
+    """Refuse a near plane at or behind the camera; None leaves it to the scene."""
+    if near is not None and not near > 0.0:
+        raise InputError(f"--near must be a positive distance, got {near}.")
