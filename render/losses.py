@@ -48,11 +48,14 @@ class _PhotometricLoss(torch.autograd.Function):
         )
         ctx.dL_drendered = result.dL_drendered
         ctx.mark_non_differentiable(result.squared_error)
+        ctx.set_materialize_grads(False)
         return result.loss, result.squared_error
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dL_dloss: Tensor, _: Any) -> Any:
+    def backward(ctx: Any, dL_dloss: Tensor | None, _: Any) -> Any:
+        if dL_dloss is None:
+            return None, None, None, None
         # The usual case of weight one saves a pass over the picture; on a GPU asking would cost more than it saves.
         if dL_dloss.device.type == "cpu" and dL_dloss.item() == 1.0:
             return ctx.dL_drendered, None, None, None

@@ -91,7 +91,7 @@ def train_step(training: Training, feed: Feed) -> Losses:
         if training.step > 0:
             training.save()
         raise
-    torch.autograd.backward(tuple(losses.terms.values()))
+    losses.backward()
     rate_factor = math.sqrt(training.config.schedule.batch_size)
     training.optimizer.step(moment, training.method.touched(), rate_factor)
     try:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from kinosplat.render.camera import Camera
@@ -28,6 +29,15 @@ class Losses:
     """Scalars that are summed and differentiated; their names appear in metrics.jsonl."""
     squared_error: Tensor
     """Mean squared error of the pixels looked at, detached; shown as PSNR."""
+
+    def backward(self) -> None:
+        """Differentiate the sum of the terms.
+
+        On the calling thread: torch would hand a GPU's part to a thread of its own, on a processor whose caches know
+        nothing of this step.
+        """
+        with torch.autograd.set_multithreading_enabled(False):
+            torch.autograd.backward(tuple(self.terms.values()))
 
 
 @dataclass(frozen=True)
