@@ -2,9 +2,11 @@
 
     python benchmarks/train_gsplat.py --scene dtu_scan24 --resolution 800 600 --steps 5000 --max-gaussians 300000
 
-gsplat's rasterizer and MCMC strategy, torch's fused Adam, a convolution SSIM, all pictures kept on the device. Prints
-one JSON line: seconds of training (without loading), steps a second, held-out PSNR and SSIM by our evaluation, peak
-memory. Needs a CUDA device and `pip install kinosplat[gsplat]`.
+gsplat's rasterizer and MCMC strategy, torch's fused Adam, a convolution SSIM, all pictures kept on the device. Masks
+that outline an object are used as one does with such photos: pictures are put on a random colour, and so is the
+rendering. Prints one JSON line: seconds of training (loading pictures included, first points not), steps a second,
+held-out PSNR and SSIM by our evaluation, peak memory. Needs a CUDA device and `pip install kinosplat[gsplat]`.
+`benchmarks/training.py` runs it beside ours.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor
 
-from kinosplat.render.losses import psnr, quantize8, ssim
-from kinosplat.scenes import FrameLoader, LoadOptions, Scene, first_points, load_scene
+from kinosplat.render.gaussians import Gaussians
+from kinosplat.scenes import FrameLoader, LoadOptions, PointCloud, Scene, first_points, load_scene
 
 
 @dataclass(frozen=True)
@@ -35,54 +37,84 @@ class Options:
     """Optimisation steps, one picture each."""
     max_gaussians: int = 300_000
     """Cap of the MCMC strategy."""
-    n_first_points: int = 100_000
+    n_first_points: int = 300_000
     """First Gaussians."""
     seed: int = 0
     """Seed of the order of pictures and of the first points."""
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What the loop made."""
+
+    gaussians: Gaussians
+    """On the device."""
+    seconds: float
+    """Of training, loading pictures included."""
+    peak_mib: float
+    """Of the device's memory."""
+
+
 def main(options: Options) -> None:
     """Train, measure, print."""
+    from training import evaluate_set
+
+    scene = load_scene(options.scene, LoadOptions(resolution=options.resolution))
+    points, _ = first_points(scene, options.n_first_points, seed=options.seed, device="cuda")
+    trained = train(scene, points, options)
+    evaluation = evaluate_set(trained.gaussians, scene, rasterizer="gsplat")
+    result = {
+        **dataclasses.asdict(options),
+        "seconds": trained.seconds,
+        "steps_per_second": options.steps / trained.seconds,
+        "psnr": evaluation.psnr,
+        "ssim": evaluation.ssim,
+        "n_gaussians": len(trained.gaussians),
+        "peak_mib": trained.peak_mib,
+        "device": torch.cuda.get_device_name(),
+    }
+    print(json.dumps(result))
+
+
+def train(scene: Scene, points: PointCloud, options: Options) -> Trained:
+    """The loop."""
     from gsplat import rasterization
     from gsplat.strategy import MCMCStrategy
 
-    scene = load_scene(options.scene, LoadOptions(resolution=options.resolution))
     torch.manual_seed(options.seed)
     device = torch.device("cuda")
-    params, optimizers = initial_parameters(scene, options, device)
+    params, optimizers = initial_parameters(scene, points, device)
     strategy = MCMCStrategy(cap_max=options.max_gaussians, refine_stop_iter=int(options.steps * 0.8))
     strategy.check_sanity(params, optimizers)
     state = strategy.initialize_state()
-    targets, world_to_camera, K = pictures(scene, device)
+    torch.cuda.reset_peak_memory_stats()
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    targets, masks, world_to_camera, K = pictures(scene, device)
     height, width = targets.shape[1:3]
     window = gaussian_window(device)
     decay = 0.01 ** (1 / options.steps)
-
-    def render(view_matrices: Tensor, intrinsics: Tensor, degree: int) -> tuple[Tensor, dict[str, Tensor]]:
+    order = torch.cat([torch.randperm(len(targets)) for _ in range(options.steps // len(targets) + 1)]).tolist()
+    for step in range(options.steps):
+        i = order[step]
+        target, background = targets[i : i + 1].float() / 255, None
+        if masks is not None:
+            mask, background = masks[i : i + 1, ..., None].float() / 255, torch.rand(1, 3, device=device)
+            target = target * mask + background * (1 - mask)
         colors, _, info = rasterization(
             params["means"],
             params["quats"],
             params["scales"].exp(),
             params["opacities"].sigmoid(),
             torch.cat([params["sh0"], params["shN"]], 1),
-            view_matrices,
-            intrinsics,
+            world_to_camera[i : i + 1],
+            K[i : i + 1],
             width,
             height,
-            sh_degree=degree,
+            sh_degree=min(3, int(step / (0.06 * options.steps))),
             packed=False,
+            backgrounds=background,
         )
-        return colors, info
-
-    order = torch.cat([torch.randperm(len(targets)) for _ in range(options.steps // len(targets) + 1)]).tolist()
-    torch.cuda.reset_peak_memory_stats()
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    for step in range(options.steps):
-        i = order[step]
-        degree = min(3, int(step / (0.06 * options.steps)))
-        colors, info = render(world_to_camera[i : i + 1], K[i : i + 1], degree)
-        target = targets[i : i + 1].float() / 255
         loss = 0.8 * F.l1_loss(colors, target) + 0.2 * (1 - conv_ssim(colors, target, window))
         loss = loss + 0.01 * params["opacities"].sigmoid().mean() + 0.01 * params["scales"].exp().mean() / scene.radius
         loss.backward()
@@ -94,35 +126,22 @@ def main(options: Options) -> None:
         strategy.step_post_backward(params, optimizers, state, step, info, lr=means_lr)
     torch.cuda.synchronize()
     seconds = time.perf_counter() - start
-
-    with torch.no_grad(), FrameLoader(scene.test, device=device) as loader:
-        scores = []
-        for i, view in enumerate(scene.test):
-            camera = view.camera.to(device, torch.float32)
-            colors, _ = render(camera.world_to_camera[None], camera.K[None], 3)
-            truth = loader.get(i).image[None]
-            image = quantize8(colors)
-            scores.append((psnr(image, truth).item(), ssim(image, truth).item()))
-    mean = torch.tensor(scores).mean(0).tolist()
-    result = {
-        **dataclasses.asdict(options),
-        "seconds": seconds,
-        "steps_per_second": options.steps / seconds,
-        "psnr": mean[0],
-        "ssim": mean[1],
-        "n_gaussians": len(params["means"]),
-        "peak_mib": torch.cuda.max_memory_allocated() / 2**20,
-        "device": torch.cuda.get_device_name(),
-    }
-    print(json.dumps(result))
+    gaussians = Gaussians(
+        means=params["means"].detach(),
+        quats=params["quats"].detach(),
+        log_scales=params["scales"].detach(),
+        opacity_logits=params["opacities"].detach(),
+        sh_dc=params["sh0"].detach()[:, 0].contiguous(),
+        sh_rest=params["shN"].detach(),
+    )
+    return Trained(gaussians, seconds, torch.cuda.max_memory_allocated() / 2**20)
 
 
 def initial_parameters(
-    scene: Scene, options: Options, device: torch.device
+    scene: Scene, points: PointCloud, device: torch.device
 ) -> tuple[dict[str, torch.nn.Parameter], dict[str, torch.optim.Optimizer]]:
     """Parameters from the same first points as ours, each with torch's fused Adam at the usual learning rates."""
-    cloud, _ = first_points(scene, options.n_first_points, seed=options.seed)
-    positions = cloud.positions.to(device)
+    positions = points.positions.to(device)
     n = len(positions)
     nearest = torch.cat(
         [torch.cdist(block, positions).topk(4, largest=False)[0][:, 1:] for block in positions.split(2048)]
@@ -132,7 +151,7 @@ def initial_parameters(
         "quats": F.normalize(torch.randn(n, 4, device=device), dim=1),
         "scales": nearest.square().mean(1).sqrt().clamp_min(1e-6).log()[:, None].repeat(1, 3),
         "opacities": torch.full((n,), 0.1, device=device).logit(),
-        "sh0": ((cloud.colors.to(device).float() / 255 - 0.5) / 0.28209479177387814)[:, None],
+        "sh0": ((points.colors.to(device).float() / 255 - 0.5) / 0.28209479177387814)[:, None],
         "shN": torch.zeros(n, 15, 3, device=device),
     }
     rates = {
@@ -151,13 +170,23 @@ def initial_parameters(
     return parameters, optimizers
 
 
-def pictures(scene: Scene, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """All training pictures as (V, H, W, 3) uint8 with (V, 4, 4) world_to_camera and (V, 3, 3) K, on the device."""
-    with FrameLoader(scene.train) as loader:
-        images = torch.stack([(loader.get(i).image * 255).round().to(torch.uint8) for i in range(len(scene.train))])
+def pictures(scene: Scene, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """All training pictures on the device: (V, H, W, 3) uint8, (V, H, W) masks where they outline the object,
+    world_to_camera (V, 4, 4), K (V, 3, 3).
+    """
+    images, masks = [], []
+    n = len(scene.train)
+    with FrameLoader(scene.train, n_workers=8, device=device) as loader:
+        for i in range(n):
+            loader.prefetch(range(i, min(i + 16, n)))
+            frame = loader.get(i)
+            images.append((frame.image * 255).round().to(torch.uint8))
+            if scene.masks_cut_out and frame.mask is not None:
+                masks.append((frame.mask * 255).round().to(torch.uint8))
     cameras = [view.camera.to(device, torch.float32) for view in scene.train]
     return (
-        images.to(device),
+        torch.stack(images),
+        torch.stack(masks) if len(masks) == n else None,
         torch.stack([camera.world_to_camera for camera in cameras]),
         torch.stack([camera.K for camera in cameras]),
     )

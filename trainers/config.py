@@ -88,8 +88,9 @@ class EvaluationConfig:
 class CheckpointConfig:
     """What is written while training."""
 
-    save_every: int = 1000
-    """Write a checkpoint every so many steps; one is always written at the end and on Ctrl-C."""
+    save_every: int | None = None
+    """Write a checkpoint every so many steps; by default every half minute. One is always written at the end and on
+    Ctrl-C."""
     log_every: int = 20
     """Write a line of metrics.jsonl and report progress every so many steps."""
     tensorboard: bool = False

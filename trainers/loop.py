@@ -23,6 +23,9 @@ from kinosplat.trainers.recorder import Recorder
 from kinosplat.trainers.training import Training
 from kinosplat.trainers.utilisation import Utilisation
 
+SECONDS_BETWEEN_SAVES = 30.0
+"""Unless steps are counted: a checkpoint of 400 000 Gaussians takes a second, in which a GPU would do 400 steps."""
+
 
 def train_to_the_end(training: Training, callbacks: Callbacks, utilisation: Utilisation) -> str:
     """Train until steps or time are used up; the last checkpoint is written. Returns what ended it, in words.
@@ -30,6 +33,7 @@ def train_to_the_end(training: Training, callbacks: Callbacks, utilisation: Util
     Ctrl-C finishes the step, saves, and raises KeyboardInterrupt.
     """
     recorder = Recorder(training.run_dir, training.step, training.config.checkpoints.tensorboard)
+    saves = SaveTimer(training)
     with recorder, make_feed(training) as feed, Interrupt() as interrupt:
         progress = ProgressReader(training, recorder, callbacks)
         while not training.clock.is_over(training.step):
@@ -42,7 +46,7 @@ def train_to_the_end(training: Training, callbacks: Callbacks, utilisation: Util
                 continue
             progress.after_step(losses)
             utilisation.sample()
-            _save_and_evaluate(training, recorder, callbacks)
+            _save_and_evaluate(training, recorder, callbacks, saves)
             if interrupt.requested:
                 callbacks.saved(training.step, training.save())
                 raise KeyboardInterrupt
@@ -106,13 +110,31 @@ def train_step(training: Training, feed: Feed) -> Losses:
     return losses
 
 
-def _save_and_evaluate(training: Training, recorder: Recorder, callbacks: Callbacks) -> None:
+class SaveTimer:
+    """Says after which steps a checkpoint is due."""
+
+    def __init__(self, training: Training) -> None:
+        self._training = training
+        self._last = training.clock.elapsed
+
+    def is_due(self) -> bool:
+        """Whether the step that was just done calls for one."""
+        every, elapsed = self._training.config.checkpoints.save_every, self._training.clock.elapsed
+        if every is not None:
+            return self._training.step % every == 0
+        if elapsed - self._last < SECONDS_BETWEEN_SAVES:
+            return False
+        self._last = elapsed
+        return True
+
+
+def _save_and_evaluate(training: Training, recorder: Recorder, callbacks: Callbacks, saves: SaveTimer) -> None:
     """What is due after a step besides training."""
     every = training.config.evaluation.evaluate_every
     is_over = training.clock.is_over(training.step)
     if every is not None and training.step % every == 0 and training.scene.test and not is_over:
         record_evaluation(training, evaluate_now(training), recorder, callbacks)
-    if training.step % training.config.checkpoints.save_every == 0 and not is_over:
+    if not is_over and saves.is_due():
         callbacks.saved(training.step, training.save())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ import torch
 
 from kinosplat.errors import InputError
 from kinosplat.trainers import checkpoint as module
+from kinosplat.trainers.callbacks import Callbacks, StepProgress
 from kinosplat.trainers.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, save_checkpoint
+from kinosplat.trainers.config import CheckpointConfig
 from kinosplat.trainers.methods.config import FourDGS, ThreeDGS
 from kinosplat.trainers.run import read_config, resume, train
 from kinosplat.trainers.serialize import write_config
@@ -132,3 +135,24 @@ def test_a_config_is_read_back_as_it_was(still_toy: Toy, tmp_path: Path) -> None
     config = tiny_config(FourDGS(), still_toy)
     write_config(tmp_path, config)
     assert read_config(tmp_path) == config
+
+
+def test_without_a_number_of_steps_a_run_is_saved_every_half_minute(
+    still_toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("kinosplat.trainers.clock.time.monotonic", lambda: now)
+    saved: list[int] = []
+
+    class TenSecondsAStep(Callbacks):
+        def stepped(self, progress: StepProgress) -> None:
+            nonlocal now
+            now += 10.0
+
+        def saved(self, step: int, path: Path) -> None:
+            saved.append(step)
+
+    config = tiny_config(ThreeDGS(densify="none"), still_toy, steps=8)
+    config = replace(config, checkpoints=CheckpointConfig(log_every=1))
+    train(config, still_toy.scene(), tmp_path, TenSecondsAStep())
+    assert saved == [3, 6, 8]

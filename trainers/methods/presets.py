@@ -55,7 +55,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
     assert config.schedule.steps is not None
     at_least("--steps", config.schedule.steps, 1)
     at_least("--batch-size", config.schedule.batch_size, 1)
-    at_least("--save-every", config.checkpoints.save_every, 1)
+    if config.checkpoints.save_every is not None:
+        at_least("--save-every", config.checkpoints.save_every, 1)
     at_least("--log-every", config.checkpoints.log_every, 1)
     if config.schedule.time_limit is not None and not config.schedule.time_limit > 0.0:
         raise InputError(f"--time-limit must be a positive number of seconds, got {config.schedule.time_limit}.")
