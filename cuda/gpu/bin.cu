@@ -13,7 +13,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
-constexpr int kRowsAThread = 4;
+constexpr int kRowsAThread = 2;
 constexpr int kBlockRows = kThreads * kRowsAThread;
 constexpr int kMaxPasses = 4;
 
@@ -56,7 +56,7 @@ struct EntryWriter {
     }
 };
 
-constexpr uint32_t kStaged = 3072;
+constexpr uint32_t kStaged = 2048;
 
 template <class Key>
 __device__ inline void write_small(const EntryWriter<Key>& out, uint32_t at, TileSpan span, uint32_t row,
@@ -71,25 +71,44 @@ __device__ inline void write_small(const EntryWriter<Key>& out, uint32_t at, Til
     }
 }
 
-// One large Gaussian: the warp walks down the rows of quads, its lanes write the columns.
+// The large Gaussians of a warp, one a lane at most: their rows of quads are shared out among the lanes.
 template <class Key>
-__device__ inline void write_large(const EntryWriter<Key>& out, uint32_t at, uint32_t count, const float4* record,
+__device__ inline void write_large(const EntryWriter<Key>& out, uint32_t at, TileSpan span, const Rows& rows,
                                    uint32_t row, uint32_t first_quad, int quad_columns, int width, int height) {
-    const Falloff falloff = read_falloff(record);
-    const uint32_t end = at + count;
-    const TileRange tile_rows = columns_of_row(falloff, width, height, -1);
-    for (int quad_row = tile_rows.begin / 2; quad_row < (tile_rows.end + 1) / 2; ++quad_row) {
-        const LargeQuadLine line(falloff, width, height, tile_rows, quad_row);
+    const bool large = span.is_large();
+    if (!__any_sync(kAllLanes, large))
+        return;
+    const TileRange tile_rows = large ? span.large_rows() : TileRange{0, 0};
+    const uint32_t n_lines = (tile_rows.end + 1) / 2 - tile_rows.begin / 2, n_entries = large ? span.n_entries() : 0u;
+    const uint32_t lines_before = warp_prefix(n_lines) - n_lines, entries_before = warp_prefix(n_entries) - n_entries;
+    const uint32_t n_all = __shfl_sync(kAllLanes, lines_before + n_lines, kWarp - 1);
+    uint32_t written = 0;
+    for (uint32_t first = 0; first < n_all; first += kWarp) {
+        // Whose line: the last lane that has no more before it, and so has some itself.
+        const uint32_t line_number = first + lane_id();
+        int owner = 0;
+        for (int step = kWarp / 2; step > 0; step /= 2)
+            if (__shfl_sync(kAllLanes, lines_before, owner + step) <= line_number)
+                owner += step;
+        const TileRange owned{__shfl_sync(kAllLanes, tile_rows.begin, owner),
+                              __shfl_sync(kAllLanes, tile_rows.end, owner)};
+        const int quad_row = owned.begin / 2 + int(line_number - __shfl_sync(kAllLanes, lines_before, owner));
+        const uint32_t owned_row = __shfl_sync(kAllLanes, row, owner);
+        const uint32_t quad = __shfl_sync(kAllLanes, first_quad, owner) + quad_row * quad_columns;
+        const uint32_t begin = __shfl_sync(kAllLanes, at - entries_before, owner);
+        const uint32_t end = __shfl_sync(kAllLanes, at + n_entries, owner);
+        const bool exists = line_number < n_all;
+        LargeQuadLine line{};
+        if (exists)
+            line = large_quad_line(read_falloff(rows.records + int64_t(kRowFloat4s) * owned_row), width, height, owned,
+                                   quad_row);
+        const uint32_t n_quads = line.n_quads(), up_to = warp_prefix(n_quads);
+        uint32_t target = begin + written + up_to - n_quads;
         const TileRange quads = line.quads();
-        for (int first = quads.begin; first < quads.end; first += kWarp) {
-            const int column = first + lane_id();
-            const unsigned tiles = column < quads.end ? line.tiles(column) : 0u;
-            const unsigned hit = __ballot_sync(kAllLanes, tiles != 0);
-            const uint32_t mine = at + __popc(hit & ((1u << lane_id()) - 1));
-            if (tiles != 0 && mine < end)
-                out.write(mine, first_quad + quad_row * quad_columns + column, row, tiles);
-            at += __popc(hit);
-        }
+        for (int column = quads.begin; column < quads.end; ++column)
+            if (const unsigned tiles = line.tiles(column); tiles != 0 && target < end)
+                out.write(target++, quad + column, owned_row, tiles);
+        written += __shfl_sync(kAllLanes, up_to, kWarp - 1);
     }
 }
 
@@ -149,13 +168,7 @@ __launch_bounds__(kThreads) void emit_kernel(const uint32_t* __restrict__ sorted
         at += counts[k];
         if (!span[k].is_large())
             write_small(out, begin, span[k], row[k], first_quad, quad_columns);
-        for (unsigned large = __ballot_sync(kAllLanes, span[k].is_large()); large; large &= large - 1) {
-            const int lane = __ffs(large) - 1;
-            const uint32_t large_row = __shfl_sync(kAllLanes, row[k], lane);
-            write_large(out, __shfl_sync(kAllLanes, begin, lane), __shfl_sync(kAllLanes, counts[k], lane),
-                        rows.records + int64_t(kRowFloat4s) * large_row, large_row,
-                        __shfl_sync(kAllLanes, first_quad, lane), quad_columns, width, height);
-        }
+        write_large(out, begin, span[k], rows, row[k], first_quad, quad_columns, width, height);
     }
     __syncthreads();
     if (staged)

@@ -127,24 +127,27 @@ struct LaneState {
 };
 
 struct Contribution {
+    bool blends;
     float raw;    // opacity * falloff
-    float alpha;  // clamped; 0 where there is no contribution
+    float alpha;  // clamped
     float before; // transmittance in front
     float weight; // alpha * before
 };
 
+// All but `blends` is about what would have been, where that is false.
 __device__ inline Contribution contribute(PixelState& pixel, float exponent) {
     Contribution c;
     c.raw = exp2_fast(exponent);
     c.before = pixel.transmittance;
-    c.alpha = exponent >= pixel.needed ? clamp_alpha(c.raw) : 0.0f;
+    c.alpha = clamp_alpha(c.raw);
     c.weight = __fmul_rn(c.alpha, c.before);
     const float after = __fsub_rn(c.before, c.weight);
-    const bool finishes = after < float(kMinTransmittance);
-    pixel.needed = finishes ? INFINITY : pixel.needed;
-    pixel.transmittance = finishes ? c.before : after;
-    c.alpha = finishes ? 0.0f : c.alpha;
-    c.weight = finishes ? 0.0f : c.weight;
+    const bool reaches = exponent >= pixel.needed, lasts = after >= float(kMinTransmittance);
+    c.blends = reaches && lasts;
+    if (reaches && !lasts)
+        pixel.needed = INFINITY;
+    if (c.blends)
+        pixel.transmittance = after;
     return c;
 }
 

@@ -205,7 +205,9 @@ __global__ __launch_bounds__(kBlendThreads, kChannels == 0 ? 4 : 1) void blend_b
             float dL_dvalues[kChannels > 0 ? kChannels : 1] = {};
 #pragma unroll
             for (int k = 0; k < kPixels; ++k) {
-                const Contribution one = contribute(state.pixels[k], falloff.exponent(lane.u, lane.v[k]));
+                Contribution one = contribute(state.pixels[k], falloff.exponent(lane.u, lane.v[k]));
+                one.alpha = one.blends ? one.alpha : 0.0f;
+                one.weight = one.blends ? one.weight : 0.0f;
                 float value_dot_g = fmaf(b.z, dL_drgb[k].x, fmaf(b.w, dL_drgb[k].y, blue * dL_drgb[k].z));
                 if (kChannels > 0 && i < n_hits)
 #pragma unroll

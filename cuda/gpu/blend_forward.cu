@@ -119,10 +119,12 @@ __global__ __launch_bounds__(kBlendThreads, kMode == Mode::kDetailed ? 1 : 9) vo
 #pragma unroll
                     for (int k = 0; k < kPixels; ++k) {
                         const Contribution one = contribute(state.pixels[k], falloff.exponent(lane.u, lane.v[k]));
-                        colour[k].x = fmaf(one.weight, hit_b.z, colour[k].x);
-                        colour[k].y = fmaf(one.weight, hit_b.w, colour[k].y);
-                        colour[k].z = fmaf(one.weight, blue, colour[k].z);
-                        if (kDetailed) {
+                        if (one.blends) {
+                            colour[k].x = fmaf(one.weight, hit_b.z, colour[k].x);
+                            colour[k].y = fmaf(one.weight, hit_b.w, colour[k].y);
+                            colour[k].z = fmaf(one.weight, blue, colour[k].z);
+                        }
+                        if (kDetailed && one.blends) {
                             if (one.before > float(kMedianTransmittance) &&
                                 state.pixels[k].transmittance <= float(kMedianTransmittance))
                                 median[k] = hits.depth[hit];
@@ -132,7 +134,7 @@ __global__ __launch_bounds__(kBlendThreads, kMode == Mode::kDetailed ? 1 : 9) vo
                                 if (c < chunk.count)
                                     channels[k][c] = fmaf(one.weight, values[c], channels[k][c]);
                             weight += one.weight;
-                            n_pixels += one.weight > 0.0f;
+                            ++n_pixels;
                         }
                     }
                     if (kDetailed && statistics.blend_weight && chunk.with_colour) {

@@ -7,10 +7,12 @@
 namespace kinosplat::gpu {
 namespace {
 
-constexpr int kThreads = kRadixBins; // a thread a bin
+constexpr int kThreads = 512;
 constexpr int kWarps = kThreads / kWarp;
 constexpr int kItems = 16; // a thread
 constexpr int kBlockItems = kThreads * kItems;
+static_assert(kThreads >= kRadixBins, "a thread a bin");
+static_assert(kBlockItems <= 0x10000, "places in a block have 16 bits");
 
 // A block's word for one bin: what the lower 30 bits say, its own count or that of all blocks up to it, or nothing yet.
 constexpr uint32_t kOwn = 1u << 30, kTotal = 2u << 30, kCount = kOwn - 1;
@@ -66,15 +68,14 @@ __device__ inline unsigned peers_of(uint32_t bin, int bits, unsigned valid) {
 }
 
 template <class Key>
-__global__ __launch_bounds__(kThreads, 4) void radix_pass_kernel(SortBuffer<Key> from, SortBuffer<Key> to,
+__global__ __launch_bounds__(kThreads, 2) void radix_pass_kernel(SortBuffer<Key> from, SortBuffer<Key> to,
                                                                  uint32_t n_items, const uint32_t* n_on_device,
                                                                  RadixDigit digit, const uint32_t* histogram,
                                                                  uint32_t* ticket, uint32_t* status) {
-    __shared__ uint32_t bin_counts[kWarps][kRadixBins];
+    __shared__ uint16_t bin_counts[kWarps][kRadixBins];
     __shared__ uint32_t bin_targets[kRadixBins]; // where a bin's first item goes, less its place in the block
     __shared__ uint32_t warp_sums[kWarps];
-    __shared__ Key sorted_keys[kBlockItems];
-    __shared__ uint32_t sorted_values[kBlockItems];
+    __shared__ uint32_t staged[kBlockItems]; // keys, then values, in the order of their bins
     const uint32_t block = take_ticket(ticket);
     const uint32_t n = n_on_device ? *n_on_device : n_items;
     const uint32_t begin = block * kBlockItems;
@@ -88,11 +89,11 @@ __global__ __launch_bounds__(kThreads, 4) void radix_pass_kernel(SortBuffer<Key>
 #pragma unroll
     for (int k = 0; k < kItems; ++k)
         keys[k] = first + k * kWarp < n_block ? from.keys[begin + first + k * kWarp] : Key(0);
-    for (int w = 0; w < kWarps; ++w)
-        bin_counts[w][threadIdx.x] = 0;
-    __syncthreads();
+    for (int bin = lane_id(); bin < kRadixBins; bin += kWarp)
+        bin_counts[warp_id()][bin] = 0;
+    __syncwarp();
 
-    uint32_t ranks[kItems / 2] = {}; // among the warp's items of the bin, 16 bits each
+    uint16_t slots[kItems]; // first the rank among the warp's items of the bin, then the place in the block
 #pragma unroll
     for (int k = 0; k < kItems; ++k) {
         const bool valid = first + k * kWarp < n_block;
@@ -102,52 +103,77 @@ __global__ __launch_bounds__(kThreads, 4) void radix_pass_kernel(SortBuffer<Key>
         const uint32_t counted = bin_counts[warp_id()][bin];
         __syncwarp();
         if (valid && !before)
-            bin_counts[warp_id()][bin] = counted + __popc(peers);
+            bin_counts[warp_id()][bin] = uint16_t(counted + __popc(peers));
         __syncwarp();
-        ranks[k / 2] |= (counted + __popc(before)) << (k % 2 * 16);
+        slots[k] = uint16_t(counted + __popc(before));
     }
     __syncthreads();
 
     const int bin = threadIdx.x;
-    uint32_t own = 0;
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w)
-        own += bin_counts[w][bin];
+    const bool has_bin = bin < kRadixBins;
     volatile uint32_t* word = status + block * kRadixBins + bin;
-    *word = (block > 0 ? kOwn : kTotal) | own;
-    const uint32_t in_block = block_prefix(own, warp_sums);
-    const uint32_t in_all = block_prefix(histogram[bin], warp_sums);
-    uint32_t of_warp = in_block;
+    uint32_t own = 0;
+    if (has_bin) {
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
-        const uint32_t count = bin_counts[w][bin];
-        bin_counts[w][bin] = of_warp;
-        of_warp += count;
+        for (int w = 0; w < kWarps; ++w)
+            own += bin_counts[w][bin];
+        *word = (block > 0 ? kOwn : kTotal) | own;
     }
-    uint32_t before = 0;
-    if (block > 0) {
-        before = count_before(status, block);
-        *word = kTotal | (before + own);
+    const uint32_t in_block = block_prefix(own, warp_sums);
+    const uint32_t in_all = block_prefix(has_bin ? histogram[bin] : 0u, warp_sums);
+    if (has_bin) {
+        uint32_t of_warp = in_block;
+#pragma unroll
+        for (int w = 0; w < kWarps; ++w) {
+            const uint32_t count = bin_counts[w][bin];
+            bin_counts[w][bin] = uint16_t(of_warp);
+            of_warp += count;
+        }
     }
-    bin_targets[bin] = in_all + before - in_block;
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < kItems; ++k)
+        if (first + k * kWarp < n_block) {
+            slots[k] += bin_counts[warp_id()][digit.of(keys[k])];
+            staged[slots[k]] = keys[k];
+        }
+    uint32_t values[kItems];
+#pragma unroll
+    for (int k = 0; k < kItems; ++k)
+        values[k] = first + k * kWarp < n_block ? from.values[begin + first + k * kWarp] : 0u;
+
+    // As late as possible: the blocks before have had time to find out.
+    if (has_bin) {
+        uint32_t before = 0;
+        if (block > 0) {
+            before = count_before(status, block);
+            *word = kTotal | (before + own);
+        }
+        bin_targets[bin] = in_all + before - in_block;
+    }
     __syncthreads();
 
+    uint32_t targets[kItems];
 #pragma unroll
     for (int k = 0; k < kItems; ++k) {
-        if (first + k * kWarp >= n_block)
-            continue;
-        const uint32_t slot = bin_counts[warp_id()][digit.of(keys[k])] + (ranks[k / 2] >> (k % 2 * 16) & 0xffff);
-        sorted_keys[slot] = keys[k];
-        sorted_values[slot] = from.values[begin + first + k * kWarp];
+        const uint32_t slot = threadIdx.x + k * kThreads;
+        if (slot < n_block) {
+            const Key key = Key(staged[slot]);
+            targets[k] = bin_targets[digit.of(key)] + slot;
+            if (to.keys)
+                to.keys[targets[k]] = key;
+        }
     }
     __syncthreads();
-    for (uint32_t slot = threadIdx.x; slot < n_block; slot += kThreads) {
-        const Key key = sorted_keys[slot];
-        const uint32_t target = bin_targets[digit.of(key)] + slot;
-        if (to.keys)
-            to.keys[target] = key;
-        to.values[target] = sorted_values[slot];
-    }
+#pragma unroll
+    for (int k = 0; k < kItems; ++k)
+        if (first + k * kWarp < n_block)
+            staged[slots[k]] = values[k];
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < kItems; ++k)
+        if (const uint32_t slot = threadIdx.x + k * kThreads; slot < n_block)
+            to.values[targets[k]] = staged[slot];
 }
 
 } // namespace

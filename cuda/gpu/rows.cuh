@@ -76,7 +76,8 @@ struct QuadLine {
 
 // Tiles of a row in 8 bytes: for a small Gaussian (at most 4 rows of at most 15 tiles) all of them, for a large one the
 // tile rows only, whose columns the bin pass finds again.
-//   x: first column (12 bits), first row (12 bits), number of rows 0 to 4, or kLargeSpan (8 bits)
+//   x: small: first column (12 bits), first row (12 bits), number of rows 0 to 4 (8 bits)
+//      large: number of rows less one (12 bits), first row (12 bits), kLarge (8 bits)
 //   y: small: per row one byte, offset from the first column and number of columns; large: number of entries
 struct TileSpan {
     static constexpr unsigned kMaxRows = 4, kMaxColumns = 15, kLarge = 255;
@@ -87,7 +88,12 @@ struct TileSpan {
     __device__ unsigned first_row() const { return bits.x >> 12 & 0xfff; }
     __device__ unsigned n_rows() const { return bits.x >> 24; }
 
-    // The rest is for small ones.
+    __device__ TileRange large_rows() const {
+        const int first = int(first_row());
+        return {first, first + int(bits.x & 0xfff) + 1};
+    }
+
+    // The rest is for small ones, n_entries() excepted.
     __device__ unsigned n_tiles() const { return ((bits.y >> 4 & 0x0f0f0f0fu) * 0x01010101u) >> 24; }
     __device__ int first_quad_row() const { return first_row() / 2; }
     __device__ int end_quad_row() const { return (first_row() + n_rows() + 1) / 2; }
@@ -116,11 +122,6 @@ struct TileSpan {
 struct LargeQuadLine {
     TileRange upper, lower;
 
-    __device__ LargeQuadLine(const Falloff& f, int width, int height, TileRange rows, int quad_row) {
-        const int row = 2 * quad_row;
-        upper = row >= rows.begin ? columns_of_row(f, width, height, row) : TileRange{0, 0};
-        lower = row + 1 < rows.end ? columns_of_row(f, width, height, row + 1) : TileRange{0, 0};
-    }
     __device__ static TileRange quads_of(TileRange tiles) {
         return tiles.begin < tiles.end ? TileRange{tiles.begin / 2, (tiles.end + 1) / 2} : TileRange{0, 0};
     }
@@ -144,6 +145,12 @@ struct LargeQuadLine {
                bit(lower, 2 * quad + 1) << 3;
     }
 };
+
+__device__ inline LargeQuadLine large_quad_line(const Falloff& f, int width, int height, TileRange rows, int quad_row) {
+    const int row = 2 * quad_row;
+    return {row >= rows.begin ? columns_of_row(f, width, height, row) : TileRange{0, 0},
+            row + 1 < rows.end ? columns_of_row(f, width, height, row + 1) : TileRange{0, 0}};
+}
 
 struct CountedSpan {
     TileSpan span;
@@ -180,11 +187,12 @@ __device__ inline CountedSpan tile_span(const ScreenGaussian<float>& s, const Fa
     const TileRange rows = columns_of_row(falloff, width, height, -1);
     unsigned n_hits = 0, n_entries = 0;
     for (int quad_row = rows.begin / 2; quad_row < (rows.end + 1) / 2; ++quad_row) {
-        const LargeQuadLine line(falloff, width, height, rows, quad_row);
+        const LargeQuadLine line = large_quad_line(falloff, width, height, rows, quad_row);
         n_hits += line.n_tiles();
         n_entries += line.n_quads();
     }
-    return {{{unsigned(rows.begin) << 12 | TileSpan::kLarge << 24, n_entries}}, n_hits};
+    return {{{unsigned(rows.end - rows.begin - 1) | unsigned(rows.begin) << 12 | TileSpan::kLarge << 24, n_entries}},
+            n_hits};
 }
 
 } // namespace kinosplat::gpu

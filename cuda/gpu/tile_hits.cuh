@@ -10,9 +10,9 @@ namespace kinosplat::gpu {
 template <int kThreads>
 class TileHits {
     static constexpr int kWarps = kThreads / kWarp;
-    static constexpr int kRead = kThreads <= 128 ? 2 : 1; // entries a thread reads at once
+    static constexpr int kRead = kThreads <= 128 ? 4 : 1; // entries a thread reads at once
     static constexpr int kBlockRead = kThreads * kRead;
-    static constexpr int kCapacity = 512; // a ring
+    static constexpr int kCapacity = kThreads <= 128 ? 1024 : 512; // a ring
     static_assert(kCapacity >= kBlockRead + kThreads, "what is left and what is read have to fit");
 
     struct alignas(sizeof(uint32_t) * kRead) Entries {
