@@ -22,7 +22,7 @@ from kinosplat.errors import BackendError, InputError
 from kinosplat.render.backend import call_native, load_cuda, load_native
 from kinosplat.render.camera import Camera
 from kinosplat.render.field.layout import GridLayout, Space, StepRule
-from kinosplat.render.field.native import native_grid, native_marching
+from kinosplat.render.field.native import native_grid, native_marching, occupied_blocks
 from kinosplat.render.field.reference import STOP
 
 
@@ -195,7 +195,7 @@ def draw(
     as_8_bits = torch.empty(*shape, 3, dtype=torch.uint8, device=device) if as_bytes else None
     alpha, depth = (torch.empty(shape, dtype=dtype, device=device) for _ in range(2))
     marching = native_marching(field.space, rule, occupancy_resolution)
-    blocks = _occupied_blocks(bits, field.space, occupancy_resolution)
+    blocks = occupied_blocks(bits, field.space, rule, occupancy_resolution)
     view = _view(camera, background, near, stop)
 
     if device.type == "cpu":
@@ -289,12 +289,6 @@ def _cpu_arguments(field: PreparedField, n_threads: int) -> dict[str, Any]:
         "scratch": like.new_empty(n_threads, tile),
         "n_threads": n_threads,
     }
-
-
-def _occupied_blocks(bits: Tensor, space: Space, resolution: int) -> Tensor:
-    """(n_cascades * (resolution / 8)^3,) uint8, not zero for blocks of 8^3 cells that have an occupied one."""
-    n = resolution // 8
-    return bits.view(space.n_cascades, n, 8, n, 8, n).amax(dim=(2, 4)).flatten()
 
 
 def _view(camera: Camera, background: Sequence[float], near: float, stop: float) -> Any:
