@@ -9,19 +9,19 @@ budget in the fewest bytes is then found by one Lagrange multiplier.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kinosplat.compression.appearance import appearance_options, palette_bytes, with_palette
 from kinosplat.compression.entropy import morton_bytes, plane_bytes
+from kinosplat.compression.kino.networks import LATENTS
 from kinosplat.compression.quantised import Grid, Plan, rotation_integers, rounded_rotation
+from kinosplat.compression.stored import StoredSet
 from kinosplat.compression.surroundings import Surroundings, ViewBatch
 from kinosplat.compression.svq import SubVectors
-from kinosplat.compression.tunable import moving_rows, with_parameters
 from kinosplat.render import Gaussians, rasterize
-from kinosplat.render.gaussians import TIME_PARAMETER_NAMES
 
 BITS: dict[str, range] = {
     "means": range(9, 19),
@@ -33,6 +33,7 @@ BITS: dict[str, range] = {
     "displacements": range(4, 13),
     "time_centres": range(5, 14),
     "log_durations": range(3, 10),
+    LATENTS: range(3, 10),
 }
 """Numbers of bits that are tried."""
 PROBE_VIEWS = 12
@@ -86,32 +87,30 @@ def _masked_mse(a: Tensor, b: Tensor, masks: Tensor | None) -> Tensor:
     return (squared * masks[..., None]).sum() / (3 * masks.sum()).clamp_min(1.0)
 
 
-def measure_options(gaussians: Gaussians, probe: Probe, importance: Tensor, seed: int) -> dict[str, list[Option]]:
-    """What each parameter of canonical `gaussians` (N) loses and costs; `importance` (N,) weighs the palettes."""
-    options: dict[str, list[Option]] = {}
-    moving = moving_rows(gaussians)
-    for name, tensor in gaussians.parameters().items():
-        rows = tensor[moving] if name in TIME_PARAMETER_NAMES else tensor
-        if rows.numel() == 0:
-            continue
-        options[name] = [_measure(gaussians, probe, name, rows, moving, bits) for bits in BITS[name]]
-    if gaussians.sh_degree:
+def measure_options(stored: StoredSet, probe: Probe, importance: Tensor, seed: int) -> dict[str, list[Option]]:
+    """What each parameter of a canonical set (N) loses and costs; `importance` (N,) weighs the palettes."""
+    rows = stored.rows
+    options = {
+        name: [_measure(stored, probe, name, tensor, bits) for bits in BITS[name]] for name, tensor in rows.items()
+    }
+    if "sh_rest" in rows:
         options["sh_rest"] += [
-            Option(probe.mse(with_palette(gaussians, palette)), palette_bytes(palette, TABLE_BITS), palette=palette)
-            for palette in appearance_options(gaussians, importance, seed)
+            Option(
+                probe.mse(with_palette(stored.gaussians, palette)), palette_bytes(palette, TABLE_BITS), palette=palette
+            )
+            for palette in appearance_options(stored.gaussians, importance, seed)
         ]
     return options
 
 
-def _measure(gaussians: Gaussians, probe: Probe, name: str, rows: Tensor, moving: Tensor, bits: int) -> Option:
+def _measure(stored: StoredSet, probe: Probe, name: str, rows: Tensor, bits: int) -> Option:
     if name == "quats":
-        mse = probe.mse(replace(gaussians, quats=rounded_rotation(rows, bits)))
+        mse = probe.mse(stored.drawn({name: rounded_rotation(rows, bits)}))
         return Option(mse, plane_bytes(rotation_integers(rows, bits), bits), bits)
     flat = rows.reshape(len(rows), -1)
     grid = Grid.over(flat, bits)
-    rounded = with_parameters(gaussians, {name: grid.rounded(flat).reshape(rows.shape)}, moving)
     n_bytes = morton_bytes(len(rows), bits) if name == "means" else plane_bytes(grid.integers(flat), bits)
-    return Option(probe.mse(rounded), n_bytes, bits)
+    return Option(probe.mse(stored.drawn({name: grid.rounded(flat).reshape(rows.shape)})), n_bytes, bits)
 
 
 def choose(options: Mapping[str, Sequence[Option]], budget: float) -> dict[str, Option]:
@@ -143,15 +142,13 @@ def budget_for(training_mse: float, loss: float) -> float:
     return training_mse * (10.0 ** (loss / 10.0) - 1.0)
 
 
-def make_plan(gaussians: Gaussians, chosen: Mapping[str, Option]) -> Plan:
+def make_plan(stored: StoredSet, chosen: Mapping[str, Option]) -> Plan:
     """The plan that the chosen options describe."""
-    moving = moving_rows(gaussians)
+    rows = stored.rows
     grids, palettes = {}, {}
     for name, option in chosen.items():
-        tensor = gaussians.parameters()[name]
         if option.palette is not None:
             palettes[name] = option.palette
         elif name != "quats":
-            rows = tensor[moving] if name in TIME_PARAMETER_NAMES else tensor
-            grids[name] = Grid.over(rows.reshape(len(rows), -1), option.bits)
+            grids[name] = Grid.over(rows[name].reshape(len(rows[name]), -1), option.bits)
     return Plan(grids, chosen["quats"].bits, palettes, TABLE_BITS)

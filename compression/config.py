@@ -9,6 +9,7 @@ from kinosplat.errors import InputError
 
 Stage = Literal["sample", "prune", "merge", "quantise"]
 CompressPreset = Literal["small", "balanced", "quality"]
+Appearance = Literal["harmonics", "networks", "auto"]
 
 TUNE_SHARE = 0.1
 """Steps of one fine-tuning, of those of the run: all stages together then take less than half of the training time, as
@@ -32,6 +33,9 @@ class CompressConfig:
     """Gaussians below this quantile of every score are dropped."""
     merge_similarity: float | None = None
     """Similarity that Gaussians need to become one, at most 0; nearer to 0 merges less."""
+    appearance: Appearance | None = None
+    """How opacity and colour are stored: as harmonics (rounded, or indices into a palette), or as latents that small
+    networks turn into them (OMG4). auto fits both and takes what needs fewer bytes for the same error."""
     rounding_loss: float | None = None
     """Decibels that rounding may cost on the training views before fine-tuning; the bits of each parameter follow from
     it."""
@@ -52,6 +56,7 @@ class Resolved:
     keep: float
     prune_quantile: float
     rounding_loss: float
+    appearance: Appearance = "harmonics"
     tune_steps: int = LEAST_TUNE_STEPS
     merge_similarity: float = -0.02
 
@@ -69,7 +74,7 @@ def resolve(config: CompressConfig, training_steps: int) -> Resolved:
         raise InputError(f"--keep must be above 0 and at most 1, got {config.keep:g}.")
     if config.prune_quantile is not None and not 0.0 <= config.prune_quantile < 1.0:
         raise InputError(f"--prune-quantile must be at least 0 and below 1, got {config.prune_quantile:g}.")
-    names = ("stages", "keep", "prune_quantile", "merge_similarity", "rounding_loss", "tune_steps")
+    names = ("stages", "keep", "prune_quantile", "merge_similarity", "appearance", "rounding_loss", "tune_steps")
     least = min(LEAST_TUNE_STEPS, max(training_steps, 1))
     tune_steps = min(max(round(TUNE_SHARE * training_steps), least), MOST_TUNE_STEPS)
     given = {name: getattr(config, name) for name in names if getattr(config, name) is not None}

@@ -24,8 +24,9 @@ from kinosplat.compression.sample import sample
 from kinosplat.compression.scores import Scores, score
 from kinosplat.compression.search import meet_loss, meet_size
 from kinosplat.compression.size import parse_loss, parse_size
+from kinosplat.compression.stored import StoredSet, TunableSet
 from kinosplat.compression.surroundings import Surroundings
-from kinosplat.compression.tunable import TunableGaussians, fine_rates
+from kinosplat.compression.tunable import fine_rates
 from kinosplat.errors import InputError
 from kinosplat.render.gaussians import Gaussians
 
@@ -121,9 +122,9 @@ class Pipeline:
 
     def tuned(self, gaussians: Gaussians, steps: int) -> Gaussians:
         """The set after a number of steps on the training views, in canonical form again."""
-        tunable = TunableGaussians(gaussians, self._rates)
+        tunable = TunableSet(StoredSet(gaussians), self._rates)
         self.surroundings.fine_tune(tunable, steps)
-        return canonical_axes(tunable.gaussians().detach())
+        return tunable.tuned().gaussians
 
     def _sampled(self, gaussians: Gaussians, settings: Resolved) -> tuple[Gaussians, str]:
         n_rounds = max(1, math.ceil(math.log(settings.keep) / math.log(LEAST_KEPT_AT_ONCE)))

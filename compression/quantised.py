@@ -2,12 +2,13 @@
 
 A `Plan` says how each parameter is stored. `QuantisedGaussians` renders with the values that decoding will give while
 an optimiser moves what lies behind them: rounding is passed straight through (its gradient is taken as 1), entries of
-codebooks are learned directly and their indices stay frozen. `codings` and `final` hand the result to the writer.
+codebooks are learned directly and their indices stay frozen. `write` hands the result to the writer.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,9 +22,17 @@ from kinosplat.compression.kino.codings import (
     QuantisedCoding,
     RotationCoding,
 )
+from kinosplat.compression.kino.metadata import Metadata
+from kinosplat.compression.kino.networks import LATENTS
+from kinosplat.compression.kino.tensors import store_tensor
+from kinosplat.compression.kino.write import StoredAppearance, write_kino
+from kinosplat.compression.networks import WEIGHT_RATE
+from kinosplat.compression.stored import StoredSet
 from kinosplat.compression.svq import SubVectors
-from kinosplat.compression.tunable import moving_rows, with_parameters
-from kinosplat.render.gaussians import TIME_PARAMETER_NAMES, Gaussians
+from kinosplat.render.gaussians import Gaussians
+
+LAYER_BITS = 8
+"""Of a weight of a network, on one grid a layer."""
 
 
 @dataclass(frozen=True)
@@ -95,29 +104,31 @@ def straight_through(values: Tensor, rounded: Tensor) -> Tensor:
 
 
 class QuantisedGaussians:
-    """A `Tunable` over canonical Gaussians and a plan."""
+    """A `Tunable` over a canonical set and a plan."""
 
-    def __init__(self, gaussians: Gaussians, plan: Plan, rates: dict[str, float]) -> None:
-        self._fixed = gaussians.detach()
+    def __init__(self, stored: StoredSet, plan: Plan, rates: dict[str, float]) -> None:
+        self._stored = stored
         self._plan = plan
-        self._moving = moving_rows(self._fixed)
         self._leaves: dict[str, Tensor] = {}
         self._rates: dict[str, float] = {}
-        for name, tensor in self._fixed.parameters().items():
+        self._layers = [] if stored.networks is None else list(stored.networks.layers)
+        for name, tensor in stored.rows.items():
             if name in plan.palettes:
                 for i, book in enumerate(plan.palettes[name].codebooks):
                     self._add(f"{name}.{i}", book, 2 * rates[name])
             else:
-                self._add(name, tensor[self._moving] if name in TIME_PARAMETER_NAMES else tensor, rates[name])
+                self._add(name, tensor, rates[name])
+        if stored.networks is not None:
+            for name, layer in stored.networks.layers.items():
+                self._add(name, layer, WEIGHT_RATE)
 
     def _add(self, name: str, tensor: Tensor, rate: float) -> None:
-        if tensor.numel():
-            self._leaves[name] = tensor.clone().requires_grad_()
-            self._rates[name] = rate
+        self._leaves[name] = tensor.detach().clone().requires_grad_()
+        self._rates[name] = rate
 
     @property
     def leaves(self) -> dict[str, Tensor]:
-        """Parameters behind the rounding, and codebooks."""
+        """Parameters behind the rounding, codebooks, layers of networks."""
         return self._leaves
 
     @property
@@ -128,18 +139,21 @@ class QuantisedGaussians:
     def gaussians(self) -> Gaussians:
         """The decoded set."""
         values = {}
-        for name, tensor in self._fixed.parameters().items():
+        for name, tensor in self._stored.rows.items():
             if name in self._plan.palettes:
                 values[name] = self._palette(name).values().reshape(tensor.shape)
-            elif name in self._leaves:
-                leaf = self._leaves[name]
-                if name == "quats":
-                    values[name] = straight_through(leaf, rounded_rotation(leaf.detach(), self._plan.rotation_bits))
-                else:
-                    rows = leaf.reshape(len(leaf), -1)
-                    rounded = self._plan.grids[name].rounded(rows.detach())
-                    values[name] = straight_through(leaf, rounded.reshape(leaf.shape))
-        return with_parameters(self._fixed, values, self._moving)
+                continue
+            leaf = self._leaves[name]
+            if name == "quats":
+                rounded = rounded_rotation(leaf.detach(), self._plan.rotation_bits)
+            else:
+                rounded = self._plan.grids[name].rounded(leaf.detach().reshape(len(leaf), -1)).reshape(leaf.shape)
+            values[name] = straight_through(leaf, rounded)
+        return self._stored.drawn(values, self._rounded_layers())
+
+    def _rounded_layers(self) -> dict[str, Tensor]:
+        layers = {name: self._leaves[name] for name in self._layers}
+        return {name: straight_through(layer, rounded_layer(layer.detach())) for name, layer in layers.items()}
 
     def _palette(self, name: str) -> SubVectors:
         books = tuple(
@@ -148,10 +162,16 @@ class QuantisedGaussians:
         )
         return SubVectors(books, self._plan.palettes[name].indices)
 
+    def write(self, path: Path, metadata: Metadata) -> int:
+        """Write the file and return its bytes."""
+        gaussians, codings = self.final()
+        return write_kino(path, gaussians, codings, metadata=metadata, appearance=self.appearance())
+
     def final(self) -> tuple[Gaussians, dict[str, Coding]]:
         """What the writer takes: the set behind the rounding, and the coding of each parameter."""
-        values = {name: leaf.detach() for name, leaf in self._leaves.items() if name in self._fixed.parameters()}
-        gaussians = with_parameters(self._fixed, values, self._moving)
+        values = {name: leaf.detach() for name, leaf in self._leaves.items() if name in self._stored.rows}
+        with torch.no_grad():
+            gaussians = self._stored.drawn(values, self._rounded_layers())
         codings: dict[str, Coding] = {"quats": RotationCoding(self._plan.rotation_bits)}
         for name, grid in self._plan.grids.items():
             minimum, step = grid.ranges()
@@ -165,6 +185,23 @@ class QuantisedGaussians:
                 table_bits=8 if self._plan.table_bits == 8 else 16,
             )
         return replace(gaussians, quats=clamped_rotation(gaussians.quats)), codings
+
+    def appearance(self) -> StoredAppearance | None:
+        """Latents and networks as the writer takes them, None without networks."""
+        if self._stored.networks is None:
+            return None
+        networks = self._stored.networks.with_layers({name: self._leaves[name].detach() for name in self._layers})
+        arrays = {name: tensor.cpu().numpy().astype(np.float32) for name, tensor in networks.tensors().items()}
+        tensors = {
+            name: store_tensor(array, 32 if name.endswith("frame") else LAYER_BITS, one_range=True)
+            for name, array in arrays.items()
+        }
+        return StoredAppearance(networks.spec, self._leaves[LATENTS].detach().cpu().numpy(), tensors)
+
+
+def rounded_layer(layer: Tensor) -> Tensor:
+    """The layer of a network that the file will hold."""
+    return Grid.over(layer.reshape(-1, 1), LAYER_BITS).rounded(layer.reshape(-1, 1)).reshape(layer.shape)
 
 
 def rounded_table(book: Tensor, bits: int) -> Tensor:

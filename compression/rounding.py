@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +15,12 @@ from torch import Tensor
 from kinosplat.compression.bits import Option, Probe, budget_for, choose, make_plan, measure_options
 from kinosplat.compression.config import Resolved
 from kinosplat.compression.kino import Metadata, read_kino, write_kino
+from kinosplat.compression.networks import fit_networks
 from kinosplat.compression.prune import prune_to
-from kinosplat.compression.quantised import QuantisedGaussians
+from kinosplat.compression.quantised import LAYER_BITS, QuantisedGaussians
 from kinosplat.compression.report import StageReport
 from kinosplat.compression.scores import Scores, score
+from kinosplat.compression.stored import StoredSet, TunableSet
 from kinosplat.compression.surroundings import Surroundings
 from kinosplat.compression.tunable import fine_rates
 from kinosplat.render.gaussians import Gaussians
@@ -39,23 +41,52 @@ COARSEST_LOSS = 2.0
 class _Measured:
     """A set, and what each way to store each of its parameters loses and costs."""
 
-    gaussians: Gaussians
+    stored: StoredSet
     importance: Tensor
     options: dict[str, list[Option]]
     training_mse: float
+    """Of the unrounded set against the photos."""
 
-    def choose(self, loss: float, target: int | None) -> dict[str, Option]:
-        """The smallest within `loss` decibels; given a target, instead the best of at most so many bytes."""
+    def choose(self, most_mse: float, target: int | None) -> dict[str, Option]:
+        """The smallest whose pictures differ from the photos by at most `most_mse`; given a target, instead the best of
+        at most so many bytes.
+        """
+        if target is not None:
+            return self._largest_within(TARGET_MARGIN * target - OVERHEAD_BYTES - self._shared_bytes)
+        return choose(self.options, most_mse - self.training_mse)
 
-        def at(decibels: float) -> dict[str, Option]:
-            return choose(self.options, budget_for(self.training_mse, decibels))
+    def mse(self, chosen: Mapping[str, Option]) -> float:
+        """Expected squared difference to the photos."""
+        return self.training_mse + sum(option.mse for option in chosen.values())
 
-        return at(loss) if target is None else _largest_within(at, TARGET_MARGIN * target - OVERHEAD_BYTES)
+    def n_bytes(self, chosen: Mapping[str, Option]) -> float:
+        """Expected bytes of the file, without what every file has."""
+        return self._shared_bytes + sum(option.n_bytes for option in chosen.values())
 
-    def most_important(self, share: float) -> Gaussians:
+    def most_important(self, share: float) -> StoredSet:
         """That part of the set with the largest blend weight."""
-        n_kept = max(1, int(share * len(self.gaussians)))
-        return self.gaussians.select(prune_to(Scores(self.importance, self.importance, None), n_kept))
+        n_kept = max(1, int(share * len(self.stored)))
+        return self.stored.select(prune_to(Scores(self.importance, self.importance, None), n_kept))
+
+    @property
+    def _shared_bytes(self) -> float:
+        return 0.0 if self.stored.networks is None else self.stored.networks.n_weights() * LAYER_BITS / 8
+
+    def _largest_within(self, n_bytes: float) -> dict[str, Option]:
+        """The choice that loses least among those of at most `n_bytes`; the coarsest when none is small enough."""
+        low, high = math.log(0.005), math.log(COARSEST_LOSS)
+        best = self._at(COARSEST_LOSS)
+        for _ in range(20):
+            middle = 0.5 * (low + high)
+            chosen = self._at(math.exp(middle))
+            if sum(option.n_bytes for option in chosen.values()) <= n_bytes:
+                best, high = chosen, middle
+            else:
+                low = middle
+        return best
+
+    def _at(self, decibels: float) -> dict[str, Option]:
+        return choose(self.options, budget_for(self.training_mse, decibels))
 
 
 class FileStage:
@@ -66,7 +97,7 @@ class FileStage:
         self._surroundings = surroundings
         self._metadata = metadata
         self._rates = fine_rates(surroundings)
-        self._last: tuple[Gaussians, _Measured] | None = None
+        self._last: tuple[Gaussians, list[_Measured]] | None = None
 
     def write(
         self, gaussians: Gaussians, settings: Resolved, target: int | None = None
@@ -76,19 +107,20 @@ class FileStage:
         Gives the report, and in words how each parameter is stored.
         """
         began = time.monotonic()
-        measured = self._measure(gaussians)
-        chosen = measured.choose(settings.rounding_loss, target)
-        n_bytes = self._write_tuned(measured.gaussians, chosen, 2 * settings.tune_steps)
+        measured, chosen = self._best(self._candidates(gaussians, settings), settings.rounding_loss, target)
+        n_bytes = self._write_tuned(measured.stored, chosen, 2 * settings.tune_steps)
         for attempt in range(1, FITTING_RUNS + 1):
             if target is None or n_bytes <= target:
                 break
             # The bytes that the estimate missed are paid for with the least important Gaussians.
             share = (TARGET_MARGIN**attempt * target - OVERHEAD_BYTES) / max(n_bytes - OVERHEAD_BYTES, 1)
             measured = self._measure(measured.most_important(max(share, 0.1)))
-            chosen = measured.choose(settings.rounding_loss, target)
-            n_bytes = self._write_tuned(measured.gaussians, chosen, settings.tune_steps)
+            measured, chosen = self._best([measured], settings.rounding_loss, target)
+            n_bytes = self._write_tuned(measured.stored, chosen, settings.tune_steps)
         seconds = time.monotonic() - began
         coding = {name: _coding_words(option) for name, option in chosen.items()}
+        if measured.stored.networks is not None:
+            coding["networks"] = f"{measured.stored.networks.n_weights():,} weights of {LAYER_BITS} bits"
         return self._report(n_bytes, seconds, ", ".join(f"{name} {words}" for name, words in coding.items())), coding
 
     def write_exact(self, gaussians: Gaussians) -> tuple[StageReport, dict[str, str]]:
@@ -98,10 +130,9 @@ class FileStage:
         return self._report(n_bytes, time.monotonic() - began, "not rounded"), {}
 
     def bytes_per_gaussian(self, gaussians: Gaussians, loss: float) -> float:
-        """Estimate for a set that is rounded at `loss` decibels."""
-        measured = self._measure(gaussians)
-        chosen = measured.choose(loss, None)
-        return sum(option.n_bytes for option in chosen.values()) / len(measured.gaussians)
+        """Estimate for a set that is rounded at `loss` decibels, with harmonics."""
+        measured, chosen = self._best([self._measure(StoredSet(gaussians))], loss, None)
+        return measured.n_bytes(chosen) / len(measured.stored)
 
     def _report(self, n_bytes: int, seconds: float, note: str) -> StageReport:
         decoded = read_kino(self.path).gaussians.to(self._surroundings.device)
@@ -109,36 +140,48 @@ class FileStage:
         self._surroundings.say(f"file: {n_bytes:,} bytes, {report.quality.psnr:.2f} dB, {seconds:.0f} s; {note}")
         return report
 
-    def _measure(self, gaussians: Gaussians) -> _Measured:
-        """What rounding does to a set; kept until another set is asked about."""
-        if self._last is None or self._last[0] is not gaussians:
-            # Tuning has left some behind that hardly any view sees any more.
-            weight = score(gaussians, self._surroundings, IMPORTANCE_VIEWS).blend_weight
-            seen, importance = gaussians.select(weight > 0), weight[weight > 0]
-            probe = Probe(seen, self._surroundings)
-            options = measure_options(seen, probe, importance, self._surroundings.seed)
-            self._last = gaussians, _Measured(seen, importance, options, probe.training_mse)
+    def _candidates(self, gaussians: Gaussians, settings: Resolved) -> list[_Measured]:
+        """The ways to store the appearance, tuned alike; kept until another set is asked about."""
+        if self._last is not None and self._last[0] is gaussians:
+            return self._last[1]
+        sets = [] if settings.appearance == "networks" else [StoredSet(gaussians)]
+        if settings.appearance != "harmonics":
+            importance = score(gaussians, self._surroundings, IMPORTANCE_VIEWS).blend_weight
+            networks, latents = fit_networks(gaussians, importance, self._surroundings.seed)
+            sets.append(StoredSet(gaussians, latents, networks))
+            sets = [self._tuned(stored, settings.tune_steps) for stored in sets]
+        self._last = gaussians, [self._measure(stored) for stored in sets]
         return self._last[1]
 
-    def _write_tuned(self, gaussians: Gaussians, chosen: dict[str, Option], steps: int) -> int:
-        tunable = QuantisedGaussians(gaussians, make_plan(gaussians, chosen), self._rates)
+    def _best(
+        self, candidates: list[_Measured], loss: float, target: int | None
+    ) -> tuple[_Measured, dict[str, Option]]:
+        """The candidate with the fewest bytes for the same error; given a target, the one with the least error."""
+        least = min(measured.training_mse for measured in candidates)
+        most_mse = least + budget_for(least, loss)
+        found = [(measured, measured.choose(most_mse, target)) for measured in candidates]
+        if target is not None:
+            return min(found, key=lambda pair: pair[0].mse(pair[1]))
+        # What cannot reach the error at all is taken only when there is nothing else.
+        return min(found, key=lambda pair: (pair[0].mse(pair[1]) > 1.001 * most_mse, pair[0].n_bytes(pair[1])))
+
+    def _measure(self, stored: StoredSet) -> _Measured:
+        # Tuning has left some behind that hardly any view sees any more.
+        weight = score(stored.gaussians, self._surroundings, IMPORTANCE_VIEWS).blend_weight
+        stored, importance = stored.select(weight > 0), weight[weight > 0]
+        probe = Probe(stored.gaussians, self._surroundings)
+        options = measure_options(stored, probe, importance, self._surroundings.seed)
+        return _Measured(stored, importance, options, probe.training_mse)
+
+    def _tuned(self, stored: StoredSet, steps: int) -> StoredSet:
+        tunable = TunableSet(stored, self._rates)
         self._surroundings.fine_tune(tunable, steps)
-        final, codings = tunable.final()
-        return write_kino(self.path, final, codings, metadata=self._metadata)
+        return tunable.tuned()
 
-
-def _largest_within(at: Callable[[float], dict[str, Option]], n_bytes: float) -> dict[str, Option]:
-    """The choice that loses least among those of at most `n_bytes`; the coarsest when none is small enough."""
-    low, high = math.log(0.005), math.log(COARSEST_LOSS)
-    best = at(COARSEST_LOSS)
-    for _ in range(20):
-        middle = 0.5 * (low + high)
-        chosen = at(math.exp(middle))
-        if sum(option.n_bytes for option in chosen.values()) <= n_bytes:
-            best, high = chosen, middle
-        else:
-            low = middle
-    return best
+    def _write_tuned(self, stored: StoredSet, chosen: dict[str, Option], steps: int) -> int:
+        tunable = QuantisedGaussians(stored, make_plan(stored, chosen), self._rates)
+        self._surroundings.fine_tune(tunable, steps)
+        return tunable.write(self.path, self._metadata)
 
 
 def _coding_words(option: Option) -> str:

@@ -1,4 +1,4 @@
-"""Gaussians as they are, ready for fine-tuning, and the learning rates that fine-tuning uses throughout.
+"""The learning rates that fine-tuning uses throughout, and sets with some of their parameters replaced.
 
 Rates are those of the end of training, a little raised: a stage takes something away, and the rest has to close the
 gap within a few hundred steps without forgetting what was learned.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kinosplat.compression.kino.networks import LATENTS
 from kinosplat.compression.surroundings import Surroundings
 from kinosplat.render.gaussians import TIME_PARAMETER_NAMES, Gaussians
 
@@ -26,35 +27,8 @@ def fine_rates(surroundings: Surroundings) -> dict[str, float]:
         "displacements": 4e-5 * length,
         "time_centres": 2e-4 * surroundings.duration,
         "log_durations": 2e-3,
+        LATENTS: 2e-3,
     }
-
-
-class TunableGaussians:
-    """A `Tunable` of all parameters; those of time exist for moving Gaussians only, so that still ones stay still."""
-
-    def __init__(self, gaussians: Gaussians, rates: dict[str, float]) -> None:
-        self._fixed = gaussians.detach()
-        self._moving = moving_rows(self._fixed)
-        self._leaves = {}
-        for name, tensor in self._fixed.parameters().items():
-            rows = tensor[self._moving] if name in TIME_PARAMETER_NAMES else tensor
-            if rows.numel():
-                self._leaves[name] = rows.clone().requires_grad_()
-        self._rates = {name: rates[name] for name in self._leaves}
-
-    @property
-    def leaves(self) -> dict[str, Tensor]:
-        """One leaf a parameter."""
-        return self._leaves
-
-    @property
-    def rates(self) -> dict[str, float]:
-        """As given."""
-        return self._rates
-
-    def gaussians(self) -> Gaussians:
-        """The set with its leaves in place."""
-        return with_parameters(self._fixed, self._leaves, self._moving)
 
 
 def moving_rows(gaussians: Gaussians) -> Tensor:

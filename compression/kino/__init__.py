@@ -14,7 +14,7 @@ from kinosplat.compression.kino.metadata import Metadata, StartCamera
 from kinosplat.compression.kino.read import KinoFile, KinoReader, read_kino
 from kinosplat.compression.kino.source import ByteSource, BytesSource, FileSource, HttpSource
 from kinosplat.compression.kino.stream import StreamDecoder
-from kinosplat.compression.kino.write import encode_kino, write_kino
+from kinosplat.compression.kino.write import StoredAppearance, encode_kino, write_kino
 
 __all__ = [
     "ByteSource",
@@ -32,6 +32,7 @@ __all__ = [
     "QuantisedCoding",
     "RotationCoding",
     "StartCamera",
+    "StoredAppearance",
     "StreamDecoder",
     "describe",
     "encode_kino",

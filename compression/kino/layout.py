@@ -11,8 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from kinosplat.compression.kino.networks import AppearanceSpec
+
 MAGIC = b"\x89KINO\r\n\x1a"
 VERSION = 1
+"""Of files without networks, which every reader can read."""
+NETWORKS_VERSION = 2
+"""Of files whose appearance is made by networks."""
 PACKED_BITS = 4
 PRELUDE = struct.Struct("<8sIIQQIIII")
 RECORD = struct.Struct("<QIIffII")
@@ -104,8 +109,8 @@ class TensorEntry:
     crc32: int
     """Of the stored bytes."""
     minimum: tuple[float, ...] = ()
-    """With `step`: value = minimum + step * stored, for each entry of the last axis; empty when values are stored as
-    they are."""
+    """With `step`: value = minimum + step * stored, one for each entry of the last axis or one for all; empty when
+    values are stored as they are."""
     step: tuple[float, ...] = ()
     """See `minimum`."""
 
@@ -185,6 +190,10 @@ class Header:
     """Codebooks, networks, tables."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """See `kinosplat.compression.kino.metadata`."""
+    appearance: AppearanceSpec | None = None
+    """Networks that make opacity and colour of the attribute `latents`; None when those are attributes themselves."""
+    n_coefficients: int = 0
+    """Coefficients a colour that the networks give."""
 
     def to_json(self) -> bytes:
         """The header as compact JSON; fields at their default are left out."""
@@ -209,6 +218,8 @@ class Header:
             "attributes": attributes,
             "tensors": tensors,
         }
+        if self.appearance is not None:
+            document["appearance"] = self.appearance.to_json()
         return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
 
 
@@ -251,7 +262,8 @@ class Prelude:
 
 def decoded_row_bytes(header: Header) -> int:
     """Bytes of one decoded Gaussian."""
-    return 4 * sum(attribute.components for attribute in header.attributes)
+    made = 0 if header.appearance is None else 4 + 3 * header.n_coefficients
+    return 4 * (made + sum(attribute.components for attribute in header.attributes))
 
 
 def decoded_bytes(header: Header) -> int:

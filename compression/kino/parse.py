@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import zlib
+from dataclasses import replace
 from typing import Any, NoReturn, cast, get_args
 
 from kinosplat.compression.kino.layout import (
     MAGIC,
+    NETWORKS_VERSION,
     PACKED_BITS,
     PRELUDE,
     RECORD,
@@ -25,6 +27,14 @@ from kinosplat.compression.kino.layout import (
     TensorEntry,
     TensorType,
     decoded_bytes,
+)
+from kinosplat.compression.kino.networks import (
+    LATENTS,
+    MADE_HERE,
+    MOST_FREQUENCIES,
+    N_LATENTS,
+    AppearanceSpec,
+    check_layers,
 )
 from kinosplat.errors import InputError
 
@@ -45,9 +55,10 @@ def parse_prelude(data: bytes, name: str, limits: Limits) -> Prelude:
     _, version, header_bytes, index_offset, file_bytes, header_crc, index_crc, _, own_crc = PRELUDE.unpack(data[:48])
     if own_crc != zlib.crc32(data[:44]):
         refuse(name, "is damaged in its first 48 bytes")
-    if version != VERSION:
+    if version not in (VERSION, NETWORKS_VERSION):
         raise InputError(
-            f"{name} has .kino version {version} and this kinosplat reads version {VERSION}; install a newer one."
+            f"{name} has .kino version {version} and this kinosplat reads versions {VERSION} and {NETWORKS_VERSION}; "
+            "install a newer one."
         )
     prelude = Prelude(version, header_bytes, index_offset, file_bytes, header_crc, index_crc)
     if header_bytes > limits.header_bytes:
@@ -74,6 +85,8 @@ def parse_header(data: bytes, prelude: Prelude, name: str, limits: Limits) -> He
             metadata=_field(document, "metadata", dict),
         )
         _check_names(header)
+        if prelude.version >= NETWORKS_VERSION and "appearance" in document:
+            header = _with_appearance(header, document["appearance"])
     except InputError:
         raise
     except (ValueError, RecursionError) as error:
@@ -179,8 +192,8 @@ def _tensor(entry: Any) -> TensorEntry:
         raise ValueError("`shape` is out of range")
     minimum = _numbers(entry, "minimum", (int, float), default=[])
     step = _numbers(entry, "step", (int, float), default=[])
-    if len(minimum) != len(step) or (minimum and (not shape or len(minimum) != shape[-1])):
-        raise ValueError("`minimum` and `step` must have one number for each entry of the last axis")
+    if len(minimum) != len(step) or (minimum and (not shape or len(minimum) not in (1, shape[-1]))):
+        raise ValueError("`minimum` and `step` must have one number for each entry of the last axis, or one for all")
     return TensorEntry(
         name=_field(entry, "name", str),
         dtype=cast(TensorType, dtype),
@@ -205,6 +218,21 @@ def _check_names(header: Header) -> None:
         width = sum(book.shape[1] for book in books if book is not None)
         if attribute.coding == "codebook" and width != attribute.components:
             raise ValueError(f"the codebooks of `{attribute.name}` do not add up to its components")
+
+
+def _with_appearance(header: Header, entry: Any) -> Header:
+    octaves = [_field(entry, "frequencies", int, minimum=0, maximum=MOST_FREQUENCIES)]
+    if "time_frequencies" in entry:
+        octaves.append(_field(entry, "time_frequencies", int, minimum=0, maximum=MOST_FREQUENCIES))
+    spec = AppearanceSpec(*octaves)
+    named = {attribute.name: attribute for attribute in header.attributes}
+    if LATENTS not in named or named[LATENTS].components != N_LATENTS:
+        raise ValueError(f"the networks need an attribute `{LATENTS}` of {N_LATENTS} components")
+    if both := sorted(set(named) & set(MADE_HERE)):
+        raise ValueError(f"`{both[0]}` is stored and made by networks")
+    floats = {t.name: t for t in header.tensors if t.dtype.startswith("float") or t.minimum}
+    n_coefficients = check_layers(spec, {name: tensor.shape for name, tensor in floats.items()})
+    return replace(header, appearance=spec, n_coefficients=n_coefficients)
 
 
 def _check_sizes(header: Header, prelude: Prelude, name: str, limits: Limits) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from kinosplat.compression.kino.codings import decode
 from kinosplat.compression.kino.layout import PRELUDE, RECORD, ChunkRecord, Header, Limits, Prelude
 from kinosplat.compression.kino.metadata import Metadata
+from kinosplat.compression.kino.networks import LATENTS, appearance
 from kinosplat.compression.kino.parse import parse_header, parse_index, parse_prelude, refuse
 from kinosplat.compression.kino.planes import PayloadCursor
 from kinosplat.compression.kino.source import ByteSource, BytesSource, FileSource
@@ -63,9 +64,21 @@ class ChunkDecoder:
                 if not (attribute.moving and record.is_still):
                     arrays[attribute.name] = decode(attribute, cursor, n, self.tables)
             cursor.finish()
-            return self._gaussians(arrays, n)
+            return self._gaussians(self._dressed(arrays), n)
         except ValueError as error:
             refuse(self.name, f"has a chunk that cannot be used ({error})")
+
+    def _dressed(self, arrays: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        """The attributes with what networks make of them, where there are networks."""
+        spec = self.header.appearance
+        if spec is None:
+            return arrays
+        if "means" not in arrays:
+            raise ValueError("`means` is not in the attribute table")
+        latents = arrays.pop(LATENTS)
+        with np.errstate(all="ignore"):  # made-up weights may overflow; what comes out is checked like what is stored
+            made = appearance(spec, self.tables, arrays["means"], arrays.get("time_centres"), latents)
+        return arrays | made
 
     def empty(self) -> Gaussians:
         """No Gaussians, of the kind the file holds."""
@@ -73,6 +86,9 @@ class ChunkDecoder:
         arrays = {a.name: np.zeros((0, a.components), np.float32) for a in self.header.attributes}
         defaults = {"means": 3, "quats": 4, "log_scales": 3, "opacity_logits": 1, "sh_dc": 3}
         defaults |= {"displacements": 3, "time_centres": 1, "log_durations": 1} if is_moving else {}
+        arrays.pop(LATENTS, None)
+        if self.header.appearance is not None:
+            arrays["sh_rest"] = np.zeros((0, 3 * self.header.n_coefficients), np.float32)
         try:
             return self._gaussians({name: np.zeros((0, c), np.float32) for name, c in defaults.items()} | arrays, 0)
         except ValueError as error:

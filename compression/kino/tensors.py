@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -27,10 +27,13 @@ class StoredTensor:
     """See `minimum`."""
 
 
-def store_tensor(values: NDArray[np.float32], bits: int) -> StoredTensor:
-    """Float values (..., d) in 8 bits with a range a column, in float16, or in float32."""
+def store_tensor(values: NDArray[np.float32], bits: int, *, one_range: bool = False) -> StoredTensor:
+    """Float values (..., d) in 8 bits with a range a column (or one for all), in float16, or in float32."""
     if not np.isfinite(values).all():
         raise ValueError("a tensor holds values that are not finite.")
+    if one_range and bits == 8:
+        stored = store_tensor(values.reshape(-1, 1), 8)
+        return replace(stored, values=stored.values.reshape(values.shape))
     if bits == 8 and values.ndim >= 1:
         columns = values.reshape(-1, values.shape[-1])
         minimum, step = value_range(columns.astype(np.float32), 8)

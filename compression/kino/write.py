@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from kinosplat.compression.kino.codings import (
     encode,
 )
 from kinosplat.compression.kino.layout import (
+    NETWORKS_VERSION,
     PACKED_BITS,
     PRELUDE,
     RECORD,
@@ -34,10 +35,23 @@ from kinosplat.compression.kino.layout import (
     Prelude,
 )
 from kinosplat.compression.kino.metadata import Metadata
+from kinosplat.compression.kino.networks import LATENTS, MADE_HERE, AppearanceSpec
 from kinosplat.compression.kino.planes import pack_pairs, write_planes
 from kinosplat.compression.kino.tensors import StoredTensor, encode_tensor, store_tensor
 from kinosplat.compression.kino.time_chunks import TimeChunk, time_chunks, visible_interval
 from kinosplat.render.gaussians import TIME_PARAMETER_NAMES, Gaussians
+
+
+@dataclass(frozen=True)
+class StoredAppearance:
+    """Networks in the form in which they go to the file, and what they are fed."""
+
+    spec: AppearanceSpec
+    """For the header."""
+    latents: NDArray[np.float32]
+    """(N, 6), stored with the coding of the name `latents`."""
+    tensors: Mapping[str, StoredTensor]
+    """`appearance.frame` and the layers."""
 
 
 def write_kino(
@@ -48,11 +62,18 @@ def write_kino(
     tensors: Mapping[str, StoredTensor] | None = None,
     metadata: Metadata | None = None,
     kind: str = "gaussians",
+    appearance: StoredAppearance | None = None,
     chunk_gaussians: tuple[int, int] = (4096, 65536),
 ) -> int:
     """Write a file and return its size in bytes; arguments as in `encode_kino`."""
     data = encode_kino(
-        gaussians, codings, tensors=tensors, metadata=metadata, kind=kind, chunk_gaussians=chunk_gaussians
+        gaussians,
+        codings,
+        tensors=tensors,
+        metadata=metadata,
+        kind=kind,
+        appearance=appearance,
+        chunk_gaussians=chunk_gaussians,
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,26 +90,32 @@ def encode_kino(
     tensors: Mapping[str, StoredTensor] | None = None,
     metadata: Metadata | None = None,
     kind: str = "gaussians",
+    appearance: StoredAppearance | None = None,
     chunk_gaussians: tuple[int, int] = (4096, 65536),
 ) -> bytes:
     """The bytes of a file.
 
     gaussians: the set to store, or None for a model that is all tensors (`kind` then names it).
     codings: how to store each of its parameters, by the names of `Gaussians`; what is not named is stored as float32,
-    exactly. tensors: further named tensors. metadata: facts about the scene; its bounds are filled in.
+    exactly. tensors: further named tensors. metadata: facts about the scene; its bounds are filled in. appearance:
+    latents and networks that stand for opacity and colour; those of the Gaussians then only say when they are seen.
     chunk_gaussians: a time segment with fewer than the first is merged with its neighbours, one with more than the
     second is cut.
     """
     metadata = metadata or Metadata()
     codings = dict(codings or {})
     values = {} if gaussians is None else attribute_values(gaussians)
+    shown = dict(values)
+    if appearance is not None:
+        values = {name: array for name, array in values.items() if name not in MADE_HERE}
+        values[LATENTS] = np.asarray(appearance.latents, np.float32)
     if unknown := sorted(set(codings) - set(values)):
         raise ValueError(f"codings names {', '.join(unknown)}, which the Gaussians do not have.")
     n = 0 if gaussians is None else len(gaussians)
     if n:
         means = values["means"]
         metadata = replace(metadata, bounds=(_corner(means.min(axis=0)), _corner(means.max(axis=0))))
-    chunks = [] if gaussians is None else _chunks(values, metadata.duration or 0.0, chunk_gaussians)
+    chunks = [] if gaussians is None else _chunks(shown, metadata.duration or 0.0, chunk_gaussians)
     if isinstance(codings.get("means"), MortonCoding):
         chunks = [_along_the_curve(chunk, values["means"], codings["means"]) for chunk in chunks]
 
@@ -99,7 +126,7 @@ def encode_kino(
         attribute, streams[name] = _encode_attribute(name, array, coding, chunks)
         attributes.append(attribute)
 
-    stored = dict(tensors or {})
+    stored = dict(tensors or {}) | ({} if appearance is None else dict(appearance.tensors))
     for name, coding in codings.items():
         if isinstance(coding, CodebookCoding):
             books = zip(attribute_of(name, 0, coding).codebooks, coding.codebooks, strict=True)
@@ -110,12 +137,14 @@ def encode_kino(
         entries.append(entry)
         tensor_bytes += data
 
-    header = Header(kind, n, tuple(attributes), tuple(entries), metadata.to_json()).to_json()
+    spec = None if appearance is None else appearance.spec
+    header = Header(kind, n, tuple(attributes), tuple(entries), metadata.to_json(), spec).to_json()
     body, records = _lay_out(chunks, streams, PRELUDE.size + len(header) + len(tensor_bytes))
     index = b"".join(record.pack() for record in records)
     index_offset = PRELUDE.size + len(header) + len(tensor_bytes) + len(body)
+    version = VERSION if appearance is None else NETWORKS_VERSION
     prelude = Prelude(
-        VERSION, len(header), index_offset, index_offset + len(index), zlib.crc32(header), zlib.crc32(index)
+        version, len(header), index_offset, index_offset + len(index), zlib.crc32(header), zlib.crc32(index)
     )
     return prelude.pack() + header + tensor_bytes + body + index
 

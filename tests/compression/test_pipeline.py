@@ -23,7 +23,8 @@ from kinosplat.compression.quantised import QuantisedGaussians
 from kinosplat.compression.sample import sample
 from kinosplat.compression.scores import Scores, score
 from kinosplat.compression.size import parse_loss, parse_size, size_words
-from kinosplat.compression.tunable import TunableGaussians, fine_rates
+from kinosplat.compression.stored import StoredSet, TunableSet
+from kinosplat.compression.tunable import fine_rates
 from kinosplat.errors import InputError
 from kinosplat.render import rasterize
 from kinosplat.render.gaussians import Gaussians
@@ -108,9 +109,10 @@ def test_fine_tuning_sees_exactly_what_the_file_will_hold() -> None:
     surroundings = toy_surroundings(truth)
     gaussians = canonical_axes(canonical_still(learned, 2.0))
     probe = Probe(gaussians, surroundings, 4)
-    options = measure_options(gaussians, probe, torch.ones(len(gaussians)), seed=0)
+    options = measure_options(StoredSet(gaussians), probe, torch.ones(len(gaussians)), seed=0)
     chosen = choose(options, budget_for(probe.training_mse, 0.5))
-    tunable = QuantisedGaussians(gaussians, make_plan(gaussians, chosen), fine_rates(surroundings))
+    stored = StoredSet(gaussians)
+    tunable = QuantisedGaussians(stored, make_plan(stored, chosen), fine_rates(surroundings))
     surroundings.fine_tune(tunable, 5)
     final, codings = tunable.final()
     decoded = read_kino(encode_kino(final, codings, metadata=CLIP)).gaussians
@@ -172,7 +174,7 @@ def test_without_rounding_the_file_is_exact(tmp_path: Path) -> None:
 def test_still_gaussians_stay_still_while_tuning() -> None:
     truth, _ = toy_gaussians()
     surroundings = toy_surroundings(truth)
-    tunable = TunableGaussians(truth, fine_rates(surroundings))
+    tunable = TunableSet(StoredSet(truth), fine_rates(surroundings))
     surroundings.fine_tune(tunable, 5)
     tuned = tunable.gaussians().detach()
     assert torch.equal(torch.isposinf(tuned.log_durations), torch.isposinf(truth.log_durations))
