@@ -76,7 +76,8 @@ class Probe:
     @torch.no_grad()
     def _render(self, gaussians: Gaussians, view: ViewBatch) -> Tensor:
         s = self._surroundings
-        return rasterize(gaussians, view.cameras, background=s.background, settings=s.settings).rgb.clamp_max(1.0)
+        output = rasterize(gaussians, view.cameras, background=s.background, settings=s.settings)
+        return view.expose(output.rgb).clamp(0.0, 1.0)
 
 
 def _masked_mse(a: Tensor, b: Tensor, masks: Tensor | None) -> Tensor:

@@ -55,16 +55,45 @@ class Grid:
 
     def integers(self, values: Tensor) -> Tensor:
         """Nearest integers (N, C), int64."""
-        scaled = (values.double() - self.minimum) / torch.where(self.step > 0, self.step, 1.0)
-        return scaled.round().clamp(0, 2**self.bits - 1).long()
+        return _nearest(values, self.minimum, self.step, self.largest).long()
 
     def rounded(self, values: Tensor) -> Tensor:
         """The decoded values (N, C) float32, to the bit."""
-        return (self.minimum + self.step * self.integers(values).double()).float()
+        return (self.minimum + self.step * _nearest(values, self.minimum, self.step, self.largest)).float()
+
+    @property
+    def largest(self) -> Tensor:
+        """(C,) float64, the largest integer."""
+        return torch.full_like(self.minimum, 2**self.bits - 1)
 
     def ranges(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Minimum and step as a coding takes them."""
         return tuple(self.minimum.tolist()), tuple(self.step.tolist())
+
+
+def _nearest(values: Tensor, minimum: Tensor, step: Tensor, largest: Tensor) -> Tensor:
+    """Integers (N, C) as float64."""
+    scaled = (values.double() - minimum) / torch.where(step > 0, step, 1.0)
+    return torch.minimum(scaled.round().clamp_min(0.0), largest)
+
+
+class _SideBySide:
+    """Grids of several parameters of equal length, applied at once: a step has few kernels to wait for."""
+
+    def __init__(self, grids: dict[str, Grid]) -> None:
+        self._widths = {name: len(grid.minimum) for name, grid in grids.items()}
+        self._minimum = torch.cat([grid.minimum for grid in grids.values()])
+        self._step = torch.cat([grid.step for grid in grids.values()])
+        self._largest = torch.cat([grid.largest for grid in grids.values()])
+
+    def rounded(self, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The values that decoding gives, with the gradients of the leaves."""
+        chosen = {name: leaves[name] for name in self._widths}
+        values = torch.cat([leaf.detach().reshape(len(leaf), -1) for leaf in chosen.values()], dim=1)
+        decoded = (self._minimum + self._step * _nearest(values, self._minimum, self._step, self._largest)).float()
+        columns = decoded.split(list(self._widths.values()), dim=1)
+        pairs = zip(chosen.items(), columns, strict=True)
+        return {name: straight_through(leaf, part.reshape(leaf.shape)) for (name, leaf), part in pairs}
 
 
 @dataclass(frozen=True)
@@ -118,6 +147,7 @@ class QuantisedGaussians:
                     self._add(f"{name}.{i}", book, 2 * rates[name])
             else:
                 self._add(name, tensor, rates[name])
+        self._grids = _joined(plan.grids, self._leaves)
         if stored.networks is not None:
             for name, layer in stored.networks.layers.items():
                 self._add(name, layer, WEIGHT_RATE)
@@ -138,17 +168,12 @@ class QuantisedGaussians:
 
     def gaussians(self) -> Gaussians:
         """The decoded set."""
-        values = {}
+        values = {name: value for grids in self._grids for name, value in grids.rounded(self._leaves).items()}
         for name, tensor in self._stored.rows.items():
             if name in self._plan.palettes:
                 values[name] = self._palette(name).values().reshape(tensor.shape)
-                continue
-            leaf = self._leaves[name]
-            if name == "quats":
-                rounded = rounded_rotation(leaf.detach(), self._plan.rotation_bits)
-            else:
-                rounded = self._plan.grids[name].rounded(leaf.detach().reshape(len(leaf), -1)).reshape(leaf.shape)
-            values[name] = straight_through(leaf, rounded)
+        quats = self._leaves["quats"]
+        values["quats"] = straight_through(quats, rounded_rotation(quats.detach(), self._plan.rotation_bits))
         return self._stored.drawn(values, self._rounded_layers())
 
     def _rounded_layers(self) -> dict[str, Tensor]:
@@ -197,6 +222,13 @@ class QuantisedGaussians:
             for name, array in arrays.items()
         }
         return StoredAppearance(networks.spec, self._leaves[LATENTS].detach().cpu().numpy(), tensors)
+
+
+def _joined(grids: dict[str, Grid], leaves: dict[str, Tensor]) -> list[_SideBySide]:
+    groups: dict[int, dict[str, Grid]] = {}
+    for name, grid in grids.items():
+        groups.setdefault(len(leaves[name]), {})[name] = grid
+    return [_SideBySide(group) for group in groups.values()]
 
 
 def rounded_layer(layer: Tensor) -> Tensor:

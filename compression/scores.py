@@ -53,7 +53,7 @@ def score(gaussians: Gaussians, surroundings: Surroundings, n_views: int | None 
             settings=surroundings.settings,
             statistics=statistics,
         )
-        photometric_loss(output.rgb, batch.images, mask=batch.masks).backward()
+        photometric_loss(batch.expose(output.rgb), batch.images, mask=batch.masks).backward()
         if temporal is not None and centres is not None and centres.grad is not None:
             temporal += torch.nan_to_num(centres.grad.abs())
     return Scores(statistics.blend_weight, statistics.screen_gradient, temporal)

@@ -90,7 +90,7 @@ class TunableSet:
     def tuned(self) -> StoredSet:
         """The set as it is now, in canonical form."""
         with torch.no_grad():
-            gaussians = canonical_axes(self.gaussians())
+            gaussians = canonical_axes(self.gaussians().detach())
         if self._stored.networks is None:
             return StoredSet(gaussians)
         layers = {name: self._leaves[name].detach() for name in self._layers}

@@ -22,9 +22,11 @@ class ViewBatch:
     cameras: tuple[Camera, ...]
     """C cameras on the device."""
     images: Tensor
-    """(C, H, W, 3) in [0, 1], over the background."""
+    """(C, H, W, 3) in [0, 1], over the surroundings' background."""
     masks: Tensor | None = None
     """(C, H, W) weight of each pixel, None when all count."""
+    expose: Callable[[Tensor], Tensor] = lambda rgb: rgb
+    """Turns renders (C, H, W, 3) into what these cameras took, where their colours were corrected."""
 
 
 @dataclass(frozen=True)

@@ -42,15 +42,23 @@ def kmeans(
     """
     points = points.detach().float()
     weights = torch.ones(len(points), device=points.device) if weights is None else weights.detach().float()
-    distinct = torch.unique(points, dim=0)
-    if len(distinct) <= n_clusters:
-        return distinct, nearest(points, distinct)[0]
     generator = torch.Generator(points.device).manual_seed(seed)
+    if _n_distinct(points, generator) <= n_clusters:
+        distinct = torch.unique(points, dim=0)
+        return distinct, nearest(points, distinct)[0]
     centres = _start(points, weights, n_clusters, generator)
     for _ in range(iterations):
         indices, distances = nearest(points, centres)
         centres = _means(points, weights, indices, centres, distances)
     return centres, nearest(points, centres)[0]
+
+
+def _n_distinct(points: Tensor, generator: torch.Generator) -> int:
+    """How many different points there are, by a random 64-bit hash of their bits: sorting whole rows takes longer than
+    the k-means.
+    """
+    factors = torch.randint(-(2**62), 2**62, (points.shape[1],), generator=generator, device=points.device)
+    return len(torch.unique((points.view(torch.int32).long() * factors).sum(dim=1)))
 
 
 def _means(points: Tensor, weights: Tensor, indices: Tensor, centres: Tensor, distances: Tensor) -> Tensor:

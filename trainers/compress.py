@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -74,11 +74,29 @@ def compress_training(
         raise InputError(f"{training.run_dir} was trained with {method.name}, which has no Gaussians to compress.")
     if not training.scene.test:
         raise InputError(f"{training.scene.name} has no held-out views to measure a loss on; train with a split.")
-    first_step = training.step
     path = path or training.run_dir / FILE
+    with surroundings_of(training, say) as surroundings:
+        report = compress(method.gaussians(), path, config, surroundings, metadata_of(training))
+    document = {
+        **asdict(report),
+        "loss": report.loss,
+        "ratio": report.ratio,
+        "config": asdict(config),
+        "file": str(path),
+    }
+    write_atomically(training.run_dir / REPORT, (json.dumps(document, indent=1) + "\n").encode())
+    refer_to_file(training.run_dir / "report.json", summary(report, path, training.run_dir))
+    return report
+
+
+@contextmanager
+def surroundings_of(training: Training, say: Callable[[str], None] = lambda line: None) -> Iterator[Surroundings]:
+    """What the stages of compression need from a run of Gaussians; the run is afterwards as it was."""
+    method, first_step = training.method, training.step
+    assert isinstance(method, GaussianMethod)
     try:
-        with _Pictures(training) as pictures:
-            surroundings = Surroundings(
+        with _Pictures(training, method) as pictures:
+            yield Surroundings(
                 views=pictures.views,
                 fine_tune=pictures.fine_tune,
                 evaluate=pictures.evaluate,
@@ -90,19 +108,8 @@ def compress_training(
                 seed=training.config.schedule.seed,
                 say=say,
             )
-            report = compress(method.gaussians(), path, config, surroundings, metadata_of(training))
     finally:
         training.step = first_step
-    document = {
-        **asdict(report),
-        "loss": report.loss,
-        "ratio": report.ratio,
-        "config": asdict(config),
-        "file": str(path),
-    }
-    write_atomically(training.run_dir / REPORT, (json.dumps(document, indent=1) + "\n").encode())
-    refer_to_file(training.run_dir / "report.json", summary(report, path, training.run_dir))
-    return report
 
 
 def summary(report: CompressReport, path: Path, run_dir: Path) -> Compressed:
@@ -141,12 +148,10 @@ def metadata_of(training: Training) -> Metadata:
 class _Pictures(AbstractContextManager["_Pictures"]):
     """The run's training views and held-out views, as the stages ask for them."""
 
-    def __init__(self, training: Training) -> None:
+    def __init__(self, training: Training, method: GaussianMethod) -> None:
         self._training = training
-        self._sampler = make_sampler(training)
-        method = training.method
-        assert isinstance(method, GaussianMethod)
         self._method = method
+        self._sampler = make_sampler(training)
         self._loader = FrameLoader(
             training.scene.train, cache_bytes=cache_bytes(training.config), device=training.device
         )
@@ -161,6 +166,7 @@ class _Pictures(AbstractContextManager["_Pictures"]):
     def views(self, n_views: int | None) -> Iterator[ViewBatch]:
         """Training views one at a time, in the order that videos are read fastest."""
         training = self._training
+        background = training.background.evaluation_color()
         n = len(training.scene.train)
         count = n if n_views is None else min(n, n_views)
         indices: list[int] = torch.linspace(0, n - 1, count).round().long().tolist()
@@ -168,8 +174,8 @@ class _Pictures(AbstractContextManager["_Pictures"]):
             self._loader.prefetch(indices[place : place + LOOKAHEAD])
             upcoming = [[later] for later in indices[place + 1 : place + 1 + UPCOMING_BATCHES]]
             with torch.no_grad():
-                batch = picture_batch(training, [index], upcoming, self._loader)
-            yield ViewBatch(batch.cameras, batch.target, batch.mask)
+                batch = picture_batch(training, [index], upcoming, self._loader, background)
+            yield ViewBatch(batch.cameras, batch.target, batch.mask, batch.expose)
 
     def fine_tune(self, tunable: Tunable, steps: int) -> None:
         """Move the leaves of `tunable` for a number of steps."""
@@ -177,7 +183,9 @@ class _Pictures(AbstractContextManager["_Pictures"]):
         groups = []
         for name, leaf in tunable.leaves.items():
             rate = tunable.rates[name]
-            group = Group(name, leaf, exponential_decay(rate, RATE_AT_THE_END * rate), rows=name)
+            # Leaves of equal length are moved by one kernel.
+            rows = f"{len(leaf)} rows"
+            group = Group(name, leaf, exponential_decay(rate, RATE_AT_THE_END * rate), rows=rows)
             group.parameter = leaf  # the group would learn a copy
             groups.append(group)
         optimizer = Optimizer(groups)

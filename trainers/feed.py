@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from kinosplat.scenes import FrameLoader, ViewSampler
 from kinosplat.trainers.batch import Batch, assemble
@@ -82,8 +83,17 @@ def make_loader(training: Training) -> FrameLoader:
     )
 
 
-def picture_batch(training: Training, indices: list[int], upcoming: list[list[int]], loader: FrameLoader) -> Batch:
-    """Some training pictures with the corrections of their cameras; those of the `upcoming` batches start loading."""
+def picture_batch(
+    training: Training,
+    indices: list[int],
+    upcoming: list[list[int]],
+    loader: FrameLoader,
+    background: Tensor | None = None,
+) -> Batch:
+    """Some training pictures with the corrections of their cameras; those of the `upcoming` batches start loading.
+
+    `background` (3,) is what is behind them, by default what the step has.
+    """
     cameras = [training.cameras[i] for i in indices]
     physical = [training.scene.train[i].camera_index for i in indices]
     if training.poses is not None:
@@ -91,7 +101,7 @@ def picture_batch(training: Training, indices: list[int], upcoming: list[list[in
     return assemble(
         loader.get_batch(indices, upcoming),
         cameras,
-        training.background.color(training.step),
+        training.background.color(training.step) if background is None else background,
         training.config.image.settled_mask_use,
         None if training.exposure is None else training.exposure.of(physical),
     )
