@@ -63,14 +63,12 @@ void bind_field_types(nb::module_& module) {
 }
 
 namespace cpu {
-
-Occupancy occupancy(Arguments& a, const Marching<double>& m) {
-    const int64_t n_blocks = m.resolution / kBlockCells, n_bytes = int64_t(m.resolution) * m.resolution * n_blocks;
-    return {a.array<const uint8_t>("bits", {m.space.n_cascades * n_bytes}),
-            a.array<const uint8_t>("blocks", {m.space.n_cascades * n_blocks * n_blocks * n_blocks})};
-}
-
 namespace {
+
+int64_t n_entries(const HashGrid& grid) {
+    const GridLevel& last = grid.levels[grid.n_levels - 1];
+    return int64_t(last.offset) + last.size;
+}
 
 template <class T>
 EncodeArrays<T> encode_arrays(Arguments& a) {
@@ -78,7 +76,7 @@ EncodeArrays<T> encode_arrays(Arguments& a) {
     e.grid = a.object<HashGrid>("grid");
     e.n_samples = a.size("positions", 0);
     e.positions = a.array<const T>("positions", {e.n_samples, 3});
-    e.table = a.array<const T>("table", {grid_entries(e.grid), e.grid.n_features});
+    e.table = a.array<const T>("table", {n_entries(e.grid), e.grid.n_features});
     return e;
 }
 
@@ -98,7 +96,7 @@ void run_encode_backward(Arguments& a) {
     const HashGrid& grid = arrays.grid;
     EncodeGradients<T> g{};
     g.features = a.array<const T>("dL_dfeatures", {arrays.n_samples, grid.n_levels * grid.n_features});
-    g.table = a.optional_array<T>("dL_dtable", {grid_entries(grid), grid.n_features});
+    g.table = a.optional_array<T>("dL_dtable", {n_entries(grid), grid.n_features});
     g.positions = a.optional_array<T>("dL_dpositions", {arrays.n_samples, 3});
     const int n_threads = threads(a);
     a.finish();
@@ -156,6 +154,12 @@ RayArrays<T> marched_ray_arrays(Arguments& a) {
     return rays;
 }
 
+Occupancy occupancy(Arguments& a, const Marching<double>& m) {
+    const int64_t n_blocks = m.resolution / kBlockCells, n_bytes = int64_t(m.resolution) * m.resolution * n_blocks;
+    return {a.array<const uint8_t>("bits", {m.space.n_cascades * n_bytes}),
+            a.array<const uint8_t>("blocks", {m.space.n_cascades * n_blocks * n_blocks * n_blocks})};
+}
+
 void run_occupied_blocks(Arguments& a) {
     const Marching<double>& m = a.object<Marching<double>>("marching");
     const Occupancy grid = occupancy(a, m);
@@ -190,6 +194,54 @@ void run_march_write(Arguments& a) {
     a.finish();
     nb::gil_scoped_release release;
     march_write(m.as<T>(), grid, rays, offsets, t, dt, n_threads);
+}
+
+BlockList block_list(Arguments& a) {
+    const int64_t n = a.size("list", 0);
+    return {n, a.array<const int32_t>("list", {n}), a.array<const int32_t>("rectangles", {n, 4}),
+            int(a.integer("width")), int(a.integer("height"))};
+}
+
+void check_pictured(int64_t n_rays, const BlockList& list, const Marching<double>& m) {
+    if (list.width < 1 || list.height < 1 || n_rays != int64_t(list.width) * list.height)
+        throw nb::value_error("origins must be those of every pixel, line by line.");
+    if (m.space.n_cascades != 1)
+        throw nb::value_error("the space must have one cascade to march by blocks.");
+    const int64_t n = m.resolution / kBlockCells;
+    for (int64_t i = 0; i < list.n; ++i)
+        if (list.blocks[i] < 0 || list.blocks[i] >= n * n * n)
+            throw nb::value_error("list must hold numbers of blocks.");
+}
+
+template <class T>
+int64_t run_march_blocks_count(Arguments& a) {
+    const Marching<double>& m = a.object<Marching<double>>("marching");
+    const RayArrays<T> rays = marched_ray_arrays<T>(a);
+    const Occupancy grid = occupancy(a, m);
+    const BlockList list = block_list(a);
+    check_pictured(rays.n_rays, list, m);
+    int64_t* offsets = a.array<int64_t>("offsets", {rays.n_rays + 1});
+    int32_t* n_visited = a.optional_array<int32_t>("n_visited", {rays.n_rays});
+    const int n_threads = threads(a);
+    a.finish();
+    nb::gil_scoped_release release;
+    return march_blocks_count(m.as<T>(), grid, rays, list, offsets, n_visited, n_threads);
+}
+
+template <class T>
+void run_march_blocks_write(Arguments& a) {
+    const Marching<double>& m = a.object<Marching<double>>("marching");
+    const RayArrays<T> rays = marched_ray_arrays<T>(a);
+    const Occupancy grid = occupancy(a, m);
+    const BlockList list = block_list(a);
+    check_pictured(rays.n_rays, list, m);
+    const int64_t* offsets = a.array<const int64_t>("offsets", {rays.n_rays + 1});
+    const int64_t n = a.size("t", 0);
+    T *t = a.array<T>("t", {n}), *dt = a.array<T>("dt", {n});
+    const int n_threads = threads(a);
+    a.finish();
+    nb::gil_scoped_release release;
+    march_blocks_write(m.as<T>(), grid, rays, list, offsets, t, dt, n_threads);
 }
 
 template <class T>
@@ -284,6 +336,8 @@ void bind_field(nb::module_& module) {
     KS_PASS(sh_backward, "directions", "Gradients of the directions.");
     KS_PASS(march_count, "origins", "Offsets of each ray's samples; returns their number.");
     KS_PASS(march_write, "origins", "The samples of all rays.");
+    KS_PASS(march_blocks_count, "origins", "The same by occupied blocks of a picture.");
+    KS_PASS(march_blocks_write, "origins", "The same by occupied blocks of a picture.");
     KS_PASS(sample_points, "origins", "Grid positions and directions of samples.");
     KS_PASS(composite_forward, "density", "Colour, alpha, depth and distortion of rays.");
     KS_PASS(composite_backward, "density", "Gradients of the samples.");

@@ -1,8 +1,7 @@
-// What the passes of fields add to the Python module, beside the rasterizer's, and what other bindings take of them.
+// What the passes of fields add to the Python module, beside the rasterizer's.
 #pragma once
 
-#include "arguments.h"
-#include "math/march.h"
+#include <nanobind/nanobind.h>
 
 namespace kinosplat {
 
@@ -10,9 +9,6 @@ namespace kinosplat {
 void bind_field_types(nanobind::module_& module);
 
 namespace cpu {
-// The arguments `bits` and `blocks`.
-Occupancy occupancy(Arguments& a, const Marching<double>& m);
-
 void bind_field(nanobind::module_& module);
 } // namespace cpu
 

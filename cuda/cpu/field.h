@@ -59,6 +59,22 @@ template <class T>
 void march_write(const Marching<T>& marching, Occupancy occupancy, const RayArrays<T>& rays, const int64_t* offsets,
                  T* t, T* dt, int n_threads);
 
+// Occupied blocks of one picture, from front to back: no block before one that hides it from the rays' common origin.
+struct BlockList {
+    int64_t n;
+    const int32_t* blocks;     // (n,) numbers, of the only cascade
+    const int32_t* rectangles; // (n, 4) pixels it may cover: first and last column, first and last row
+    int width, height;         // of the picture, whose pixels are the rays, line by line
+};
+
+// march_count and march_write, visiting blocks and the rays each covers instead of empty space along each ray.
+template <class T>
+int64_t march_blocks_count(const Marching<T>& marching, Occupancy occupancy, const RayArrays<T>& rays,
+                           const BlockList& list, int64_t* offsets, int32_t* n_visited, int n_threads);
+template <class T>
+void march_blocks_write(const Marching<T>& marching, Occupancy occupancy, const RayArrays<T>& rays,
+                        const BlockList& list, const int64_t* offsets, T* t, T* dt, int n_threads);
+
 // Midpoints of samples as grid positions (S, 3), and the directions of their rays (S, 3).
 template <class T>
 void sample_points(const Space<T>& space, const RayArrays<T>& rays, const int64_t* offsets, const T* t, const T* dt,

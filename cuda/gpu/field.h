@@ -50,6 +50,18 @@ void march_count(const Marching<float>&, const Occupancy&, const RayArrays&, int
 void march_write(const Marching<float>&, const Occupancy&, const RayArrays&, const int64_t* offsets, float* t,
                  float* dt, cudaStream_t);
 
+// Occupied blocks of one picture, front to back, as in cuda/cpu/field.h.
+struct BlockList {
+    int n, width, height;
+    const int32_t* blocks;  // (n,)
+    const int4* rectangles; // (n,) first and last column, first and last row
+};
+
+void march_blocks_count(const Marching<float>&, const Occupancy&, const RayArrays&, const BlockList&, int32_t* counts,
+                        int32_t* n_visited, cudaStream_t);
+void march_blocks_write(const Marching<float>&, const Occupancy&, const RayArrays&, const BlockList&,
+                        const int64_t* offsets, float* t, float* dt, cudaStream_t);
+
 // Grid positions (S, 3) of midpoints and directions (S, 3) of their rays.
 void sample_points(const Space<float>&, const RayArrays&, const int64_t* offsets, const float* t, const float* dt,
                    float* positions, float* directions, cudaStream_t);

@@ -111,6 +111,38 @@ void bind_marching(nb::module_& module) {
         nb::arg("queue"), nb::arg("marching"), nb::arg("bits"), nb::arg("blocks"), nb::arg("rays"), nb::arg("offsets"),
         nb::arg("t"), nb::arg("dt"), "The samples of all rays.");
 
+    nb::class_<BlockList>(module, "BlockList", "Addresses of the occupied blocks of a picture, front to back.")
+        .def(
+            "__init__",
+            [](BlockList* self, int n, int width, int height, Address blocks, Address rectangles) {
+                new (self) BlockList{n, width, height, at<const int32_t>(blocks), at<const int4>(rectangles)};
+            },
+            nb::arg("n"), nb::arg("width"), nb::arg("height"), nb::arg("blocks"), nb::arg("rectangles"));
+
+    module.def(
+        "march_blocks_count",
+        [](const Queue& queue, const Marching<double>& marching, Address bits, Address blocks, const RayArrays& rays,
+           const BlockList& list, Address counts, Address n_visited) {
+            nb::gil_scoped_release release;
+            const CurrentDevice current(queue.device);
+            march_blocks_count(marching.as<float>(), {at<const uint8_t>(bits), at<const uint8_t>(blocks)}, rays, list,
+                               at<int32_t>(counts), at<int32_t>(n_visited), queue.get());
+        },
+        nb::arg("queue"), nb::arg("marching"), nb::arg("bits"), nb::arg("blocks"), nb::arg("rays"), nb::arg("list"),
+        nb::arg("counts"), nb::arg("n_visited"), "Number of samples on each ray of a picture.");
+
+    module.def(
+        "march_blocks_write",
+        [](const Queue& queue, const Marching<double>& marching, Address bits, Address blocks, const RayArrays& rays,
+           const BlockList& list, Address offsets, Address t, Address dt) {
+            nb::gil_scoped_release release;
+            const CurrentDevice current(queue.device);
+            march_blocks_write(marching.as<float>(), {at<const uint8_t>(bits), at<const uint8_t>(blocks)}, rays, list,
+                               at<const int64_t>(offsets), at<float>(t), at<float>(dt), queue.get());
+        },
+        nb::arg("queue"), nb::arg("marching"), nb::arg("bits"), nb::arg("blocks"), nb::arg("rays"), nb::arg("list"),
+        nb::arg("offsets"), nb::arg("t"), nb::arg("dt"), "The samples of all rays of a picture.");
+
     module.def(
         "sample_points",
         [](const Queue& queue, const Marching<double>& marching, const RayArrays& rays, Address offsets, Address t,

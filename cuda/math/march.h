@@ -171,39 +171,74 @@ KS_HOST_DEVICE T leaves_at(const Marching<T>& m, const MarchedRay<T>& ray, Occup
                  along(cell.y, ray.start.y, ray.rate.y, along(cell.x, ray.start.x, ray.rate.x, ray.last)));
 }
 
-// The first member from `member` on whose midpoint lies in an occupied cell; one behind the ray's end where there is
-// none. Adds to `n_visited` how many cells and blocks were looked at.
-template <class T>
-KS_HOST_DEVICE Member<T> find_occupied(const Marching<T>& m, Occupancy occupancy, const MarchedRay<T>& ray,
-                                       Member<T> member, int* n_visited) {
-    const T slack = T(kMarchSlack) * m.dt_min;
-    while (member.mid < ray.last) {
-        const OccupancyCell cell = cell_at(m, ray.start + member.mid * ray.rate);
-        ++*n_visited;
-        if (cell.cascade >= 0) {
-            const bool any = occupancy.blocks[block_number(m.resolution, cell)];
-            if (any && is_occupied(occupancy.bits, cell_number(m.resolution, cell)))
-                return member;
-            const T leave = leaves_at(m, ray, cell, any ? 1 : kBlockCells) - slack;
-            if (member.mid < leave) {
-                member = advance_to(m, member, leave, ray.last);
-                continue;
-            }
-        }
-        member = next_member(m, member, ray.last);
-    }
-    return member;
-}
-
 // Calls emit(t, dt) for the samples of one ray, front to back; returns how many cells and blocks were looked at.
 template <class T, class Emit>
 KS_HOST_DEVICE int march_ray(const Marching<T>& m, Occupancy occupancy, const MarchedRay<T>& ray, T near, T jitter,
                              Emit&& emit) {
+    const T slack = T(kMarchSlack) * m.dt_min;
     int n_visited = 0;
     Member<T> member = advance_to(m, first_member(m, near, jitter), ray.first, ray.last);
-    for (member = find_occupied(m, occupancy, ray, member, &n_visited); member.mid < ray.last;
-         member = find_occupied(m, occupancy, ray, next_member(m, member, ray.last), &n_visited))
-        emit(member.t, member.dt);
+    while (member.mid < ray.last) {
+        const OccupancyCell cell = cell_at(m, ray.start + member.mid * ray.rate);
+        ++n_visited;
+        if (cell.cascade >= 0) {
+            const bool any = occupancy.blocks[block_number(m.resolution, cell)];
+            if (any && is_occupied(occupancy.bits, cell_number(m.resolution, cell)))
+                emit(member.t, member.dt);
+            else {
+                const T leave = leaves_at(m, ray, cell, any ? 1 : kBlockCells) - slack;
+                if (member.mid < leave) {
+                    member = advance_to(m, member, leave, ray.last);
+                    continue;
+                }
+            }
+        }
+        member = next_member(m, member, ray.last);
+    }
+    return n_visited;
+}
+
+// ---- by occupied blocks (RT-NeRF, Li et al. 2022: from the cubes to the rays instead of along each ray) ----
+
+// The samples of a ray in one block of the innermost cascade. `member` is the first one not taken yet and moves behind
+// the last of this block's. A midpoint belongs to the block its cell lies in, so that blocks met front to back give
+// exactly the samples of march_ray, each once.
+template <class T, class Emit>
+KS_HOST_DEVICE int march_block(const Marching<T>& m, Occupancy occupancy, const MarchedRay<T>& ray, int block,
+                               Member<T>& member, Emit&& emit) {
+    const int n = m.resolution / kBlockCells;
+    const T edge = T(2 * kBlockCells) / T(m.resolution), slack = T(kMarchSlack) * m.dt_min;
+    const T margin = slack * m.space.inverse_half_extent;
+    T first = ray.first, last = ray.last;
+    const auto clip = [&](int k, T start, T rate) {
+        const T low = T(k) * edge - T(1);
+        clip_to_slab(start, rate, low - margin, low + edge + margin, &first, &last);
+    };
+    clip(block % n, ray.start.x, ray.rate.x);
+    clip(block / n % n, ray.start.y, ray.rate.y);
+    clip(block / (n * n), ray.start.z, ray.rate.z);
+    if (!(first < last) || !(member.mid < last))
+        return 0;
+    int n_visited = 1;
+    Member<T> ahead = advance_to(m, member, first, last);
+    while (ahead.mid < last) {
+        const OccupancyCell cell = cell_at(m, ray.start + ahead.mid * ray.rate);
+        if (cell.cascade != 0 || block_number(m.resolution, cell) != block) {
+            ahead = next_member(m, ahead, last); // at a face, where it is the neighbour's
+            continue;
+        }
+        ++n_visited;
+        if (is_occupied(occupancy.bits, cell_number(m.resolution, cell)))
+            emit(ahead.t, ahead.dt);
+        else {
+            const T leave = leaves_at(m, ray, cell, 1) - slack;
+            if (ahead.mid < leave) {
+                member = ahead = advance_to(m, ahead, leave, ray.last);
+                continue;
+            }
+        }
+        member = ahead = next_member(m, ahead, ray.last);
+    }
     return n_visited;
 }
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from kinosplat.errors import BackendError
 from kinosplat.render.backend import MISSING_CUDA, call_native, load_native
 from kinosplat.render.field.layout import OCCUPANCY_RESOLUTION, GridLayout, Space, StepRule
+from kinosplat.render.field.picture_blocks import PictureBlocks
 from kinosplat.render.field.reference import STOP
 from kinosplat.render.field.samples import Composited, Samples
 
@@ -130,33 +131,20 @@ def march(
     space: Space,
     rule: StepRule,
     occupancy_resolution: int = OCCUPANCY_RESOLUTION,
-) -> Samples:
-    """Samples of R rays in occupied cells, as `reference.march` defines them."""
-    return march_counted(origins, directions, near, far, jitter, bits, space, rule, occupancy_resolution, count=False)[
-        0
-    ]
-
-
-def march_counted(
-    origins: Tensor,
-    directions: Tensor,
-    near: Tensor,
-    far: Tensor,
-    jitter: Tensor,
-    bits: Tensor,
-    space: Space,
-    rule: StepRule,
-    occupancy_resolution: int = OCCUPANCY_RESOLUTION,
     *,
-    count: bool = True,
-) -> tuple[Samples, Tensor | None]:
-    """The same, and (R,) int32 cells and blocks of cells looked at."""
-    n_rays = len(origins)
+    picture: PictureBlocks | None = None,
+    n_visited: Tensor | None = None,
+) -> Samples:
+    """Samples of R rays in occupied cells, as `reference.march` defines them.
+
+    With `picture` the rays are its pixels, and blocks of cells are visited from front to back instead of the empty
+    space along each ray; the samples are the same. `n_visited` (R,) int32 receives the cells and blocks looked at.
+    """
     marching = native_marching(space, rule, occupancy_resolution)
-    blocks = occupied_blocks(bits, space, rule, occupancy_resolution)
+    blocks = picture.occupied if picture else occupied_blocks(bits, space, rule, occupancy_resolution)
     if origins.is_cuda:
-        return _cuda().march(origins, directions, (near, far, jitter), bits, blocks, marching, count=count)
-    rays = {
+        return _cuda().march(origins, directions, (near, far, jitter), bits, blocks, marching, picture, n_visited)
+    arguments = {
         "marching": marching,
         "origins": origins,
         "directions": directions,
@@ -166,12 +154,20 @@ def march_counted(
         "bits": bits,
         "blocks": blocks,
     }
-    offsets = torch.empty(n_rays + 1, dtype=torch.int64)
-    n_visited = torch.empty(n_rays, dtype=torch.int32) if count else None
-    n_samples = _cpu("march_count", **rays, offsets=offsets, n_visited=n_visited)
+    count, write = "march_count", "march_write"
+    if picture is not None:
+        count, write = "march_blocks_count", "march_blocks_write"
+        arguments |= {
+            "list": picture.blocks,
+            "rectangles": picture.rectangles,
+            "width": picture.width,
+            "height": picture.height,
+        }
+    offsets = torch.empty(len(origins) + 1, dtype=torch.int64)
+    n_samples = _cpu(count, **arguments, offsets=offsets, n_visited=n_visited)
     samples = Samples(offsets, origins.new_empty(n_samples), origins.new_empty(n_samples))
-    _cpu("march_write", **rays, offsets=offsets, t=samples.t, dt=samples.dt)
-    return samples, n_visited
+    _cpu(write, **arguments, offsets=offsets, t=samples.t, dt=samples.dt)
+    return samples
 
 
 def occupied_blocks(bits: Tensor, space: Space, rule: StepRule, occupancy_resolution: int) -> Tensor:

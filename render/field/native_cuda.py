@@ -16,6 +16,7 @@ from kinosplat._native import gpu as native
 from kinosplat.errors import InputError
 from kinosplat.render.cuda_call import Checked, address_of, current_queue, run_pass
 from kinosplat.render.field.layout import GridLayout
+from kinosplat.render.field.picture_blocks import PictureBlocks
 from kinosplat.render.field.samples import Composited, Samples
 
 ROW_ALIGNMENT = 16
@@ -141,25 +142,43 @@ def march(
     bits: Tensor,
     blocks: Tensor,
     marching: Any,
-    *,
-    count: bool,
-) -> tuple[Samples, Tensor | None]:
-    """Samples of all rays, and the cells looked at where `count` says so; bounds are near, far and jitter."""
+    picture: PictureBlocks | None,
+    n_visited: Tensor | None,
+) -> Samples:
+    """Samples of all rays; bounds are near, far and jitter."""
     device = origins.device
     checked = Checked(device)
     n = len(origins)
-    rays = _rays(checked, origins, directions, bounds)
-    grid = (marching, checked("bits", bits, tuple(bits.shape), torch.uint8, 1), blocks.data_ptr())
-    queue = current_queue(device)
+    arguments: tuple[Any, ...] = (
+        current_queue(device),
+        marching,
+        checked("bits", bits, tuple(bits.shape), torch.uint8, 1),
+        checked("blocks", blocks, tuple(blocks.shape), torch.uint8, 1),
+        _rays(checked, origins, directions, bounds),
+    )
+    count, write = native.march_count, native.march_write
+    if picture is not None:
+        if n != picture.width * picture.height:
+            raise InputError("origins must be those of every pixel, line by line.")
+        count, write = native.march_blocks_count, native.march_blocks_write
+        m = len(picture.blocks)
+        arguments += (
+            native.BlockList(
+                m,
+                picture.width,
+                picture.height,
+                checked("list", picture.blocks, (m,), torch.int32),
+                checked("rectangles", picture.rectangles, (m, 4), torch.int32, ROW_ALIGNMENT),
+            ),
+        )
     counts = torch.empty(n, dtype=torch.int32, device=device)
-    n_visited = torch.empty(n, dtype=torch.int32, device=device) if count else None
-    run_pass(native.march_count, queue, *grid, rays, counts.data_ptr(), address_of(n_visited))
+    run_pass(count, *arguments, counts.data_ptr(), checked("n_visited", n_visited, (n,), torch.int32))
     offsets = torch.zeros(n + 1, dtype=torch.int64, device=device)
     torch.cumsum(counts, 0, dtype=torch.int64, out=offsets[1:])
     n_samples = int(offsets[-1])
     t, dt = origins.new_empty(n_samples), origins.new_empty(n_samples)
-    run_pass(native.march_write, queue, *grid, rays, offsets.data_ptr(), t.data_ptr(), dt.data_ptr())
-    return Samples(offsets, t, dt), n_visited
+    run_pass(write, *arguments, offsets.data_ptr(), t.data_ptr(), dt.data_ptr())
+    return Samples(offsets, t, dt)
 
 
 def sample_points(origins: Tensor, directions: Tensor, samples: Samples, marching: Any) -> tuple[Tensor, Tensor]:

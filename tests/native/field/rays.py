@@ -29,13 +29,13 @@ def rays(n: int, dtype: torch.dtype, space: Space, seed: int = 0) -> dict[str, T
     }
 
 
-def sparse_bits(n_cascades: int, resolution: int, share: float, seed: int = 1) -> Tensor:
-    """Occupancy in a few clumps and some single cells, so that whole blocks are empty and others are not."""
+def sparse_bits(n_cascades: int, resolution: int, share: float, seed: int = 1, singles: float = 0.002) -> Tensor:
+    """Occupancy in clumps that take that share of the blocks, and in a share of single cells anywhere."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(n_cascades, *(resolution // 8,) * 3, generator=generator) < share
     cells = coarse.repeat_interleave(8, 1).repeat_interleave(8, 2).repeat_interleave(8, 3)
     cells = cells & (torch.rand(cells.shape, generator=generator) < 0.5)
-    single = torch.rand(cells.shape, generator=generator) < 0.002
+    single = torch.rand(cells.shape, generator=generator) < singles
     return reference.pack_bits((cells | single).flatten())
 
 
