@@ -1,8 +1,9 @@
 """The CUDA rasterizer beside gsplat, in one process and on the same tensors.
 
-    python benchmarks/rasterizer.py --peer gsplat --out outputs/rasterizer.json
+    python benchmarks/rasterizer.py --peer gsplat --trained outputs/dtu_scan24/4dgs/latest --out outputs/rasterizer.json
 
-Prints a table and saves it: milliseconds forward (no gradients), forward + backward, and a whole training step
+Measures random scenes, moving ones, and what was trained: runs, or files of Gaussians. Prints a line a side and at the
+end a table, and saves all of it: milliseconds forward (no gradients), forward + backward, and a whole training step
 (forward, loss, backward, optimiser), each the median of --repeats after warm-up; peak memory above what was there
 before; the difference of the pictures and of the gradients; and how far the forward pass is from its floor. gsplat is
 given activated opacities and scales and joined colours for the first two, which favours it; in the training step both
@@ -17,23 +18,23 @@ import json
 import statistics as stats
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 import tyro
+from rasterizer_sides import Gsplat, Ours
 from torch import Tensor
 
-from kinosplat.render.adam import adam_step
+from kinosplat.errors import InputError
+from kinosplat.opening import open_subject
 from kinosplat.render.camera import Camera
 from kinosplat.render.gaussians import Gaussians
-from kinosplat.render.losses import photometric_loss
 from kinosplat.render.rasterize import rasterize
 from kinosplat.render.statistics import GaussianStatistics
 from scenes import front_camera, random_gaussians
 
-LEARNING_RATE = 1e-4
 OPERATIONS_A_CONTRIBUTION = 18
 """Instructions one Gaussian costs at one pixel at least: exponent, power, transmittance, three colours, two
 comparisons.
@@ -50,6 +51,10 @@ class Options:
     """Width and height of the pictures."""
     peer: Literal["gsplat", "none"] = "none"
     """What to measure beside our own rasterizer."""
+    trained: tuple[Path, ...] = ()
+    """Folders of runs, or files of Gaussians, to measure as well: seen from their first camera, in the middle of the
+    clip.
+    """
     moving: bool = True
     """Also measure moving sets: 300k at 1352x1014, and 3M of which a tenth is alive."""
     repeats: int = 30
@@ -58,143 +63,6 @@ class Options:
     """Also print the time of every kernel."""
     out: Path | None = None
     """JSON file to save the table to."""
-
-
-class Ours:
-    """Everything that is timed, on kinosplat."""
-
-    name = "kinosplat"
-
-    def __init__(self, gaussians: Gaussians, camera: Camera, target: Tensor) -> None:
-        self.gaussians, self.camera, self.target = gaussians, camera, target
-        self.leaves = gaussians.map(lambda tensor: tensor.clone().requires_grad_())
-        self.moments: dict[str, tuple[Tensor, Tensor]] = {}
-        self.statistics: GaussianStatistics | None = None
-
-    def forward(self) -> Tensor:
-        with torch.no_grad():
-            return rasterize(self.gaussians, [self.camera]).rgb
-
-    def drop_gradients(self) -> None:
-        for leaf in self.leaves.parameters().values():
-            leaf.grad = None
-
-    def forward_backward(self) -> dict[str, Tensor]:
-        self.drop_gradients()
-        rgb = rasterize(self.leaves, [self.camera]).rgb
-        rgb.backward(self.target)
-        return {name: leaf.grad for name, leaf in self.leaves.parameters().items() if leaf.grad is not None}
-
-    def step(self) -> None:
-        parameters = self.leaves.parameters()
-        if not self.moments:
-            self.moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in parameters.items()}
-        self.drop_gradients()
-        photometric_loss(rasterize(self.leaves, [self.camera]).rgb, self.target).backward()
-        for name, leaf in parameters.items():
-            assert leaf.grad is not None
-            adam_step(leaf, leaf.grad, *self.moments[name], lr=LEARNING_RATE, betas=(0.9, 0.999), eps=1e-15, step=10)
-
-    def release(self) -> None:
-        self.moments = {}
-
-
-class Gsplat:
-    """The same on gsplat, as its users write it."""
-
-    name = "gsplat"
-
-    def __init__(self, gaussians: Gaussians, camera: Camera, target: Tensor) -> None:
-        self.gaussians, self.camera, self.target = gaussians, camera, target
-        self.window: Tensor | None = None
-        self.optimizer: torch.optim.Optimizer | None = None
-        self.leaves = gaussians.map(lambda tensor: tensor.clone().requires_grad_())
-        self.activated = [t.detach().requires_grad_() for t in self.activate(gaussians)]
-
-    @staticmethod
-    def activate(g: Gaussians) -> tuple[Tensor, ...]:
-        return (
-            g.means,
-            g.quats,
-            g.log_scales.exp(),
-            g.opacity_logits.sigmoid(),
-            torch.cat([g.sh_dc[:, None], g.sh_rest], 1),
-        )
-
-    def render(self, activated: Any) -> Tensor:
-        from gsplat import rasterization
-
-        means, quats, scales, opacities, colours = activated
-        picture, _, _ = rasterization(
-            means,
-            quats,
-            scales,
-            opacities,
-            colours,
-            self.camera.world_to_camera[None],
-            self.camera.K[None],
-            self.camera.width,
-            self.camera.height,
-            sh_degree=3,
-            packed=False,
-        )
-        return picture
-
-    def forward(self) -> Tensor:
-        with torch.no_grad():
-            return self.render([t.detach() for t in self.activated])
-
-    def drop_gradients(self) -> None:
-        for tensor in [*self.activated, *self.leaves.parameters().values()]:
-            tensor.grad = None
-
-    def forward_backward(self) -> dict[str, Tensor]:
-        self.drop_gradients()
-        self.render(self.activated).backward(self.target)
-        return {}
-
-    def gradients(self) -> dict[str, Tensor]:
-        self.drop_gradients()
-        self.render(self.activate(self.leaves)).backward(self.target)
-        return {name: leaf.grad for name, leaf in self.leaves.parameters().items() if leaf.grad is not None}
-
-    def step(self) -> None:
-        if self.optimizer is None:
-            self.optimizer = torch.optim.Adam(
-                list(self.leaves.parameters().values()), lr=LEARNING_RATE, eps=1e-15, fused=True
-            )
-            self.window = gaussian_window(self.target.device)
-        picture = self.render(self.activate(self.leaves))
-        assert self.window is not None
-        loss = 0.8 * F.l1_loss(picture, self.target) + 0.2 * (1 - conv_ssim(picture, self.target, self.window))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-
-    def release(self) -> None:
-        self.optimizer = None
-
-
-def gaussian_window(device: torch.device) -> Tensor:
-    """(3, 1, 11, 11) window of SSIM."""
-    x = torch.arange(11, device=device) - 5.0
-    line = torch.exp(-x.square() / (2 * 1.5**2))
-    line = line / line.sum()
-    return (line[:, None] * line).expand(3, 1, 11, 11).contiguous()
-
-
-def conv_ssim(a: Tensor, b: Tensor, window: Tensor) -> Tensor:
-    """Mean SSIM of (C, H, W, 3) pictures by five convolutions, as in the INRIA code."""
-    a, b = a.permute(0, 3, 1, 2), b.permute(0, 3, 1, 2)
-
-    def blur(x: Tensor) -> Tensor:
-        return F.conv2d(x, window, padding=5, groups=3)
-
-    mean_a, mean_b = blur(a), blur(b)
-    var_a, var_b = blur(a * a) - mean_a.square(), blur(b * b) - mean_b.square()
-    cov = blur(a * b) - mean_a * mean_b
-    top = (2 * mean_a * mean_b + 0.01**2) * (2 * cov + 0.03**2)
-    return (top / ((mean_a.square() + mean_b.square() + 0.01**2) * (var_a + var_b + 0.03**2))).mean()
 
 
 def milliseconds(call: Callable[[], Any], repeats: int) -> float:
@@ -284,28 +152,54 @@ def short_name(kernel: str) -> str:
     )
 
 
-def measure(options: Options, n: int, bandwidth: float) -> list[dict[str, Any]]:
-    """One random scene: a row for us, and one for the peer."""
-    width, height = options.resolution
-    gaussians = random_gaussians(n, device="cuda")
-    camera = front_camera(width, height, device="cuda")
+@dataclass(frozen=True)
+class Subject:
+    """What is rendered, and from where."""
+
+    name: str
+    gaussians: Gaussians
+    camera: Camera
+
+
+def random_subject(n: int, resolution: tuple[int, int]) -> Subject:
+    """One of the random scenes."""
+    return Subject("random", random_gaussians(n, device="cuda"), front_camera(*resolution, device="cuda"))
+
+
+def trained_subject(path: Path) -> Subject:
+    """A run or a file, from its first camera, in the middle of the clip."""
+    opened = open_subject(path, device="cuda")
+    gaussians = opened.gaussians()
+    if gaussians is None:
+        raise InputError(f"{path} holds no Gaussians; name a run of a Gaussian method or a file of Gaussians.")
+    camera = opened.cameras[0].to("cuda")
+    if gaussians.is_moving:
+        camera = camera.at(opened.times[len(opened.times) // 2])
+    return Subject(path.stem if path.is_file() else "/".join(path.parts[-3:]), gaussians.detach(), camera)
+
+
+def measure(options: Options, subject: Subject, bandwidth: float) -> list[dict[str, Any]]:
+    """One scene: a row for us, and one for the peer."""
+    gaussians, camera = subject.gaussians, subject.camera
     floor, n_hits, contributions = forward_floor(gaussians, camera, bandwidth)
     generator = torch.Generator("cuda").manual_seed(0)
-    target = torch.rand(1, height, width, 3, generator=generator, device="cuda")
+    target = torch.rand(1, camera.height, camera.width, 3, generator=generator, device="cuda")
     sides: list[Any] = [Ours(gaussians, camera, target)]
     if options.peer == "gsplat":
         sides.append(Gsplat(gaussians, camera, target))
+    gradient_mib = sum(tensor.numel() for tensor in gaussians.parameters().values()) * 4 / 2**20
     rows = []
     for side in sides:
         row = {
-            "scene": "random",
+            "scene": subject.name,
             "side": side.name,
-            "n": n,
+            "n": len(gaussians),
             "hits": n_hits,
             "contributions": contributions,
-            "resolution": f"{width}x{height}",
+            "resolution": f"{camera.width}x{camera.height}",
             "ms_forward": milliseconds(side.forward, options.repeats),
             "ms_forward_backward": milliseconds(side.forward_backward, options.repeats),
+            "mib_gradients": gradient_mib,
             "mib_forward": peak_mib(side, side.forward),
             "mib_forward_backward": peak_mib(side, side.forward_backward),
         }
@@ -362,14 +256,18 @@ def main(options: Options) -> None:
     bandwidth = bytes_a_second()
     print(f"{torch.cuda.get_device_name()}, copies move {bandwidth / 1e12:.2f} TB/s", flush=True)
     rows: list[dict[str, Any]] = []
-    for n in options.sizes:
-        rows += measure(options, n, bandwidth)
-        print_rows(rows[-2 if options.peer != "none" else -1 :])
+    subjects = [partial(random_subject, n, options.resolution) for n in options.sizes]
+    subjects += [partial(trained_subject, path) for path in options.trained]
+    for subject in subjects:
+        measured = measure(options, subject(), bandwidth)
+        print_rows(measured)
+        rows += measured
         torch.cuda.empty_cache()
     if options.moving:
         moving = measure_moving(options)
         print_rows(moving)
         rows += moving
+    print_table(rows)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         table = {
@@ -396,6 +294,21 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
         for key, value in row.items():
             if key.startswith("kernels"):
                 print(f"  {key}: " + ", ".join(f"{name} {ms:.3f}" for name, ms in list(value.items())[:18]), flush=True)
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Everything of one scene and side in a line of Markdown; memory is that of the three columns of times."""
+    columns = ("scene", "side", "N", "hits", "resolution", "forward ms", "+ backward ms", "step ms", "peak MiB")
+    columns += ("of it gradients", "dB between", "over floor")
+    print("\n| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
+    for row in rows:
+        times = [f"{row[key]:.3f}" if key in row else "" for key in ("ms_forward", "ms_forward_backward", "ms_step")]
+        memory = [f"{row[key]:.0f}" for key in ("mib_forward", "mib_forward_backward", "mib_step") if key in row]
+        gradients = f"{row['mib_gradients']:.0f}" if "mib_gradients" in row else ""
+        decibels = f"{row['psnr_to_peer']:.0f}" if "psnr_to_peer" in row else ""
+        floor = f"{row['over_floor']:.1f}" if "over_floor" in row else ""
+        cells = (row["scene"], row["side"], row["n"], row["hits"], row["resolution"], *times, " / ".join(memory))
+        print("| " + " | ".join(map(str, (*cells, gradients, decibels, floor))) + " |")
 
 
 if __name__ == "__main__":

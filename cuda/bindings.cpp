@@ -5,6 +5,7 @@
 #include "cpu/threads.h"
 #include "cpu/tiles.h"
 #include "field_bindings.h"
+#include "fused_field_bindings.h"
 #include "math/blending.h"
 #include "mlp_bindings.h"
 #include "training_bindings.h"
@@ -291,15 +292,18 @@ NB_MODULE(_native, module) {
     module.doc() = "Native passes of kinosplat, a submodule a backend.";
     nanobind::module_ cpu = module.def_submodule("cpu");
     kinosplat::bind_field_types(module);
+    kinosplat::bind_fused_field_types(module);
     kinosplat::cpu::bind(cpu);
     kinosplat::cpu::bind_field(cpu);
     kinosplat::cpu::bind_training(cpu);
     kinosplat::cpu::bind_mlp(cpu);
+    kinosplat::cpu::bind_fused_field(cpu);
 #if KINOSPLAT_HAS_CUDA
     module.attr("has_cuda") = true;
     nanobind::module_ gpu = module.def_submodule("gpu");
     kinosplat::gpu::bind(gpu);
     kinosplat::gpu::bind_mlp(gpu);
+    kinosplat::gpu::bind_fused_field(gpu);
 #else
     module.attr("has_cuda") = false;
 #endif

@@ -62,6 +62,11 @@ constexpr double kSh3_4 = -0.4570457994644658;
 constexpr double kSh3_5 = 1.445305721320277;
 constexpr double kSh3_6 = -0.5900435899266435;
 
+// ---- hash-grid fields ----
+
+// Log densities are cut off here, so that densities stay finite.
+constexpr double kLargestLogDensity = 15.0;
+
 // ---- structural similarity (Wang et al. 2004, the constants every benchmark uses) ----
 
 // Taps of the Gaussian window, sigma 1.5 pixels.

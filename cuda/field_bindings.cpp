@@ -63,12 +63,14 @@ void bind_field_types(nb::module_& module) {
 }
 
 namespace cpu {
-namespace {
 
-int64_t n_entries(const HashGrid& grid) {
-    const GridLevel& last = grid.levels[grid.n_levels - 1];
-    return int64_t(last.offset) + last.size;
+Occupancy occupancy(Arguments& a, const Marching<double>& m) {
+    const int64_t n_blocks = m.resolution / kBlockCells, n_bytes = int64_t(m.resolution) * m.resolution * n_blocks;
+    return {a.array<const uint8_t>("bits", {m.space.n_cascades * n_bytes}),
+            a.array<const uint8_t>("blocks", {m.space.n_cascades * n_blocks * n_blocks * n_blocks})};
 }
+
+namespace {
 
 template <class T>
 EncodeArrays<T> encode_arrays(Arguments& a) {
@@ -76,7 +78,7 @@ EncodeArrays<T> encode_arrays(Arguments& a) {
     e.grid = a.object<HashGrid>("grid");
     e.n_samples = a.size("positions", 0);
     e.positions = a.array<const T>("positions", {e.n_samples, 3});
-    e.table = a.array<const T>("table", {n_entries(e.grid), e.grid.n_features});
+    e.table = a.array<const T>("table", {grid_entries(e.grid), e.grid.n_features});
     return e;
 }
 
@@ -96,7 +98,7 @@ void run_encode_backward(Arguments& a) {
     const HashGrid& grid = arrays.grid;
     EncodeGradients<T> g{};
     g.features = a.array<const T>("dL_dfeatures", {arrays.n_samples, grid.n_levels * grid.n_features});
-    g.table = a.optional_array<T>("dL_dtable", {n_entries(grid), grid.n_features});
+    g.table = a.optional_array<T>("dL_dtable", {grid_entries(grid), grid.n_features});
     g.positions = a.optional_array<T>("dL_dpositions", {arrays.n_samples, 3});
     const int n_threads = threads(a);
     a.finish();
@@ -152,12 +154,6 @@ RayArrays<T> marched_ray_arrays(Arguments& a) {
     rays.far = a.array<const T>("far", {rays.n_rays});
     rays.jitter = a.array<const T>("jitter", {rays.n_rays});
     return rays;
-}
-
-Occupancy occupancy(Arguments& a, const Marching<double>& m) {
-    const int64_t n_blocks = m.resolution / kBlockCells, n_bytes = int64_t(m.resolution) * m.resolution * n_blocks;
-    return {a.array<const uint8_t>("bits", {m.space.n_cascades * n_bytes}),
-            a.array<const uint8_t>("blocks", {m.space.n_cascades * n_blocks * n_blocks * n_blocks})};
 }
 
 void run_occupied_blocks(Arguments& a) {

@@ -1,7 +1,8 @@
-// What the passes of fields add to the Python module, beside the rasterizer's.
+// What the passes of fields add to the Python module, beside the rasterizer's, and what other bindings take of them.
 #pragma once
 
-#include <nanobind/nanobind.h>
+#include "arguments.h"
+#include "math/march.h"
 
 namespace kinosplat {
 
@@ -9,6 +10,9 @@ namespace kinosplat {
 void bind_field_types(nanobind::module_& module);
 
 namespace cpu {
+// The arguments `bits` and `blocks`.
+Occupancy occupancy(Arguments& a, const Marching<double>& m);
+
 void bind_field(nanobind::module_& module);
 } // namespace cpu
 

@@ -15,24 +15,26 @@
 #endif
 
 namespace kinosplat::cpu {
+
+MlpShape network_shape(Arguments& a, const std::string& prefix, int64_t n_layers, int64_t n_inputs) {
+    if (n_layers < 1 || n_layers > kMaxMlpLayers)
+        throw nb::value_error(("weights must be 1 to " + std::to_string(kMaxMlpLayers) + " matrices, got " +
+                               std::to_string(n_layers) + ".")
+                                  .c_str());
+    MlpShape shape{};
+    shape.n_layers = int(n_layers);
+    shape.widths[0] = int(n_inputs);
+    for (int l = 0; l < shape.n_layers; ++l)
+        shape.widths[l + 1] = int(a.size((prefix + std::to_string(l)).c_str(), 0));
+    return shape;
+}
+
 namespace {
 
 std::string layer_name(const char* prefix, int layer) { return prefix + std::to_string(layer); }
 
 // Inputs and the weights weight_0, weight_1, ..., which say how wide the layers are.
-MlpShape mlp_shape(Arguments& a) {
-    MlpShape shape{};
-    const int64_t n_layers = a.integer("n_layers");
-    if (n_layers < 1 || n_layers > kMaxMlpLayers)
-        throw nb::value_error(("weights must be 1 to " + std::to_string(kMaxMlpLayers) + " matrices, got " +
-                               std::to_string(n_layers) + ".")
-                                  .c_str());
-    shape.n_layers = int(n_layers);
-    shape.widths[0] = int(a.size("inputs", 1));
-    for (int l = 0; l < shape.n_layers; ++l)
-        shape.widths[l + 1] = int(a.size(layer_name("weight_", l).c_str(), 0));
-    return shape;
-}
+MlpShape mlp_shape(Arguments& a) { return network_shape(a, "weight_", a.integer("n_layers"), a.size("inputs", 1)); }
 
 template <class T>
 MlpArrays<T> mlp_arrays(Arguments& a, int n_threads) {

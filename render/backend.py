@@ -70,6 +70,16 @@ def passes_for(device: torch.device) -> ModuleType:
     raise BackendError(f"Tensors on '{device.type}' cannot be rendered; move them to the CPU or a CUDA device.")
 
 
+def load_cuda() -> tuple[ModuleType, ModuleType]:
+    """The native module's CUDA part and how its passes are called (cuda_call); BackendError where there is none."""
+    native = load_native()
+    if not native.has_cuda:
+        raise BackendError(MISSING_CUDA)
+    from kinosplat.render import cuda_call
+
+    return native.gpu, cuda_call
+
+
 def render_backends() -> dict[str, str | None]:
     """Every rasterizer by name, with None where it can be used here, else one sentence on what is missing."""
     try:

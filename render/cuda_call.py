@@ -73,4 +73,9 @@ def run_pass(function: Any, *arguments: Any) -> Any:
                 f"This build of kinosplat has no code for this GPU (compute capability {capability}); reinstall it "
                 "from source on this machine."
             ) from error
+        if "driver version is insufficient" in str(error):
+            raise BackendError(
+                "The NVIDIA driver is older than the CUDA toolkit this build of kinosplat needs; update the driver, or "
+                "reinstall kinosplat with the toolkit of the driver."
+            ) from error
         raise BackendError(f"The CUDA backend failed: {error}.") from error

@@ -6,6 +6,7 @@ set(KINOSPLAT_CPU_SOURCES
   cpu/blend_forward.cpp
   cpu/composite.cpp
   cpu/directions.cpp
+  cpu/fused_field.cpp
   cpu/hash_grid.cpp
   cpu/march.cpp
   cpu/march_blocks.cpp
@@ -32,6 +33,7 @@ set(KINOSPLAT_GPU_SOURCES
   gpu/composite.cu
   gpu/directions.cu
   gpu/field_bindings.cpp
+  gpu/fused_field.cu
   gpu/hash_grid.cu
   gpu/march.cu
   gpu/march_blocks.cu
@@ -46,7 +48,7 @@ set(KINOSPLAT_GPU_SOURCES
 )
 
 find_package(Threads REQUIRED)
-nanobind_add_module(_native NB_STATIC bindings.cpp field_bindings.cpp mlp_bindings.cpp training_bindings.cpp ${KINOSPLAT_CPU_SOURCES})
+nanobind_add_module(_native NB_STATIC bindings.cpp field_bindings.cpp fused_field_bindings.cpp mlp_bindings.cpp training_bindings.cpp ${KINOSPLAT_CPU_SOURCES})
 target_include_directories(_native PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}")
 target_link_libraries(_native PRIVATE Threads::Threads)
 

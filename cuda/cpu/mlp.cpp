@@ -43,22 +43,6 @@ struct PackedWeights {
     }
 };
 
-template <class T>
-PackedWeights<T> pack(const MlpArrays<T>& arrays) {
-    const PackedWeights<T> places(arrays.shape, arrays.packed);
-    std::fill_n(arrays.packed, mlp_packed_size<T>(arrays.shape), T(0));
-    for (int l = 0; l < arrays.shape.n_layers; ++l) {
-        const int64_t n_in = arrays.shape.widths[l], n_out = arrays.shape.widths[l + 1];
-        T* transposed = arrays.packed + (places.transposed[l].data - arrays.packed);
-        T* straight = arrays.packed + (places.straight[l].data - arrays.packed);
-        for (int64_t o = 0; o < n_out; ++o)
-            for (int64_t i = 0; i < n_in; ++i)
-                transposed[i * places.transposed[l].stride + o] = straight[o * places.straight[l].stride + i] =
-                    arrays.weights[l][o * n_in + i];
-    }
-    return places;
-}
-
 // Rows of `width` numbers into rows of whole vectors, and back.
 template <class T>
 void spread(int64_t n_rows, int width, const T* from, Rows<T> to) {
@@ -172,8 +156,34 @@ int64_t mlp_gradient_size(const MlpShape& shape) {
 int64_t mlp_chunks(int64_t n_samples) { return chunks_of(chunks_of(n_samples, kMlpBlock), chunk_blocks(n_samples)); }
 
 template <class T>
+void mlp_pack(const MlpArrays<T>& arrays) {
+    const PackedWeights<T> places(arrays.shape, arrays.packed);
+    std::fill_n(arrays.packed, mlp_packed_size<T>(arrays.shape), T(0));
+    for (int l = 0; l < arrays.shape.n_layers; ++l) {
+        const int64_t n_in = arrays.shape.widths[l], n_out = arrays.shape.widths[l + 1];
+        T* transposed = arrays.packed + (places.transposed[l].data - arrays.packed);
+        T* straight = arrays.packed + (places.straight[l].data - arrays.packed);
+        for (int64_t o = 0; o < n_out; ++o)
+            for (int64_t i = 0; i < n_in; ++i)
+                transposed[i * places.transposed[l].stride + o] = straight[o * places.straight[l].stride + i] =
+                    arrays.weights[l][o * n_in + i];
+    }
+}
+
+template <class T>
+void mlp_forward_packed(const MlpArrays<T>& arrays, T* outputs) {
+    const PackedWeights<T> weights(arrays.shape, arrays.packed);
+    for (int64_t first = 0; first < arrays.n_samples; first += kMlpBlock) {
+        Block<T> block(arrays, weights, first, arrays.scratch);
+        block.hidden_layers();
+        block.outputs(outputs);
+    }
+}
+
+template <class T>
 void mlp_forward(const MlpArrays<T>& arrays, T* outputs, int n_threads) {
-    const PackedWeights<T> weights = pack(arrays);
+    mlp_pack(arrays);
+    const PackedWeights<T> weights(arrays.shape, arrays.packed);
     const int64_t block_size = mlp_block_size<T>(arrays.shape);
     parallel_for(chunks_of(arrays.n_samples, kMlpBlock), n_threads, [&](int64_t i, int worker) {
         Block<T> block(arrays, weights, i * kMlpBlock, arrays.scratch + worker * block_size);
@@ -185,7 +195,8 @@ void mlp_forward(const MlpArrays<T>& arrays, T* outputs, int n_threads) {
 template <class T>
 void mlp_backward(const MlpArrays<T>& arrays, const MlpGradients<T>& gradients, int n_threads) {
     const MlpShape& shape = arrays.shape;
-    const PackedWeights<T> weights = pack(arrays);
+    mlp_pack(arrays);
+    const PackedWeights<T> weights(shape, arrays.packed);
     const int64_t block_size = mlp_block_size<T>(shape), gradient_size = mlp_gradient_size<T>(shape);
     const int64_t n_chunks = mlp_chunks(arrays.n_samples), n_blocks = chunks_of(arrays.n_samples, kMlpBlock);
     const int64_t blocks_a_chunk = chunk_blocks(arrays.n_samples);
@@ -215,6 +226,8 @@ void mlp_backward(const MlpArrays<T>& arrays, const MlpGradients<T>& gradients, 
     template int64_t mlp_packed_size<T>(const MlpShape&);                                                              \
     template int64_t mlp_block_size<T>(const MlpShape&);                                                               \
     template int64_t mlp_gradient_size<T>(const MlpShape&);                                                            \
+    template void mlp_pack<T>(const MlpArrays<T>&);                                                                    \
+    template void mlp_forward_packed<T>(const MlpArrays<T>&, T*);                                                      \
     template void mlp_forward<T>(const MlpArrays<T>&, T*, int);                                                        \
     template void mlp_backward<T>(const MlpArrays<T>&, const MlpGradients<T>&, int);
 KS_INSTANTIATE(float)

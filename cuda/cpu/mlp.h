@@ -36,6 +36,13 @@ int64_t mlp_chunks(int64_t n_samples);            // runs of blocks whose gradie
 template <class T>
 void mlp_forward(const MlpArrays<T>& arrays, T* outputs, int n_threads);
 
+// The same in two steps, for callers that bring a few samples at a time: weights into `packed`, and then any number of
+// times `n_samples` through the network on the calling thread, with `scratch` of one block.
+template <class T>
+void mlp_pack(const MlpArrays<T>& arrays);
+template <class T>
+void mlp_forward_packed(const MlpArrays<T>& arrays, T* outputs);
+
 template <class T>
 struct MlpGradients {
     const T* dL_doutputs;          // (n_samples, n_outputs)

@@ -124,6 +124,21 @@ __device__ __forceinline__ void activate(const Sum (&sums)[2 * kTiles], int n_ti
             }
 }
 
+// All layers of a network, from `numbers` to `sums`; `numbers` are overwritten.
+template <int kTiles, int kGroups>
+__device__ __forceinline__ void multiply_network(const MlpShape& shape, Half* weights,
+                                                 Fragment (&numbers)[kGroups][kTiles],
+                                                 Sum (&sums)[kGroups][2 * kTiles]) {
+    for (int l = 0; l < shape.n_layers; ++l) {
+        if (l > 0)
+#pragma unroll
+            for (int m = 0; m < kGroups; ++m)
+                activate(sums[m], mma_tiles(shape.widths[l]), numbers[m]);
+        multiply_layer(layer_weights(shape, weights, l), mma_tiles(shape.widths[l]), mma_tiles(shape.widths[l + 1]),
+                       numbers, sums);
+    }
+}
+
 // Where the calling lane's pair `k` of a fragment stands in its 16 x 16 numbers.
 __device__ inline int fragment_row(int k) { return lane_id() / 4 + (k & 1) * 8; }
 __device__ inline int fragment_column(int k) { return lane_id() % 4 * 2 + (k >> 1) * 8; }

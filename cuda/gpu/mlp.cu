@@ -7,6 +7,7 @@
 // fit are left to further launches.
 #include <algorithm>
 
+#include "gpu/launch.h"
 #include "gpu/layers.cuh"
 #include "gpu/mlp.h"
 
@@ -102,14 +103,7 @@ __global__ __launch_bounds__(kForwardWarps* kWarp,
         for (int m = 0; m < kGroups; ++m)
             load_rows(static_cast<const Number*>(arrays.inputs), row + m * kMmaSize, arrays.n_samples, shape.n_inputs(),
                       numbers[m]);
-        for (int l = 0; l < shape.n_layers; ++l) {
-            if (l > 0)
-#pragma unroll
-                for (int m = 0; m < kGroups; ++m)
-                    activate(sums[m], mma_tiles(shape.widths[l]), numbers[m]);
-            multiply_layer(layer_weights(shape, weights, l), mma_tiles(shape.widths[l]), mma_tiles(shape.widths[l + 1]),
-                           numbers, sums);
-        }
+        multiply_network(shape, weights, numbers, sums);
 #pragma unroll
         for (int m = 0; m < kGroups; ++m)
             store_rows<kTiles>(outputs, row + m * kMmaSize, arrays.n_samples, shape.n_outputs(), 1.0f, sums[m]);
@@ -341,31 +335,6 @@ __global__ __launch_bounds__(kReduceThreads) void reduce_kernel(const __grid_con
 
 // ---- launches ----
 
-int multiprocessors() {
-    int device, n;
-    check(cudaGetDevice(&device), "mlp");
-    check(cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device), "mlp");
-    return n;
-}
-
-// Shared memory that a block may ask for.
-int most_shared_bytes() {
-    int device, n;
-    check(cudaGetDevice(&device), "mlp");
-    check(cudaDeviceGetAttribute(&n, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "mlp");
-    return n;
-}
-
-// Lets a kernel have that much shared memory.
-template <class Kernel>
-void allow(Kernel kernel, int n_bytes, const char* pass) {
-    if (n_bytes > most_shared_bytes())
-        throw std::runtime_error(std::string(pass) + ": the network needs " + std::to_string(n_bytes) +
-                                 " bytes of shared memory a block and this GPU has " +
-                                 std::to_string(most_shared_bytes()) + "; use fewer or narrower layers");
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, n_bytes), pass);
-}
-
 int widest(const MlpShape& shape) { return *std::max_element(shape.widths, shape.widths + shape.n_layers + 1); }
 
 // Calls function(std::integral_constant) with the smallest number of tiles that all layers fit into.
@@ -386,13 +355,11 @@ template <int kTiles, class Number>
 void launch_forward(const MlpArrays& arrays, float* outputs, cudaStream_t stream) {
     const auto kernel = forward_kernel<kTiles, Number>;
     const int n_bytes = shared_weight_bytes(arrays.shape);
-    allow(kernel, n_bytes, "mlp forward");
-    int blocks_at_once;
-    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks_at_once, kernel, kForwardWarps * kWarp, n_bytes),
-          "mlp forward");
+    allow_shared_bytes(kernel, n_bytes, "mlp forward");
     const int64_t rows = kForwardWarps * forward_groups(kTiles) * kMmaSize;
-    const int64_t n_blocks =
-        std::min<int64_t>(divide_up(arrays.n_samples, rows), int64_t(multiprocessors()) * std::max(1, blocks_at_once));
+    const int64_t resident =
+        int64_t(multiprocessors()) * blocks_at_once(kernel, kForwardWarps * kWarp, n_bytes, "mlp forward");
+    const int64_t n_blocks = std::min(divide_up(arrays.n_samples, rows), resident);
     kernel<<<unsigned(n_blocks), kForwardWarps * kWarp, n_bytes, stream>>>(arrays, outputs);
     check_launch("mlp forward");
 }
@@ -401,7 +368,7 @@ template <int kTiles, int kWarps, class Number>
 void launch_backward(const MlpArrays& arrays, const MlpGradients& gradients, cudaStream_t stream) {
     const auto kernel = backward_kernel<kTiles, kWarps, Number>;
     const int n_bytes = backward_bytes(arrays.shape, kWarps);
-    allow(kernel, n_bytes, "mlp backward");
+    allow_shared_bytes(kernel, n_bytes, "mlp backward");
     for (int layer = 0; layer < arrays.shape.n_layers; layer += Pieces<kTiles, kWarps>::kLayers)
         kernel<<<unsigned(gradients.n_blocks), kWarps * kWarp, n_bytes, stream>>>(arrays, gradients, layer);
     check_launch("mlp backward");

@@ -30,6 +30,12 @@ struct HashGrid {
     GridLevel levels[kMaxGridLevels];
 };
 
+// Rows of its table.
+inline int64_t grid_entries(const HashGrid& grid) {
+    const GridLevel& last = grid.levels[grid.n_levels - 1];
+    return int64_t(last.offset) + last.size;
+}
+
 // The cell a position lies in, and where in it.
 template <class T>
 struct GridCell {

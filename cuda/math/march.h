@@ -171,30 +171,39 @@ KS_HOST_DEVICE T leaves_at(const Marching<T>& m, const MarchedRay<T>& ray, Occup
                  along(cell.y, ray.start.y, ray.rate.y, along(cell.x, ray.start.x, ray.rate.x, ray.last)));
 }
 
-// Calls emit(t, dt) for the samples of one ray, front to back; returns how many cells and blocks were looked at.
-template <class T, class Emit>
-KS_HOST_DEVICE int march_ray(const Marching<T>& m, Occupancy occupancy, const MarchedRay<T>& ray, T near, T jitter,
-                             Emit&& emit) {
+// The first member from `member` on whose midpoint lies in an occupied cell; one behind the ray's end where there is
+// none. Adds to `n_visited` how many cells and blocks were looked at.
+template <class T>
+KS_HOST_DEVICE Member<T> find_occupied(const Marching<T>& m, Occupancy occupancy, const MarchedRay<T>& ray,
+                                       Member<T> member, int* n_visited) {
     const T slack = T(kMarchSlack) * m.dt_min;
-    int n_visited = 0;
-    Member<T> member = advance_to(m, first_member(m, near, jitter), ray.first, ray.last);
     while (member.mid < ray.last) {
         const OccupancyCell cell = cell_at(m, ray.start + member.mid * ray.rate);
-        ++n_visited;
+        ++*n_visited;
         if (cell.cascade >= 0) {
             const bool any = occupancy.blocks[block_number(m.resolution, cell)];
             if (any && is_occupied(occupancy.bits, cell_number(m.resolution, cell)))
-                emit(member.t, member.dt);
-            else {
-                const T leave = leaves_at(m, ray, cell, any ? 1 : kBlockCells) - slack;
-                if (member.mid < leave) {
-                    member = advance_to(m, member, leave, ray.last);
-                    continue;
-                }
+                return member;
+            const T leave = leaves_at(m, ray, cell, any ? 1 : kBlockCells) - slack;
+            if (member.mid < leave) {
+                member = advance_to(m, member, leave, ray.last);
+                continue;
             }
         }
         member = next_member(m, member, ray.last);
     }
+    return member;
+}
+
+// Calls emit(t, dt) for the samples of one ray, front to back; returns how many cells and blocks were looked at.
+template <class T, class Emit>
+KS_HOST_DEVICE int march_ray(const Marching<T>& m, Occupancy occupancy, const MarchedRay<T>& ray, T near, T jitter,
+                             Emit&& emit) {
+    int n_visited = 0;
+    Member<T> member = advance_to(m, first_member(m, near, jitter), ray.first, ray.last);
+    for (member = find_occupied(m, occupancy, ray, member, &n_visited); member.mid < ray.last;
+         member = find_occupied(m, occupancy, ray, next_member(m, member, ray.last), &n_visited))
+        emit(member.t, member.dt);
     return n_visited;
 }
 

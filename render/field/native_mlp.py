@@ -11,13 +11,12 @@ and all that comes out float32. Gradients need no loss scale: each block of samp
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from kinosplat.errors import BackendError, InputError
-from kinosplat.render.backend import MISSING_CUDA, call_native, load_native
+from kinosplat.errors import InputError
+from kinosplat.render.backend import call_native, load_cuda, load_native
 
 
 def mlp_forward(inputs: Tensor, weights: Sequence[Tensor]) -> Tensor:
@@ -73,7 +72,7 @@ def _cpu_arguments(inputs: Tensor, weights: Sequence[Tensor]) -> dict[str, Tenso
 
 
 def _cuda_forward(inputs: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    native, calls = _cuda_backend()
+    native, calls = load_cuda()
     network = _cuda_arguments(inputs, weights)
     outputs = torch.empty(inputs.shape[0], weights[-1].shape[0], device=inputs.device)
     calls.run_pass(native.mlp_forward, calls.current_queue(inputs.device), *network, outputs.data_ptr())
@@ -83,7 +82,7 @@ def _cuda_forward(inputs: Tensor, weights: Sequence[Tensor]) -> Tensor:
 def _cuda_backward(
     dL_doutputs: Tensor, inputs: Tensor, weights: Sequence[Tensor], inputs_gradient: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
-    native, calls = _cuda_backend()
+    native, calls = load_cuda()
     network = _cuda_arguments(inputs, weights)
     queue, n_samples = calls.current_queue(inputs.device), inputs.shape[0]
     checked = calls.Checked(inputs.device)
@@ -104,19 +103,9 @@ def _cuda_backward(
     return dL_dinputs, dL_dweights
 
 
-def _cuda_backend() -> tuple[ModuleType, ModuleType]:
-    """The native module and how to call it; raises BackendError where this build has no CUDA."""
-    native = load_native()
-    if not native.has_cuda:
-        raise BackendError(MISSING_CUDA)
-    from kinosplat.render import cuda_call
-
-    return native.gpu, cuda_call
-
-
 def _cuda_arguments(inputs: Tensor, weights: Sequence[Tensor]) -> tuple[list[int], int, int, bool, list[int]]:
     """Widths, number of samples, address and kind of the inputs, addresses of the weights."""
-    native, calls = _cuda_backend()
+    native, calls = load_cuda()
     if not 1 <= len(weights) <= native.MAX_MLP_LAYERS:
         raise InputError(f"weights must be 1 to {native.MAX_MLP_LAYERS} matrices, got {len(weights)}.")
     widths = [inputs.shape[-1], *(weight.shape[0] for weight in weights)]

@@ -35,7 +35,9 @@ def rays_through(pixels: Tensor, inverse_K: Tensor, world_to_camera: Tensor) -> 
     # The transpose of a rotation times a vector, as a sum over rows: far faster than a batch of tiny matrix products.
     directions = (rotation * in_camera[:, :, None]).sum(-2)
     origins = -(rotation * translation[..., :, None]).sum(-2)
-    return Rays(origins.expand_as(directions), torch.nn.functional.normalize(directions, dim=1))
+    # Native passes read one row a ray.
+    rows = origins.expand_as(directions).contiguous()
+    return Rays(rows, torch.nn.functional.normalize(directions, dim=1))
 
 
 def camera_rays(camera: Camera) -> Rays:

@@ -1,4 +1,7 @@
-"""Pictures of a field: rays through all pixels, marched, evaluated and composited in pieces of bounded size."""
+"""Pictures of a field: fused where the native kernels can do so and nobody asks for geometry, else piece by piece.
+
+Pieces are rays of bounded number, marched, evaluated and composited one pass after the other.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ import torch
 from torch import Tensor
 
 from kinosplat.render.camera import Camera
-from kinosplat.render.field import reference
+from kinosplat.render.field import native_fused, reference
 from kinosplat.render.field.backend import FieldBackend
 from kinosplat.render.field.composite import composite, sample_weights
-from kinosplat.render.field.field import Field
+from kinosplat.render.field.field import SALIENCY, Field
 from kinosplat.render.field.march import march, ray_range, sample_points
 from kinosplat.render.field.occupancy import OccupancyGrid
 from kinosplat.render.field.rays import Rays, camera_rays
@@ -56,7 +59,11 @@ def render_field(
     near: nothing is seen nearer than this, world units. geometry: also depth, median depth and normals, the latter
     against the gradient of the density. `n_visible` counts the samples that were evaluated.
     """
-    pictures = [_picture(field, grid, camera, background, near, geometry) for camera in cameras]
+    prepared = None if geometry else _prepared(field)
+    if prepared is None:
+        pictures = [_picture(field, grid, camera, background, near, geometry) for camera in cameras]
+    else:
+        pictures = [_draw(prepared, grid, camera, background, near) for camera in cameras]
 
     def stacked(name: str) -> Tensor | None:
         parts = [getattr(picture, name) for picture in pictures]
@@ -73,6 +80,43 @@ def render_field(
         normal=stacked("normal"),
         n_visible=sum(picture.n_samples for picture in pictures),
     )
+
+
+def prepare(field: Field) -> native_fused.PreparedField:
+    """The field as the fused kernels take it; BackendError where they cannot."""
+    return native_fused.PreparedField(
+        field.shape.layout,
+        field.shape.space,
+        field.table,
+        field.density_weights,
+        field.colour_weights,
+        direction_degrees=field.shape.direction_degrees,
+        saliency=field.saliency,
+        saliency_layout=None if field.saliency is None else SALIENCY,
+        sharpness=field.sharpness,
+    )
+
+
+def _prepared(field: Field) -> native_fused.PreparedField | None:
+    """None where the field has to be evaluated piece by piece."""
+    if field.backend != "native":
+        return None
+    reason = native_fused.why_not(
+        field.shape.layout,
+        field.density_weights,
+        field.colour_weights,
+        field.shape.direction_degrees,
+        field.device,
+    )
+    return prepare(field) if reason is None else None
+
+
+def _draw(
+    prepared: native_fused.PreparedField, grid: OccupancyGrid, camera: Camera, background: Tensor, near: float
+) -> _Seen:
+    picture = native_fused.draw(prepared, grid.bits, grid.rule, grid.resolution, camera, background.tolist(), near=near)
+    assert picture.rgb is not None
+    return _Seen(picture.rgb.flatten(0, 1), picture.alpha.flatten(), None, None, None, int(picture.n_samples))
 
 
 def _picture(

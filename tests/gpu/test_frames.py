@@ -204,6 +204,20 @@ def test_work_goes_to_the_current_stream() -> None:
     assert torch.equal(output, expected)
 
 
+def test_gradients_are_worked_out_on_the_stream_of_the_picture() -> None:
+    gaussians, view = cloud(20_000), camera(320, 240)
+    weights = torch.randn(1, 240, 320, 3, device="cuda")
+    expected = gradients(gaussians, [view], weights)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(50_000_000)
+        found = gradients(gaussians, [view], weights)
+    stream.synchronize()
+    for name, gradient in expected.items():
+        assert relative_error(found[name], gradient) < 1e-5, name  # atomics add up in another order
+
+
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="This machine has one CUDA device.")
 def test_the_device_of_the_tensors_is_used_whatever_device_is_current() -> None:
     gaussians, view = cloud(2000), camera(64, 48)
@@ -259,6 +273,10 @@ def test_tensors_that_do_not_fit_are_refused_by_name() -> None:
     assert refusal(strided, view) == "means must be contiguous; call .contiguous() on it first."
     double = replace(gaussians, sh_dc=gaussians.sh_dc.double())
     assert refusal(double, view) == "sh_dc must be float32, got float64; convert it first."
+    features = torch.zeros(10, 2)
+    with pytest.raises(InputError) as caught:
+        rasterize(gaussians, [view], features=features)
+    assert str(caught.value) == "features must be on cuda:0, got cpu; move it there first."
     assert refusal(gaussians.to(dtype=torch.float64), view) == "means must be float32, got float64; convert it first."
 
 

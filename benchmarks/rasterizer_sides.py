@@ -1,0 +1,166 @@
+"""What benchmarks/rasterizer.py times: a forward pass, forward and backward, and a training step, on kinosplat and on
+gsplat as its users write it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kinosplat.render.adam import adam_step
+from kinosplat.render.camera import Camera
+from kinosplat.render.gaussians import Gaussians
+from kinosplat.render.losses import photometric_loss
+from kinosplat.render.rasterize import rasterize
+
+LEARNING_RATE = 1e-4
+
+
+class Ours:
+    """Everything that is timed, on kinosplat."""
+
+    name = "kinosplat"
+
+    def __init__(self, gaussians: Gaussians, camera: Camera, target: Tensor) -> None:
+        self.gaussians, self.camera, self.target = gaussians, camera, target
+        self.leaves = gaussians.map(lambda tensor: tensor.clone().requires_grad_())
+        self.moments: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def forward(self) -> Tensor:
+        with torch.no_grad():
+            return rasterize(self.gaussians, [self.camera]).rgb
+
+    def drop_gradients(self) -> None:
+        for leaf in self.leaves.parameters().values():
+            leaf.grad = None
+
+    def forward_backward(self) -> dict[str, Tensor]:
+        self.drop_gradients()
+        rgb = rasterize(self.leaves, [self.camera]).rgb
+        rgb.backward(self.target)
+        return {name: leaf.grad for name, leaf in self.leaves.parameters().items() if leaf.grad is not None}
+
+    def step(self) -> None:
+        parameters = self.leaves.parameters()
+        if not self.moments:
+            self.moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in parameters.items()}
+        self.drop_gradients()
+        photometric_loss(rasterize(self.leaves, [self.camera]).rgb, self.target).backward()
+        for name, leaf in parameters.items():
+            assert leaf.grad is not None
+            adam_step(leaf, leaf.grad, *self.moments[name], lr=LEARNING_RATE, betas=(0.9, 0.999), eps=1e-15, step=10)
+
+    def release(self) -> None:
+        self.moments = {}
+
+
+class Gsplat:
+    """The same on gsplat, as its users write it.
+
+    Opacities and scales come activated and colours joined, but for the training step; a moving set is sliced and
+    activated every time.
+    """
+
+    name = "gsplat"
+
+    def __init__(self, gaussians: Gaussians, camera: Camera, target: Tensor) -> None:
+        self.gaussians, self.camera, self.target = gaussians, camera, target
+        self.window: Tensor | None = None
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.leaves = gaussians.map(lambda tensor: tensor.clone().requires_grad_())
+        self.activated = None
+        if not gaussians.is_moving:
+            self.activated = [t.detach().requires_grad_() for t in self.activate(gaussians)]
+
+    def activate(self, g: Gaussians) -> tuple[Tensor, ...]:
+        if g.is_moving:
+            assert self.camera.time is not None
+            g = g.at(self.camera.time)
+        return (
+            g.means,
+            g.quats,
+            g.log_scales.exp(),
+            g.opacity_logits.sigmoid(),
+            torch.cat([g.sh_dc[:, None], g.sh_rest], 1),
+        )
+
+    def render(self, activated: Any) -> Tensor:
+        from gsplat import rasterization
+
+        means, quats, scales, opacities, colours = activated
+        picture, _, _ = rasterization(
+            means,
+            quats,
+            scales,
+            opacities,
+            colours,
+            self.camera.world_to_camera[None],
+            self.camera.K[None],
+            self.camera.width,
+            self.camera.height,
+            sh_degree=self.gaussians.sh_degree,
+            packed=False,
+        )
+        return picture
+
+    def forward(self) -> Tensor:
+        with torch.no_grad():
+            if self.activated is None:
+                return self.render(self.activate(self.gaussians))
+            return self.render([t.detach() for t in self.activated])
+
+    def drop_gradients(self) -> None:
+        for tensor in [*(self.activated or ()), *self.leaves.parameters().values()]:
+            tensor.grad = None
+
+    def forward_backward(self) -> dict[str, Tensor]:
+        self.drop_gradients()
+        activated = self.activate(self.leaves) if self.activated is None else self.activated
+        self.render(activated).backward(self.target)
+        return {}
+
+    def gradients(self) -> dict[str, Tensor]:
+        self.drop_gradients()
+        self.render(self.activate(self.leaves)).backward(self.target)
+        return {name: leaf.grad for name, leaf in self.leaves.parameters().items() if leaf.grad is not None}
+
+    def step(self) -> None:
+        if self.optimizer is None:
+            self.optimizer = torch.optim.Adam(
+                list(self.leaves.parameters().values()), lr=LEARNING_RATE, eps=1e-15, fused=True
+            )
+            self.window = gaussian_window(self.target.device)
+        picture = self.render(self.activate(self.leaves))
+        assert self.window is not None
+        loss = 0.8 * F.l1_loss(picture, self.target) + 0.2 * (1 - conv_ssim(picture, self.target, self.window))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+
+    def release(self) -> None:
+        self.optimizer = None
+
+
+def gaussian_window(device: torch.device) -> Tensor:
+    """(3, 1, 11, 11) window of SSIM."""
+    x = torch.arange(11, device=device) - 5.0
+    line = torch.exp(-x.square() / (2 * 1.5**2))
+    line = line / line.sum()
+    return (line[:, None] * line).expand(3, 1, 11, 11).contiguous()
+
+
+def conv_ssim(a: Tensor, b: Tensor, window: Tensor) -> Tensor:
+    """Mean SSIM of (C, H, W, 3) pictures by five convolutions, as in the INRIA code."""
+    a, b = a.permute(0, 3, 1, 2), b.permute(0, 3, 1, 2)
+
+    def blur(x: Tensor) -> Tensor:
+        return F.conv2d(x, window, padding=5, groups=3)
+
+    mean_a, mean_b = blur(a), blur(b)
+    var_a, var_b = blur(a * a) - mean_a.square(), blur(b * b) - mean_b.square()
+    cov = blur(a * b) - mean_a * mean_b
+    top = (2 * mean_a * mean_b + 0.01**2) * (2 * cov + 0.03**2)
+    return (top / ((mean_a.square() + mean_b.square() + 0.01**2) * (var_a + var_b + 0.03**2))).mean()

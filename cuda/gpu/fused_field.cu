@@ -1,0 +1,387 @@
+// Two kernels draw a picture. The first makes a ray a pixel, finds where it first meets an occupied cell, finishes the
+// pixels whose rays meet none and queues the others. The second stays on the GPU until the queue is empty: each lane of
+// a warp has a ray of its own and marches it from sample to sample, the warp evaluates its 32 samples together on the
+// tensor cores, and lanes whose rays have ended take new ones from the queue. Nothing of a sample ever leaves the
+// registers and the warp's corner of shared memory.
+#include <algorithm>
+
+#include "gpu/fused_field.h"
+#include "gpu/launch.h"
+#include "gpu/layers.cuh"
+#include "math/spherical_harmonics.h"
+
+namespace kinosplat::gpu {
+namespace {
+
+constexpr int kTiles = kMaxFusedWidth / kMmaSize;
+constexpr int kWarps = 16; // a block, which share one copy of the weights
+constexpr int kGroups = kWarp / kMmaSize;
+constexpr int kHarmonics = sh_basis_size(3);
+
+// Idle lanes that a warp gathers before it fetches rays for them: fetching diverges, idle lanes waste work.
+constexpr int kRefill = 8;
+
+// What a warp keeps in shared memory of its 32 samples, a row each: features and harmonics.
+struct Corner {
+    SharedMatrix features, harmonics;
+};
+
+struct SharedField {
+    Half *density_weights, *colour_weights;
+    Corner corner;
+};
+
+int feature_tiles(const FusedField& field) { return mma_tiles(field.density.widths[0]); }
+
+int shared_bytes(const FusedField& field) {
+    const int corner = kWarp * (shared_stride(feature_tiles(field)) + shared_stride(1)) * int(sizeof(Half));
+    return shared_weight_bytes(field.density) + shared_weight_bytes(field.colour) + kWarps * corner;
+}
+
+// Loads the weights; the whole block has to come here.
+__device__ inline SharedField prepare(const FusedField& field, Half* shared) {
+    SharedField s;
+    s.density_weights = shared;
+    s.colour_weights = layer_weights(field.density, shared, field.density.n_layers).data;
+    Half* corners = layer_weights(field.colour, s.colour_weights, field.colour.n_layers).data;
+    const int feature_stride = shared_stride(mma_tiles(field.density.widths[0]));
+    Half* corner = corners + warp_id() * kWarp * (feature_stride + shared_stride(1));
+    s.corner = {{corner, feature_stride}, {corner + kWarp * feature_stride, shared_stride(1)}};
+    load_weights(field.density, field.density_weights, s.density_weights);
+    load_weights(field.colour, field.colour_weights, s.colour_weights);
+    // Columns that pad the features to whole tiles stay zero.
+    for (int column = 0; column < feature_stride; column += 2)
+        s.corner.features.pair(lane_id(), column) = 0;
+    __syncthreads();
+    return s;
+}
+
+// Cycles since the last lap go to a stage; nothing where they are not wanted.
+template <bool kTimed>
+class StageClock {
+  public:
+    __device__ StageClock() {
+        if constexpr (kTimed)
+            last_ = clock64();
+    }
+    __device__ void lap(FieldStage stage) {
+        if constexpr (kTimed) {
+            const long long now = clock64();
+            cycles_[stage] += now - last_;
+            last_ = now;
+        }
+    }
+    __device__ void add_to(uint64_t* stage_cycles) const {
+        if constexpr (kTimed)
+            if (lane_id() == 0)
+                for (int stage = 0; stage < kFieldStages; ++stage)
+                    atomicAdd(reinterpret_cast<unsigned long long*>(stage_cycles + stage),
+                              static_cast<unsigned long long>(cycles_[stage]));
+    }
+
+  private:
+    long long last_ = 0, cycles_[kFieldStages] = {};
+};
+
+__device__ inline void write_harmonics(const FusedField& field, const SharedMatrix& rows, Vec3<float> direction) {
+    float basis[kHarmonics];
+    sh_basis<3>(direction, basis);
+    const int n = field.n_degrees * field.n_degrees;
+#pragma unroll
+    for (int k = 0; k < kHarmonics; k += 2)
+        rows.pair(lane_id(), k) = round_pair(k < n ? basis[k] : 0.0f, k + 1 < n ? basis[k + 1] : 0.0f);
+}
+
+// This lane's row of features, multiplied by the saliency where there is one; returns the factor of the density.
+template <int kFeatures>
+__device__ inline float write_features(const FusedField& field, const SharedMatrix& rows, Vec3<float> position) {
+    float saliency = 1.0f, square = 0.0f;
+    if (field.saliency) {
+        float logit[1];
+        grid_interpolate<1>(
+            field.saliency_grid.levels[0], position,
+            [&](uint32_t entry, float* value) { *value = field.saliency[entry]; }, logit);
+        saliency = sigmoid(logit[0]);
+    }
+    const Pair* table = static_cast<const Pair*>(field.table);
+#pragma unroll 2
+    for (int level = 0; level < field.grid.n_levels; ++level) {
+        float features[kFeatures];
+        grid_interpolate<kFeatures>(
+            field.grid.levels[level], position,
+            [&](uint32_t entry, float* values) {
+                if constexpr (kFeatures == 2) {
+                    const float2 two = unpack(__ldg(table + entry));
+                    values[0] = two.x;
+                    values[1] = two.y;
+                } else {
+                    const uint2 pairs = __ldg(reinterpret_cast<const uint2*>(table) + entry);
+                    const float2 first = unpack(pairs.x), second = unpack(pairs.y);
+                    values[0] = first.x;
+                    values[1] = first.y;
+                    values[2] = second.x;
+                    values[3] = second.y;
+                }
+            },
+            features);
+#pragma unroll
+        for (int f = 0; f < kFeatures; f += 2) {
+            const float low = saliency * features[f], high = saliency * features[f + 1];
+            square += low * low + high * high;
+            rows.pair(lane_id(), level * kFeatures + f) = round_pair(low, high);
+        }
+    }
+    return field.saliency ? tanhf(field.sharpness * sqrtf(square)) : 1.0f;
+}
+
+struct Evaluated {
+    float density;
+    Vec3<float> rgb;
+};
+
+// Both networks for the rows of a warp's corner; `gate` multiplies the lane's density.
+__device__ inline Evaluated run_networks(const FusedField& field, const SharedField& shared, float gate) {
+    const int n_tiles = mma_tiles(field.density.widths[0]), lane = lane_id();
+    Evaluated own{};
+#pragma unroll 1
+    for (int group = 0; group < kGroups; ++group) {
+        const int first_row = group * kMmaSize;
+        Fragment numbers[1][kTiles];
+        Sum sums[1][2 * kTiles];
+#pragma unroll
+        for (int tile = 0; tile < kTiles; ++tile)
+            if (tile < n_tiles)
+                numbers[0][tile] = load_matrices(shared.corner.features.rows_first(first_row, tile * kMmaSize));
+        multiply_network(field.density, shared.density_weights, numbers, sums);
+        const float log_near = sums[0][0].values[0], log_far = sums[0][0].values[2];
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const float* c = sums[0][half].values;
+            numbers[0][0].pairs[2 * half] = saturated_pair(c[0], c[1]);
+            numbers[0][0].pairs[2 * half + 1] = saturated_pair(c[2], c[3]);
+        }
+        numbers[0][1] = load_matrices(shared.corner.harmonics.rows_first(first_row, 0));
+        multiply_network(field.colour, shared.colour_weights, numbers, sums);
+
+        // Row r of the group is in lanes 4 (r % 8) and on; it belongs to lane first_row + r.
+        const int from = lane % 8 * 4;
+        const bool far = lane & 8;
+        const float* c = sums[0][0].values;
+        const float red_near = __shfl_sync(kAllLanes, c[0], from), red_far = __shfl_sync(kAllLanes, c[2], from);
+        const float green_near = __shfl_sync(kAllLanes, c[1], from), green_far = __shfl_sync(kAllLanes, c[3], from);
+        const float blue_near = __shfl_sync(kAllLanes, c[0], from + 1),
+                    blue_far = __shfl_sync(kAllLanes, c[2], from + 1);
+        const float density_near = __shfl_sync(kAllLanes, log_near, from);
+        const float density_far = __shfl_sync(kAllLanes, log_far, from);
+        if (lane / kMmaSize == group)
+            own = {far ? density_far : density_near,
+                   {far ? red_far : red_near, far ? green_far : green_near, far ? blue_far : blue_near}};
+    }
+    own.density = expf(fminf(own.density, float(kLargestLogDensity))) * field.density_scale * gate;
+    own.rgb = {sigmoid(own.rgb.x), sigmoid(own.rgb.y), sigmoid(own.rgb.z)};
+    return own;
+}
+
+// ---- samples ----
+
+template <int kFeatures>
+__global__ __launch_bounds__(kWarps* kWarp, 1) void evaluate_kernel(const __grid_constant__ FusedField field,
+                                                                    int64_t n_samples, const float* positions,
+                                                                    const float* directions, float* density,
+                                                                    float* rgb) {
+    extern __shared__ float4 shared_memory[];
+    const SharedField shared = prepare(field, reinterpret_cast<Half*>(shared_memory));
+    const int64_t step = int64_t(gridDim.x) * kWarps * kWarp;
+    for (int64_t first = (int64_t(blockIdx.x) * kWarps + warp_id()) * kWarp; first < n_samples; first += step) {
+        const int64_t i = first + lane_id();
+        float gate = 0.0f;
+        if (i < n_samples) {
+            const float *p = positions + 3 * i, *d = directions + 3 * i;
+            write_harmonics(field, shared.corner.harmonics, {d[0], d[1], d[2]});
+            gate = write_features<kFeatures>(field, shared.corner.features, {p[0], p[1], p[2]});
+        }
+        __syncwarp();
+        const Evaluated own = run_networks(field, shared, gate);
+        if (i < n_samples) {
+            density[i] = own.density;
+            rgb[3 * i] = own.rgb.x;
+            rgb[3 * i + 1] = own.rgb.y;
+            rgb[3 * i + 2] = own.rgb.z;
+        }
+        __syncwarp();
+    }
+}
+
+// ---- pictures ----
+
+__device__ inline void write_pixel(const FieldView<float>& view, const FieldPicture& picture, uint32_t pixel,
+                                   Vec3<float> rgb, float transmittance, float depth) {
+    const float colour[3] = {rgb.x + transmittance * view.background[0], rgb.y + transmittance * view.background[1],
+                             rgb.z + transmittance * view.background[2]};
+#pragma unroll
+    for (int c = 0; c < 3; ++c) {
+        if (picture.rgb)
+            picture.rgb[3 * int64_t(pixel) + c] = colour[c];
+        if (picture.bytes)
+            picture.bytes[3 * int64_t(pixel) + c] = uint8_t(__saturatef(colour[c]) * 255.0f + 0.5f);
+    }
+    if (picture.alpha)
+        picture.alpha[pixel] = 1.0f - transmittance;
+    if (picture.depth)
+        picture.depth[pixel] = depth;
+}
+
+constexpr int kStartWidth = 32, kStartHeight = 8; // pixels of a block, 8 x 4 a warp
+
+__global__ __launch_bounds__(kStartWidth* kStartHeight) void start_kernel(
+    const __grid_constant__ Marching<float> marching, const Occupancy occupancy,
+    const __grid_constant__ FieldView<float> view, const __grid_constant__ FieldPicture picture) {
+    const int lane = lane_id(), warp = warp_id();
+    const int x = blockIdx.x * kStartWidth + warp % 4 * 8 + lane % 8;
+    const int y = blockIdx.y * kStartHeight + warp / 4 * 4 + lane / 8;
+    const bool inside = x < view.width && y < view.height;
+    const uint32_t pixel = uint32_t(y) * view.width + x;
+    bool found = false;
+    float start = 0.0f;
+    if (inside) {
+        const PixelRay<float> ray = pixel_ray(view, marching, x, y);
+        const Member<float> member = first_sample(marching, occupancy, ray);
+        found = member.mid < ray.marched.last;
+        start = member.t;
+    }
+    const unsigned all = __ballot_sync(kAllLanes, found);
+    if (all) {
+        unsigned long long first = 0;
+        if (lane == 0)
+            first = atomicAdd(reinterpret_cast<unsigned long long*>(picture.counters),
+                              static_cast<unsigned long long>(__popc(all)));
+        first = __shfl_sync(kAllLanes, first, 0);
+        if (found) {
+            const unsigned long long place = first + __popc(all & ((1u << lane) - 1));
+            picture.pixels[place] = pixel;
+            picture.starts[place] = start;
+        }
+    }
+    if (inside && !found)
+        write_pixel(view, picture, pixel, {0.0f, 0.0f, 0.0f}, 1.0f, 0.0f);
+}
+
+template <int kFeatures, bool kTimed>
+__global__ __launch_bounds__(kWarps* kWarp, 1) void draw_kernel(const __grid_constant__ FusedField field,
+                                                                const __grid_constant__ Marching<float> marching,
+                                                                const Occupancy occupancy,
+                                                                const __grid_constant__ FieldView<float> view,
+                                                                const __grid_constant__ FieldPicture picture) {
+    extern __shared__ float4 shared_memory[];
+    const SharedField shared = prepare(field, reinterpret_cast<Half*>(shared_memory));
+    StageClock<kTimed> clock;
+    const int lane = lane_id();
+    const uint64_t n_queued = picture.counters[0];
+    bool queue_empty = false, alive = false;
+    uint64_t n_samples = 0; // the same in all lanes
+    uint32_t pixel = 0;
+    Vec3<float> direction{}, rgb{};
+    MarchedRay<float> ray{};
+    Member<float> member{};
+    float transmittance = 1.0f, depth = 0.0f;
+    while (true) {
+        const int n_idle = __popc(__ballot_sync(kAllLanes, !alive));
+        if (!queue_empty && n_idle >= kRefill) {
+            unsigned long long first = 0;
+            if (lane == 0)
+                first = atomicAdd(reinterpret_cast<unsigned long long*>(picture.counters + 1),
+                                  static_cast<unsigned long long>(n_idle));
+            first = __shfl_sync(kAllLanes, first, 0);
+            const unsigned idle = __ballot_sync(kAllLanes, !alive);
+            const unsigned long long place = first + __popc(idle & ((1u << lane) - 1));
+            if (!alive && place < n_queued) {
+                alive = true;
+                pixel = picture.pixels[place];
+                const PixelRay<float> own = pixel_ray(view, marching, pixel % view.width, pixel / view.width);
+                ray = own.marched;
+                direction = own.direction;
+                member = member_at(marching, picture.starts[place]);
+                transmittance = 1.0f;
+                depth = 0.0f;
+                rgb = {0.0f, 0.0f, 0.0f};
+                write_harmonics(field, shared.corner.harmonics, direction);
+            }
+            queue_empty = first + n_idle >= n_queued;
+            clock.lap(kStageRays);
+        }
+        const unsigned busy = __ballot_sync(kAllLanes, alive);
+        if (!busy)
+            break;
+        n_samples += __popc(busy);
+        float gate = 0.0f;
+        if (alive)
+            gate = write_features<kFeatures>(field, shared.corner.features,
+                                             grid_position(marching.space, view.position + member.mid * direction));
+        __syncwarp();
+        clock.lap(kStageEncode);
+        const Evaluated sample = run_networks(field, shared, gate);
+        __syncwarp();
+        clock.lap(kStageNetworks);
+        if (alive) {
+            const float left = expf(-sample.density * member.dt), weight = transmittance * (1.0f - left);
+            rgb = rgb + weight * sample.rgb;
+            depth += weight * member.mid;
+            transmittance *= left;
+        }
+        clock.lap(kStageComposite);
+        if (alive && transmittance >= view.stop)
+            member = next_sample(marching, occupancy, ray, member);
+        __syncwarp();
+        clock.lap(kStageMarch);
+        if (alive && !(transmittance >= view.stop && member.mid < ray.last)) {
+            write_pixel(view, picture, pixel, rgb, transmittance, depth);
+            alive = false;
+        }
+        clock.lap(kStageRays);
+    }
+    if (lane == 0)
+        atomicAdd(reinterpret_cast<unsigned long long*>(picture.counters + 2),
+                  static_cast<unsigned long long>(n_samples));
+    clock.add_to(picture.stage_cycles);
+}
+
+// As many blocks as can be on the GPU together.
+template <class Kernel>
+int resident_blocks(Kernel kernel, int n_bytes, const char* pass) {
+    allow_shared_bytes(kernel, n_bytes, pass);
+    return multiprocessors() * blocks_at_once(kernel, kWarps * kWarp, n_bytes, pass);
+}
+
+} // namespace
+
+void evaluate_field(const FusedField& field, int64_t n_samples, const float* positions, const float* directions,
+                    float* density, float* rgb, cudaStream_t stream) {
+    if (n_samples == 0)
+        return;
+    const auto kernel = field.grid.n_features == 2 ? evaluate_kernel<2> : evaluate_kernel<4>;
+    const int n_bytes = shared_bytes(field);
+    const int64_t n_blocks = std::min<int64_t>(divide_up(n_samples, int64_t(kWarps * kWarp)),
+                                               resident_blocks(kernel, n_bytes, "evaluate field"));
+    kernel<<<unsigned(n_blocks), kWarps * kWarp, n_bytes, stream>>>(field, n_samples, positions, directions, density,
+                                                                    rgb);
+    check_launch("evaluate field");
+}
+
+void draw_field(const FusedField& field, const Marching<float>& marching, const Occupancy& occupancy,
+                const FieldView<float>& view, const FieldPicture& picture, cudaStream_t stream) {
+    check(cudaMemsetAsync(picture.counters, 0, kFieldCounters * sizeof(uint64_t), stream), "draw field");
+    if (picture.stage_cycles)
+        check(cudaMemsetAsync(picture.stage_cycles, 0, kFieldStages * sizeof(uint64_t), stream), "draw field");
+    const dim3 tiles(divide_up(view.width, kStartWidth), divide_up(view.height, kStartHeight));
+    start_kernel<<<tiles, kStartWidth * kStartHeight, 0, stream>>>(marching, occupancy, view, picture);
+    check_launch("draw field");
+    const bool timed = picture.stage_cycles;
+    const auto kernel = field.grid.n_features == 2 ? (timed ? draw_kernel<2, true> : draw_kernel<2, false>)
+                                                   : (timed ? draw_kernel<4, true> : draw_kernel<4, false>);
+    const int n_bytes = shared_bytes(field);
+    const int n_blocks = resident_blocks(kernel, n_bytes, "draw field");
+    kernel<<<unsigned(n_blocks), kWarps * kWarp, n_bytes, stream>>>(field, marching, occupancy, view, picture);
+    check_launch("draw field");
+}
+
+} // namespace kinosplat::gpu

@@ -1,0 +1,87 @@
+// The ray through a pixel's centre and what of it a field can be seen in: render/field/rays.py and ray_range.
+#pragma once
+
+#include "math/march.h"
+
+namespace kinosplat {
+
+template <class T>
+struct FieldView {
+    int width, height;
+    T inverse_K[9];
+    T rotation[9];    // of world_to_camera, row by row
+    Vec3<T> position; // of the camera
+    T near;           // nothing is seen nearer, world units
+    T stop;           // transmittance at which a ray ends
+    T background[3];
+
+    template <class Other>
+    FieldView<Other> as() const {
+        FieldView<Other> view{};
+        view.width = width;
+        view.height = height;
+        for (int i = 0; i < 9; ++i) {
+            view.inverse_K[i] = Other(inverse_K[i]);
+            view.rotation[i] = Other(rotation[i]);
+        }
+        view.position = {Other(position.x), Other(position.y), Other(position.z)};
+        view.near = Other(near);
+        view.stop = Other(stop);
+        for (int i = 0; i < 3; ++i)
+            view.background[i] = Other(background[i]);
+        return view;
+    }
+};
+
+template <class T>
+struct PixelRay {
+    Vec3<T> direction; // of length 1
+    MarchedRay<T> marched;
+    T near; // where it enters the outermost cube, or the view's `near` behind that
+};
+
+template <class T>
+KS_HOST_DEVICE PixelRay<T> pixel_ray(const FieldView<T>& view, const Marching<T>& m, int x, int y) {
+    const T *K = view.inverse_K, *R = view.rotation;
+    const T u = T(x) + T(0.5), v = T(y) + T(0.5);
+    const Vec3<T> in_camera{K[0] * u + K[1] * v + K[2], K[3] * u + K[4] * v + K[5], K[6] * u + K[7] * v + K[8]};
+    const Vec3<T> along{R[0] * in_camera.x + R[3] * in_camera.y + R[6] * in_camera.z,
+                        R[1] * in_camera.x + R[4] * in_camera.y + R[7] * in_camera.z,
+                        R[2] * in_camera.x + R[5] * in_camera.y + R[8] * in_camera.z};
+    PixelRay<T> ray;
+    ray.direction = reciprocal(sqrt(dot(along, along))) * along;
+    T extent = m.space.half_extent;
+    for (int k = 1; k < m.space.n_cascades; ++k)
+        extent = extent + extent;
+    T enters = T(-INFINITY), leaves = T(INFINITY);
+    const auto clip = [&](T position, T rate, T center) {
+        const T inverse = reciprocal(rate == T(0) ? T(1e-20) : rate);
+        const T a = (center - extent - position) * inverse, b = (center + extent - position) * inverse;
+        enters = maximum(enters, minimum(a, b));
+        leaves = minimum(leaves, maximum(a, b));
+    };
+    clip(view.position.x, ray.direction.x, m.space.center.x);
+    clip(view.position.y, ray.direction.y, m.space.center.y);
+    clip(view.position.z, ray.direction.z, m.space.center.z);
+    ray.near = maximum(enters, view.near);
+    ray.marched = marched_ray(m, view.position, ray.direction, ray.near, maximum(leaves, ray.near));
+    return ray;
+}
+
+// The first sample of a ray, without jitter; behind the ray's end where there is none.
+template <class T>
+KS_HOST_DEVICE Member<T> first_sample(const Marching<T>& m, Occupancy occupancy, const PixelRay<T>& ray) {
+    int n_visited = 0;
+    const Member<T> member = advance_to(m, first_member(m, ray.near, T(0)), ray.marched.first, ray.marched.last);
+    return find_occupied(m, occupancy, ray.marched, member, &n_visited);
+}
+
+// The sample behind `member`.
+template <class T>
+KS_HOST_DEVICE Member<T> next_sample(const Marching<T>& m, Occupancy occupancy, const MarchedRay<T>& ray,
+                                     Member<T> member) {
+    int n_visited = 0;
+    return find_occupied(m, occupancy, ray, next_member(m, member, ray.last), &n_visited);
+}
+
+} // namespace kinosplat
