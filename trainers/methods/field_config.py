@@ -35,8 +35,8 @@ class FieldConfig:
     """Cubes with an occupancy grid each, twice as large as the one before; of an unbounded scene, which ends there."""
     occupancy_resolution: int | None = None
     """Cells along an axis of the occupancy grid, a multiple of 8; by default what the preset says."""
-    ray_steps: int = 1024
-    """Steps along the diagonal of the inner cube."""
+    ray_steps: int | None = None
+    """Steps along the diagonal of the inner cube; by default what the preset says."""
     near: float | None = None
     """Nothing is seen nearer to a camera than this, in scene units; by default what the format of the scene says, else
     0.05."""
@@ -63,7 +63,7 @@ class FieldTraining:
     occupancy_every: int = 16
     """Steps between updates of the occupancy grid."""
     occupancy_warm_up: int = 256
-    """Steps during which an update visits all cells; later ones visit a quarter at random and a quarter of the occupied
+    """Steps during which an update visits all cells; later ones visit a quarter, half of it among the occupied
     ones."""
 
 

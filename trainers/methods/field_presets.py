@@ -31,18 +31,20 @@ class FieldPreset:
     """Log 2 of the most entries of a level."""
     occupancy_resolution: int
     """Cells along an axis of the occupancy grid."""
+    ray_steps: int
+    """Steps along the diagonal of the inner cube."""
 
 
 CPU_FIELD_PRESETS: dict[Preset, FieldPreset] = {
     # Few levels of many features cost a processor half of what many levels of few cost.
-    "quick": FieldPreset(1_500, 1 << 15, 8, 4, 512, 16, 64),
-    "default": FieldPreset(5_000, 1 << 16, 8, 4, 1024, 18, 64),
-    "full": FieldPreset(20_000, 1 << 17, 16, 2, 2048, 19, 128),
+    "quick": FieldPreset(1_500, 1 << 15, 8, 4, 512, 16, 48, 256),
+    "default": FieldPreset(5_000, 1 << 16, 8, 4, 1024, 18, 64, 512),
+    "full": FieldPreset(20_000, 1 << 17, 16, 2, 2048, 19, 128, 1024),
 }
 GPU_FIELD_PRESETS: dict[Preset, FieldPreset] = {
-    "quick": FieldPreset(5_000, 1 << 18, 16, 2, 2048, 19, 128),
-    "default": FieldPreset(15_000, 1 << 18, 16, 2, 2048, 19, 128),
-    "full": FieldPreset(40_000, 1 << 19, 16, 2, 4096, 21, 128),
+    "quick": FieldPreset(5_000, 1 << 18, 16, 2, 2048, 19, 128, 1024),
+    "default": FieldPreset(15_000, 1 << 18, 16, 2, 2048, 19, 128, 1024),
+    "full": FieldPreset(40_000, 1 << 19, 16, 2, 4096, 21, 128, 1024),
 }
 HOLLOW_LOG2_TABLE_SIZE_LESS = 1
 """Half the table is enough for a field whose mask keeps empty space out of it."""
@@ -60,6 +62,7 @@ def resolve_field(config: TrainConfig, method: HashGrid | HollowNerf, on_cpu: bo
         finest_resolution=_given(grid.finest_resolution, preset.finest_resolution),
         log2_table_size=_given(grid.log2_table_size, preset.log2_table_size - smaller),
         occupancy_resolution=_given(grid.occupancy_resolution, preset.occupancy_resolution),
+        ray_steps=_given(grid.ray_steps, preset.ray_steps),
     )
     training = replace(training, samples=_given(training.samples, preset.samples))
     _check_field(config, grid, training)
@@ -77,6 +80,7 @@ def _check_field(config: TrainConfig, grid: FieldConfig, training: FieldTraining
     assert grid.finest_resolution is not None
     assert grid.log2_table_size is not None
     assert grid.occupancy_resolution is not None
+    assert grid.ray_steps is not None
     assert training.samples is not None
     check_near(grid.near)
     between("--levels", grid.levels, 1, 16)

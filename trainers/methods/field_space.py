@@ -9,7 +9,7 @@ from kinosplat.render.paths.orbit import look_at_point
 from kinosplat.scenes import FrameLoader, Scene
 from kinosplat.trainers.methods.field_config import FieldConfig
 
-CONE_ANGLE = 1 / 256
+FINEST_CONE = 1 / 256
 """Growth of steps with distance in unbounded scenes, about a pixel (Mueller et al. 2022)."""
 
 
@@ -32,8 +32,9 @@ def space_of(config: FieldConfig, scene: Scene) -> Space:
 
 
 def steps_of(config: FieldConfig) -> StepRule:
-    """The steps along rays: even in a bounded space, growing in an unbounded one."""
-    return StepRule(config.ray_steps, 0.0 if config.bounds == "object" else CONE_ANGLE)
+    """The steps along rays: even in a bounded space, growing in an unbounded one, faster where steps are few."""
+    assert config.ray_steps is not None
+    return StepRule(config.ray_steps, 0.0 if config.bounds == "object" else max(FINEST_CONE, 2 / config.ray_steps))
 
 
 def cuts_object_out(scene: Scene, object_only: bool) -> bool:

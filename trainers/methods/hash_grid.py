@@ -49,7 +49,7 @@ MOST_MARCHED = 4
 """Rays are marched through at most so many times the samples that are to be learned from."""
 LARGEST_GROWTH = 1.5
 """The number of rays grows by this factor a step at most."""
-VISITED = 0.5
+VISITED = 0.25
 """Part of the occupancy grid's cells that an update visits after the warm-up."""
 
 
@@ -86,7 +86,7 @@ class FieldMethod:
         self._seed = seed
         self._target = config.training.samples
         self._n_rays = max(self._target // FIRST_SAMPLES_A_RAY, FEWEST_RAYS)
-        self._n_samples = 0
+        self.n_samples = 0
         self._groups = {name: _group(name, tensor, config.training) for name, tensor in first.parameters().items()}
         self.hollow = Hollow(config.hollow, self._groups["saliency"]) if isinstance(config, HollowNerf) else None
 
@@ -154,11 +154,11 @@ class FieldMethod:
 
     def field(self) -> Field:
         """The field as it is now, without gradients."""
-        return self._field().mapped(lambda tensor: tensor.detach())
+        return self.live_field().mapped(lambda tensor: tensor.detach())
 
     def loss(self, batch: RayBatch, moment: Moment) -> Losses:
         """See along the rays, compare, and adapt the number of rays of the next step."""
-        field, grid, rays = self._field(), self.grid, batch.rays
+        field, grid, rays = self.live_field(), self.grid, batch.rays
         device = field.device
         draws = generator(self._seed, moment.step, "jitter", device)
         samples = march_rays(
@@ -256,18 +256,19 @@ class FieldMethod:
         """Rays and samples of the last step, the share of occupied cells, and the mean of the mask."""
         numbers = {
             "rays": float(self._n_rays),
-            "samples": float(self._n_samples),
+            "samples": float(self.n_samples),
             "occupied": self.grid.occupied().float().mean().item(),
         }
         return numbers if self.hollow is None else numbers | {"mask": self.hollow.mean().item()}
 
-    def _field(self) -> Field:
+    def live_field(self) -> Field:
+        """The field as it is now, with gradients."""
         tensors = {name: group.parameter for name, group in self._groups.items()}
         field = self._shape.with_parameters(tensors)
         return field if self.hollow is None else replace(field, sharpness=self.hollow.sharpness)
 
     def _density_at(self, points: Tensor) -> Tensor:
-        field = self._field()
+        field = self.live_field()
         return field.density(reference.grid_positions(points, self.grid.space))[0]
 
     def _paint(self, paint: Callable[[Field, OccupancyGrid, Camera, float], Tensor], camera: Camera) -> Tensor:
@@ -279,7 +280,7 @@ class FieldMethod:
         by_marched = MOST_MARCHED * self._target / max(n_marched, 1)
         wanted = int(n_rays * min(by_kept, by_marched, LARGEST_GROWTH))
         self._n_rays = min(max(wanted, FEWEST_RAYS), MOST_RAYS)
-        self._n_samples = n_kept
+        self.n_samples = n_kept
 
 
 def _group(name: str, tensor: Tensor, options: FieldTraining) -> Group:
