@@ -1,7 +1,8 @@
 """The PLY container: named elements of named scalar columns; ascii and both binary orders are read, little-endian is
 written.
 
-List properties (faces) are refused. Sizes are checked against the file before anything is allocated.
+List properties are refused, but for triangles where they are asked for. Sizes are checked against the file before
+anything is allocated.
 """
 
 from __future__ import annotations
@@ -35,11 +36,16 @@ TYPES = {
 }
 WRITTEN_NAMES = {"u1": "uchar", "u4": "uint", "f4": "float", "f8": "double"}
 ORDERS = {"ascii": "<", "binary_little_endian": "<", "binary_big_endian": ">"}
+COUNT, LIST = " count", " list"
+"""Behind the name of a list property: how many numbers follow, and the numbers. No name of a column has spaces."""
 MAX_HEADER_BYTES = 1 << 16
 
 
-def read_elements(path: Path) -> dict[str, NDArray[Any]]:
-    """Structured arrays by element name, in the order of the file; InputError when it is no PLY, or cut off."""
+def read_elements(path: Path, *, triangles: bool = False) -> dict[str, NDArray[Any]]:
+    """Structured arrays by element name, in the order of the file; InputError when it is no PLY, or cut off.
+
+    With `triangles`, a list property of a binary file is read as a column of three; other lengths are an InputError.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -48,17 +54,25 @@ def read_elements(path: Path) -> dict[str, NDArray[Any]]:
     newline = data.find(b"\n", end)
     if not data.startswith(b"ply") or end < 0 or newline < 0:
         raise InputError(f"{path} is not a PLY file; check the path.")
-    order, declared = _parse_header(data[:end].decode("latin-1"), path)
+    order, declared = _parse_header(data[:end].decode("latin-1"), path, triangles)
     if order == "ascii":
         return _read_ascii(data[newline + 1 :], declared, path)
     elements, offset = {}, newline + 1
     for name, (count, columns) in declared.items():
-        dtype = np.dtype([(column, ORDERS[order] + kind) for column, kind in columns])
+        dtype = np.dtype([_field(column, ORDERS[order] + kind) for column, kind in columns])
         if count * dtype.itemsize > len(data) - offset:
             raise InputError(f"{path} is cut off: {count} of `{name}` do not fit into it; copy it again.")
         elements[name] = np.frombuffer(data, dtype, count, offset)
         offset += count * dtype.itemsize
+        for column in (column for column, _ in columns if column.endswith(COUNT)):
+            if not (elements[name][column] == 3).all():
+                raise InputError(f"{path} has faces that are no triangles; export it again with triangles.")
     return elements
+
+
+def _field(name: str, kind: str) -> tuple[str, str] | tuple[str, str, tuple[int]]:
+    """A column of numpy's; what follows a count is a list of three."""
+    return (name.removesuffix(LIST), kind, (3,)) if name.endswith(LIST) else (name, kind)
 
 
 def write_elements(path: Path, elements: Mapping[str, NDArray[Any]], comments: tuple[str, ...] = ()) -> None:
@@ -74,7 +88,7 @@ def write_elements(path: Path, elements: Mapping[str, NDArray[Any]], comments: t
             file.write(table.tobytes())
 
 
-def _parse_header(text: str, path: Path) -> tuple[str, dict[str, tuple[int, list[tuple[str, str]]]]]:
+def _parse_header(text: str, path: Path, triangles: bool) -> tuple[str, dict[str, tuple[int, list[tuple[str, str]]]]]:
     order = ""
     declared: dict[str, tuple[int, list[tuple[str, str]]]] = {}
     columns: list[tuple[str, str]] = []
@@ -87,6 +101,10 @@ def _parse_header(text: str, path: Path) -> tuple[str, dict[str, tuple[int, list
                 declared[name] = (int(count), columns)
             case ["property", kind, name] if kind in TYPES and declared and name not in dict(columns):
                 columns.append((name, TYPES[kind]))
+            case ["property", "list", count, kind, name] if triangles and count in TYPES and kind in TYPES and declared:
+                if order == "ascii":
+                    raise InputError(f"{path} holds its faces as text; export it again as binary PLY.")
+                columns += [(name + COUNT, TYPES[count]), (name + LIST, TYPES[kind])]
             case ["property" | "element" | "format", *_]:
                 raise InputError(
                     f"{path} has the header line `{' '.join(words)}`, which Gaussians do not need; export it again."

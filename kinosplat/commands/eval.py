@@ -1,4 +1,7 @@
-"""`kinosplat eval`: measure a run again on its held-out views, and write a table with a line for each."""
+"""`kinosplat eval`: measure a run again on its held-out views, and write a table with a line for each.
+
+With `--mesh` a mesh is measured instead, against points on the true surface (compression/mesh/chamfer.py).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from kinosplat.compression.mesh.chamfer import CAP, SPACING, Chamfer, chamfer, read_observed
+from kinosplat.compression.mesh.mesh import Points, read_mesh, read_points
+from kinosplat.data.ground_truth import load_ground_truth
 from kinosplat.errors import InputError
+from kinosplat.scenes import Scene
 from kinosplat.trainers.evaluate import Evaluation, evaluate, spread
 from kinosplat.trainers.run import load_run
 from kinosplat.trainers.training import settle
@@ -21,7 +28,9 @@ from kinosplat.trainers.training import settle
 
 @dataclass(frozen=True)
 class EvalCommand:
-    """Measure a run on its held-out views: 8-bit rounding, PSNR averaged over pictures, SSIM with an 11x11 window."""
+    """Measure a run on its held-out views: 8-bit rounding, PSNR averaged over pictures, SSIM with an 11x11 window; or a
+    mesh by the Chamfer protocol of DTU.
+    """
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of the run."""
@@ -35,6 +44,18 @@ class EvalCommand:
     """Save renderings, alone and beside the truth, in this folder."""
     table: Path | None = None
     """Where to write the table as CSV; by default eval_<views>.csv in the run's folder."""
+    mesh: Path | None = None
+    """Measure this mesh (PLY, in the frame of the input, as `export --format mesh` writes it) instead of pictures."""
+    truth: Path | None = None
+    """True points for --mesh (PLY), such as DTU's stl024_total.ply; by default those that come with the scene."""
+    observed: tuple[Path, Path] | None = None
+    """DTU's ObsMask24_10.mat and Plane24.mat: where the scan saw anything, and the table."""
+    spacing: float = SPACING
+    """Points that stand for the mesh are at least so far apart, units of the input; the default is DTU's, in mm."""
+    cap: float = CAP
+    """Distances of this and more do not count, units of the input; the default is DTU's, in mm."""
+    time: float | None = None
+    """Moment of the clip that the mesh shows, seconds; by default the first."""
     device: str = "auto"
     """cpu, cuda, cuda:1, or auto."""
     json: bool = False
@@ -44,6 +65,8 @@ class EvalCommand:
 def run(arguments: Sequence[str], program: str) -> int:
     """Measure, write the table, print it."""
     command = tyro.cli(EvalCommand, args=arguments, prog=program)
+    if command.mesh is not None:
+        return _measure_mesh(command, command.mesh)
     loaded = load_run(command.run, command.checkpoint, command.device)
     scene = loaded.scene()
     views = spread(scene.test if command.views == "test" else scene.train, command.max_views)
@@ -63,6 +86,39 @@ def run(arguments: Sequence[str], program: str) -> int:
     else:
         _print(evaluation, f"{scene.name}, {command.views} views, step {loaded.step}; table in {path}")
     return 0
+
+
+def _measure_mesh(command: EvalCommand, path: Path) -> int:
+    if not 0 < command.spacing < command.cap:
+        raise InputError("--spacing must be above 0 and below --cap.")
+    truth = read_points(command.truth) if command.truth is not None else _true_points(command)
+    observed = None if command.observed is None else read_observed(*command.observed)
+    measured = chamfer(read_mesh(path), truth, spacing=command.spacing, cap=command.cap, observed=observed)
+    if command.json:
+        print(json.dumps(dataclasses.asdict(measured)))
+    else:
+        _print_mesh(measured, path)
+    return 0
+
+
+def _true_points(command: EvalCommand) -> Points:
+    """Points on the true surfaces that come with the scene, those that training cameras see."""
+    scene: Scene = load_run(command.run, command.checkpoint, "cpu").scene()
+    folder = scene.root / "evaluation"
+    if not (folder / "points.npz").exists():
+        raise InputError(f"{scene.root} has no true points beside it; give them with --truth.")
+    truth = load_ground_truth(folder)
+    moment = command.time if command.time is not None else scene.times[0] if scene.times else 0.0
+    frame = min(max(round(moment * (scene.fps or 1.0)), 0), truth.n_frames - 1)
+    points: Points = truth.points(frame)[truth.is_visible(frame) & truth.is_present(frame)]
+    return points
+
+
+def _print_mesh(measured: Chamfer, path: Path) -> None:
+    caption = f"{path}: {measured.n_mesh:,} points, {measured.n_truth:,} true ones; cap {measured.cap:g}"
+    table = Table("accuracy", "completeness", "mean", caption=caption)
+    table.add_row(*(f"{value:.4g}" for value in (measured.accuracy, measured.completeness, measured.mean)))
+    Console(highlight=False).print(table)
 
 
 def _print(evaluation: Evaluation, title: str) -> None:

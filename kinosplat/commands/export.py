@@ -15,8 +15,11 @@ import tyro
 from kinosplat.compression.canonical import canonical_still
 from kinosplat.compression.formats import SUFFIXES, ExportFormat, export_gaussians, import_gaussians
 from kinosplat.compression.kino import Metadata, read_kino, write_kino
+from kinosplat.compression.mesh.mesh import write_mesh
 from kinosplat.compression.size import size_words
 from kinosplat.errors import InputError
+from kinosplat.meshing import MeshOptions, mesh_of
+from kinosplat.opening import open_subject
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.trainers.methods.gaussians import GaussianMethod
 from kinosplat.trainers.run import load_run
@@ -24,18 +27,26 @@ from kinosplat.trainers.run import load_run
 
 @dataclass(frozen=True)
 class ExportCommand:
-    """Write Gaussians for other tools: PLY, compressed PLY, SPZ, SOG, .splat, GLB, .4dgs, PLY sequence; or as .kino."""
+    """Write Gaussians for other tools: PLY, compressed PLY, SPZ, SOG, .splat, GLB, .4dgs, PLY sequence; as .kino; or a
+    mesh of anything.
+    """
 
     what: Annotated[Path, tyro.conf.Positional]
     """Folder of a run, or a file: .kino, .ply, .spz, .sog, .splat, .4dgs, .pth, .ckpt."""
-    format: ExportFormat | Literal["kino"] = "ply"
-    """What to write: spz is version 3, spz2 version 2, spz-fine version 3 with 8-bit SH; kino keeps every bit."""
+    format: ExportFormat | Literal["kino", "mesh"] = "ply"
+    """What to write: spz is version 3, spz2 version 2, spz-fine version 3 with 8-bit SH; kino keeps every bit; mesh is
+    a PLY of coloured triangles."""
     out: Path | None = None
     """File to write (a folder for ply-sequence); by default beside the input, with the format's suffix."""
     time: float | None = None
     """Seconds from the clip's start: the moment that formats without time show."""
     fps: float | None = None
     """Frames a second of a PLY sequence; by default the clip's own."""
+    voxel: float | None = None
+    """Edge of a cell of a mesh, units of the input; by default about a pixel at the surface."""
+    level: float | None = None
+    """Density at the surface of a field's mesh, 1 / units of the input; by default a tenth of the light is lost in a
+    cell."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,8 @@ class _Source:
 def run(arguments: Sequence[str], program: str) -> int:
     """Read, convert, write, and say where."""
     command = tyro.cli(ExportCommand, args=arguments, prog=program)
+    if command.format == "mesh":
+        return _export_mesh(command)
     source = _read(command.what)
     meta = source.metadata
     path = command.out or _beside(command.what, ".kino" if command.format == "kino" else SUFFIXES[command.format])
@@ -69,6 +82,17 @@ def run(arguments: Sequence[str], program: str) -> int:
     files = [path] if path.is_file() else sorted(path.iterdir())
     total = sum(file.stat().st_size for file in files)
     print(f"{len(source.gaussians):,} Gaussians, {size_words(total)} written to {path}")
+    return 0
+
+
+def _export_mesh(command: ExportCommand) -> int:
+    path = command.out or _beside(command.what, ".mesh.ply")
+    if path.resolve() == command.what.resolve():
+        raise InputError(f"{path} would be written over itself; give another --out.")
+    mesh = mesh_of(open_subject(command.what), MeshOptions(command.time, command.voxel, command.level))
+    write_mesh(path, mesh)
+    size = size_words(path.stat().st_size)
+    print(f"{len(mesh.faces):,} triangles, {len(mesh.vertices):,} vertices, {size} written to {path}")
     return 0
 
 

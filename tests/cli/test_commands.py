@@ -230,3 +230,28 @@ def test_data_knows_the_scene_that_ships(capsys: pytest.CaptureFixture[str]) -> 
     assert "CC0" in capsys.readouterr().out
     assert main(["data", "info", "tabeltop"]) == 2
     assert capsys.readouterr().err.startswith("kinosplat: There is no scene 'tabeltop' in the registry; choose one of ")
+
+
+def test_a_mesh_is_exported_and_measured(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("open3d", reason="no Open3D: pip install 'kinosplat[mesh]'", exc_type=ImportError)
+    mesh = tmp_path / "surface.ply"
+    assert main(["export", str(run_dir), "--format", "mesh", "--out", str(mesh)]) == 0
+    assert "triangles" in capsys.readouterr().out
+    command = ["eval", str(run_dir), "--mesh", str(mesh), "--spacing", "0.02", "--cap", "0.5", "--json"]
+    assert main([*command, "--truth", str(mesh)]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    # The mesh's own vertices are the truth; what stands for it is thinned to 0.02.
+    assert 0 <= measured["accuracy"] < 0.02
+    assert 0 < measured["completeness"] < 0.02
+    assert main(command) == 2
+    assert "has no true points beside it; give them with --truth." in capsys.readouterr().err
+
+
+def test_without_open3d_a_mesh_names_the_extra(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "open3d", None)
+    assert main(["export", str(run_dir), "--format", "mesh"]) == 2
+    assert capsys.readouterr().err == (
+        "kinosplat: Fusing depth into a mesh needs Open3D; run 'pip install \"kinosplat[mesh]\"'.\n"
+    )

@@ -1,0 +1,122 @@
+"""A mesh of whatever can be opened: Gaussians through their rendered depth, fields through their density."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import torch
+
+from kinosplat.compression.mesh.fusion import DepthPicture, fuse
+from kinosplat.compression.mesh.marching import Density, mesh_of_density
+from kinosplat.compression.mesh.mesh import Mesh
+from kinosplat.errors import InputError
+from kinosplat.opening import MethodSubject
+from kinosplat.render.camera import Camera
+from kinosplat.render.gaussians import Gaussians
+from kinosplat.render.paths import look_at_point
+from kinosplat.render.rasterize import rasterize
+from kinosplat.scenes.scene import Similarity
+from kinosplat.viewer.subject import Subject
+
+OPAQUE = 0.5
+"""Depth counts where the alpha is above this."""
+REACH = 2.0
+"""Depths up to this many times the cameras' distance from what they look at count."""
+SPECK = 0.01
+"""Connected parts with less than this part of the largest one's triangles are left out."""
+RESOLUTION = 256
+"""Cells of marching cubes along the longest side."""
+THICKNESS = 0.1
+"""Optical thickness of a cell at the surface of a field: where a ray loses a tenth of its light in one cell."""
+
+
+@dataclass(frozen=True)
+class MeshOptions:
+    """How fine a mesh is."""
+
+    time: float | None = None
+    """Moment of the clip, seconds; by default the first."""
+    voxel: float | None = None
+    """Edge of a cell, units of the input; by default a pixel's width at the distance of what the cameras look at (for
+    a field, a 256th of its box)."""
+    level: float | None = None
+    """Density of a field at its surface, 1 / units of the input; by default a tenth of the light is lost in a cell."""
+
+
+def mesh_of(subject: Subject, options: MeshOptions) -> Mesh:
+    """The surface of a subject, in the frame of the input."""
+    scale = subject.to_input.scale
+    voxel = None if options.voxel is None else options.voxel / scale
+    if voxel is not None and not voxel > 0:
+        raise InputError(f"--voxel must be above 0, got {options.voxel:g}.")
+    with subject.turn():
+        gaussians = subject.gaussians()
+        if gaussians is not None:
+            mesh = _of_gaussians(subject, gaussians, _moment(subject, options.time), voxel)
+        else:
+            level = None if options.level is None else options.level * scale
+            mesh = _of_density(density_of(subject), voxel, level)
+    if len(mesh.faces) == 0:
+        raise InputError("There is no surface to be found; train longer, or give another --voxel.")
+    return _placed(mesh.without_specks(SPECK), subject.to_input)
+
+
+def density_of(subject: Subject) -> Density:
+    """The density of a method that has one; InputError for others."""
+    method = subject.method if isinstance(subject, MethodSubject) else None
+    if not all(hasattr(method, name) for name in ("density_at", "density_box", "colour_at")):
+        raise InputError(f"{subject.label} has neither Gaussians nor a density, so there is no mesh of it.")
+    return cast(Density, method)
+
+
+def _moment(subject: Subject, time: float | None) -> float | None:
+    if not subject.times:
+        return None
+    return subject.times[0] if time is None else time
+
+
+def _of_gaussians(subject: Subject, gaussians: Gaussians, moment: float | None, voxel: float | None) -> Mesh:
+    cameras = [camera.at(moment) for camera in _all_cameras(subject)]
+    distance = distance_of_view(cameras)
+    focal = float(np.median([float(camera.K[0, 0]) for camera in cameras]))
+    pictures = _pictures(subject, gaussians, cameras)
+    return fuse(pictures, voxel=voxel or distance / focal, farthest=REACH * distance)
+
+
+def _all_cameras(subject: Subject) -> Sequence[Camera]:
+    """Every training photo's of what stands still; of a clip one of each physical camera."""
+    if subject.times or not subject.views:
+        return subject.cameras
+    return [view.camera for view in subject.views[: subject.n_train]]
+
+
+def distance_of_view(cameras: Sequence[Camera]) -> float:
+    """Median distance of the cameras from the point they look at, scene units."""
+    target = look_at_point(cameras)
+    return float(np.median([float((camera.position.double().cpu() - target).norm()) for camera in cameras]))
+
+
+@torch.no_grad()
+def _pictures(subject: Subject, gaussians: Gaussians, cameras: Sequence[Camera]) -> Iterator[DepthPicture]:
+    settings = replace(subject.settings, median_depth=True)
+    for camera in cameras:
+        seen = camera.to(subject.device)
+        output = rasterize(gaussians, [seen], background=subject.background, settings=settings)
+        assert output.median_depth is not None
+        depth = torch.where(output.alpha[0] > OPAQUE, output.median_depth[0], 0.0).float().cpu().numpy()
+        rgb = (output.rgb[0] * 255).round().clamp(0, 255).byte().cpu().numpy()
+        yield DepthPicture(camera, rgb, depth)
+
+
+def _of_density(density: Density, voxel: float | None, level: float | None) -> Mesh:
+    lower, upper = density.density_box
+    longest = max(b - a for a, b in zip(lower, upper, strict=True))
+    resolution = RESOLUTION if voxel is None else max(2, round(longest / voxel))
+    return mesh_of_density(density, resolution=resolution, level=level or THICKNESS * resolution / longest)
+
+
+def _placed(mesh: Mesh, to_input: Similarity) -> Mesh:
+    return replace(mesh, vertices=to_input.apply(torch.from_numpy(mesh.vertices)).numpy())
