@@ -240,8 +240,8 @@ def test_a_mesh_is_exported_and_measured(run_dir: Path, tmp_path: Path, capsys: 
     command = ["eval", str(run_dir), "--mesh", str(mesh), "--spacing", "0.02", "--cap", "0.5", "--json"]
     assert main([*command, "--truth", str(mesh)]) == 0
     measured = json.loads(capsys.readouterr().out)
-    # The mesh's own vertices are the truth; what stands for it is thinned to 0.02.
-    assert 0 <= measured["accuracy"] < 0.02
+    # The mesh's own vertices are the truth, and its triangles have edges of about 0.05: 0.025 and 0.009.
+    assert 0 <= measured["accuracy"] < 0.04
     assert 0 < measured["completeness"] < 0.02
     assert main(command) == 2
     assert "has no true points beside it; give them with --truth." in capsys.readouterr().err

@@ -260,7 +260,7 @@ class FieldMethod:
 
     def colour_at(self, points: Tensor, directions: Tensor) -> Tensor:
         """(S, 3) colours in [0, 1] at (S, 3) scene points, seen along (S, 3) unit directions."""
-        field = self._field()
+        field = self.field()
         _, outputs = field.density(reference.grid_positions(points, self.grid.space))
         return field.colour(outputs, directions)
 
