@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from render.fused_fields import BACKGROUND, camera, defined, field
@@ -15,6 +17,15 @@ from kinosplat.render.field.occupancy import OccupancyGrid
 from kinosplat.render.field.render import render_field
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The reference's small operations would wait for threads longer than they take."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(
