@@ -169,7 +169,7 @@ def render_backward(
     dL_dchannels = None
     if state.picture_channels is not None:
         dL_dchannels = _join_channels(inputs, gradients, state.picture_channels)
-    frame = state.frame if statistics is None else _native_frame(inputs, statistics, packed=False)
+    frame = state.frame
     queue = current_queue(device)
     kept, state.kept = state.kept, None
     if kept is None:
@@ -222,8 +222,9 @@ def _memory(n_bytes: int, device: torch.device) -> Tensor:
 
 
 def _gradient_addresses(gaussians: dict[str, Tensor], features: Tensor | None) -> Any:
-    addresses = {name: address_of(gaussians.get(name)) for name in (*GAUSSIAN_SHAPES, "sh_rest")}
-    return native.GaussianGradients(**addresses, features=address_of(features))
+    return native.GaussianGradients(
+        **{name: tensor.data_ptr() for name, tensor in gaussians.items()}, features=address_of(features)
+    )
 
 
 def _native_frame(inputs: FrameInputs, statistics: GaussianStatistics | None, *, packed: bool) -> Any:

@@ -175,8 +175,8 @@ void bind_frame(nb::module_& module) {
                                                                               sh_dc, sh_rest, displacements,
                                                                               time_centres, log_durations, features));
                 },
-                nb::arg("means"), nb::arg("quats"), nb::arg("log_scales"), nb::arg("opacity_logits"), nb::arg("sh_dc"),
-                nb::arg("sh_rest"), nb::arg("displacements") = 0, nb::arg("time_centres") = 0,
+                nb::arg("means") = 0, nb::arg("quats") = 0, nb::arg("log_scales") = 0, nb::arg("opacity_logits") = 0,
+                nb::arg("sh_dc") = 0, nb::arg("sh_rest") = 0, nb::arg("displacements") = 0, nb::arg("time_centres") = 0,
                 nb::arg("log_durations") = 0, nb::arg("features") = 0);
     };
     gaussians(TypeOf<const float>{}, "GaussianArrays", "Addresses of the parameters; 0 where there is none.");
