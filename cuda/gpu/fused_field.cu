@@ -47,8 +47,8 @@ __device__ inline SharedField prepare(const FusedField& field, Half* shared) {
     const int feature_stride = shared_stride(mma_tiles(field.density.widths[0]));
     Half* corner = corners + warp_id() * kWarp * (feature_stride + shared_stride(1));
     s.corner = {{corner, feature_stride}, {corner + kWarp * feature_stride, shared_stride(1)}};
-    load_weights(field.density, field.density_weights, s.density_weights);
-    load_weights(field.colour, field.colour_weights, s.colour_weights);
+    load_weights<false>(field.density, field.density_weights, s.density_weights);
+    load_weights<false>(field.colour, field.colour_weights, s.colour_weights);
     // Columns that pad the features to whole tiles stay zero.
     for (int column = 0; column < feature_stride; column += 2)
         s.corner.features.pair(lane_id(), column) = 0;

@@ -50,7 +50,16 @@ __device__ inline SharedMatrix layer_weights(const MlpShape& shape, Half* weight
     return {weights, shared_stride(mma_tiles(shape.widths[layer]))};
 }
 
-// The whole block rounds the weights into shared memory; a barrier has to follow.
+// Which column of a row in memory stands in a column of a fragment, where a lane's four numbers of a row are to be
+// neighbours in memory: 4t to 4t + 3 stand at 2t, 2t + 1, 2t + 8, 2t + 9. The order of the terms of a product does not
+// matter, as long as the weights follow.
+__host__ __device__ constexpr int memory_column(int column) {
+    return column / kMmaSize * kMmaSize + column % 8 / 2 * 4 + column % kMmaSize / 8 * 2 + column % 2;
+}
+
+// The whole block rounds the weights into shared memory; a barrier has to follow. kInMemoryOrder: the first layer's
+// inputs and the last layer's outputs stand as memory_column says.
+template <bool kInMemoryOrder>
 __device__ inline void load_weights(const MlpShape& shape, const float* const* from, Half* weights) {
     for (int l = 0; l < shape.n_layers; ++l) {
         const SharedMatrix to = layer_weights(shape, weights, l);
@@ -58,7 +67,9 @@ __device__ inline void load_weights(const MlpShape& shape, const float* const* f
         const int n_columns = mma_tiles(n_in) * kMmaSize, n = mma_tiles(n_out) * kMmaSize * n_columns;
         for (int i = threadIdx.x; i < n; i += blockDim.x) {
             const int row = i / n_columns, column = i % n_columns;
-            const float weight = row < n_out && column < n_in ? from[l][row * n_in + column] : 0.0f;
+            const int out = kInMemoryOrder && l + 1 == shape.n_layers ? memory_column(row) : row;
+            const int in = kInMemoryOrder && l == 0 ? memory_column(column) : column;
+            const float weight = out < n_out && in < n_in ? from[l][out * n_in + in] : 0.0f;
             to.data[row * to.stride + column] = __float2half_rn(weight);
         }
     }

@@ -19,45 +19,57 @@ constexpr int kForwardWarps = 8;
 // Groups of 16 rows a warp takes at a time: what fits into registers.
 __host__ __device__ constexpr int forward_groups(int n_tiles) { return n_tiles <= 4 ? 2 : 1; }
 
-// Two neighbours of row-major numbers; zero outside of them.
-__device__ inline float2 load_two(const float* from, int64_t row, int column, int64_t n_rows, int n_columns) {
-    if (row >= n_rows)
-        return {0.0f, 0.0f};
+// The first of the four columns of memory that the calling lane has of a tile.
+__device__ inline int memory_start(int tile) { return tile * kMmaSize + lane_id() % 4 * 4; }
+
+// Four neighbours of row-major numbers; zero outside of them.
+__device__ inline float4 load_four(const float* from, int64_t row, int column, int64_t n_rows, int n_columns) {
+    if (row >= n_rows || column >= n_columns)
+        return {0.0f, 0.0f, 0.0f, 0.0f};
     const float* at = from + row * n_columns + column;
-    if (n_columns % 2 == 0 && column < n_columns)
-        return *reinterpret_cast<const float2*>(at);
-    return {column < n_columns ? at[0] : 0.0f, column + 1 < n_columns ? at[1] : 0.0f};
+    if (n_columns % 4 == 0)
+        return *reinterpret_cast<const float4*>(at);
+    const int n = n_columns - column;
+    return {at[0], n > 1 ? at[1] : 0.0f, n > 2 ? at[2] : 0.0f, n > 3 ? at[3] : 0.0f};
 }
 
-__device__ inline Pair load_pair(const float* from, int64_t row, int column, int64_t n_rows, int n_columns) {
-    const float2 two = load_two(from, row, column, n_rows, n_columns);
-    return round_pair(two.x, two.y);
+// The same, rounded.
+__device__ inline uint2 load_pairs(const float* from, int64_t row, int column, int64_t n_rows, int n_columns) {
+    const float4 four = load_four(from, row, column, n_rows, n_columns);
+    return {round_pair(four.x, four.y), round_pair(four.z, four.w)};
 }
 
-__device__ inline Pair load_pair(const Half* from, int64_t row, int column, int64_t n_rows, int n_columns) {
-    if (row >= n_rows)
-        return 0;
+__device__ inline uint2 load_pairs(const Half* from, int64_t row, int column, int64_t n_rows, int n_columns) {
+    if (row >= n_rows || column >= n_columns)
+        return {0, 0};
     const Half* at = from + row * n_columns + column;
-    if (n_columns % 2 == 0 && column < n_columns)
-        return *reinterpret_cast<const Pair*>(at);
+    if (n_columns % 4 == 0)
+        return *reinterpret_cast<const uint2*>(at);
     const Half zero = __float2half_rn(0.0f);
-    return as_pair(__halves2half2(column < n_columns ? at[0] : zero, column + 1 < n_columns ? at[1] : zero));
+    const int n = n_columns - column;
+    return {as_pair(__halves2half2(at[0], n > 1 ? at[1] : zero)),
+            as_pair(__halves2half2(n > 2 ? at[2] : zero, n > 3 ? at[3] : zero))};
 }
 
-__device__ inline void store_two(float* to, int64_t row, int column, int64_t n_rows, int n_columns, float2 two) {
-    if (row >= n_rows)
+__device__ inline void store_four(float* to, int64_t row, int column, int64_t n_rows, int n_columns, float4 four) {
+    if (row >= n_rows || column >= n_columns)
         return;
     float* at = to + row * n_columns + column;
-    if (n_columns % 2 == 0 && column < n_columns) {
-        *reinterpret_cast<float2*>(at) = two;
+    if (n_columns % 4 == 0) {
+        *reinterpret_cast<float4*>(at) = four;
     } else {
-        if (column < n_columns)
-            at[0] = two.x;
-        if (column + 1 < n_columns)
-            at[1] = two.y;
+        const int n = n_columns - column;
+        at[0] = four.x;
+        if (n > 1)
+            at[1] = four.y;
+        if (n > 2)
+            at[2] = four.z;
+        if (n > 3)
+            at[3] = four.w;
     }
 }
 
+// Rows of memory as fragments, in the order of memory_column.
 template <int kTiles, class Number>
 __device__ __forceinline__ void load_rows(const Number* from, int64_t first_row, int64_t n_rows, int n_columns,
                                           Fragment (&fragments)[kTiles]) {
@@ -65,9 +77,29 @@ __device__ __forceinline__ void load_rows(const Number* from, int64_t first_row,
     for (int tile = 0; tile < kTiles; ++tile)
         if (tile < mma_tiles(n_columns))
 #pragma unroll
-            for (int k = 0; k < 4; ++k)
-                fragments[tile].pairs[k] = load_pair(from, first_row + fragment_row(k),
-                                                     tile * kMmaSize + fragment_column(k), n_rows, n_columns);
+            for (int k = 0; k < 2; ++k) {
+                const uint2 pairs =
+                    load_pairs(from, first_row + fragment_row(k), memory_start(tile), n_rows, n_columns);
+                fragments[tile].pairs[k] = pairs.x;
+                fragments[tile].pairs[k + 2] = pairs.y;
+            }
+}
+
+template <int kTiles>
+__device__ __forceinline__ void load_rows(const float* from, int64_t first_row, int64_t n_rows, int n_columns,
+                                          Sum (&sums)[2 * kTiles]) {
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile)
+        if (tile < mma_tiles(n_columns))
+#pragma unroll
+            for (int k = 0; k < 2; ++k) {
+                const float4 four = load_four(from, first_row + fragment_row(k), memory_start(tile), n_rows, n_columns);
+                float *near = sums[2 * tile].values + 2 * k, *far = sums[2 * tile + 1].values + 2 * k;
+                near[0] = four.x;
+                near[1] = four.y;
+                far[0] = four.z;
+                far[1] = four.w;
+            }
 }
 
 // `scale` takes out what the gradients were multiplied by.
@@ -78,10 +110,10 @@ __device__ __forceinline__ void store_rows(float* to, int64_t first_row, int64_t
     for (int tile = 0; tile < kTiles; ++tile)
         if (tile < mma_tiles(n_columns))
 #pragma unroll
-            for (int k = 0; k < 4; ++k) {
-                const float* c = sums[2 * tile + (k >> 1)].values + 2 * (k & 1);
-                store_two(to, first_row + fragment_row(k), tile * kMmaSize + fragment_column(k), n_rows, n_columns,
-                          {scale * c[0], scale * c[1]});
+            for (int k = 0; k < 2; ++k) {
+                const float *near = sums[2 * tile].values + 2 * k, *far = sums[2 * tile + 1].values + 2 * k;
+                store_four(to, first_row + fragment_row(k), memory_start(tile), n_rows, n_columns,
+                           {scale * near[0], scale * near[1], scale * far[0], scale * far[1]});
             }
 }
 
@@ -93,7 +125,7 @@ __global__ __launch_bounds__(kForwardWarps* kWarp,
     constexpr int kGroups = forward_groups(kTiles), kRows = kGroups * kMmaSize;
     const MlpShape& shape = arrays.shape;
     Half* weights = reinterpret_cast<Half*>(shared);
-    load_weights(shape, arrays.weights, weights);
+    load_weights<true>(shape, arrays.weights, weights);
     __syncthreads();
     const int64_t step = int64_t(gridDim.x) * kForwardWarps * kRows;
     for (int64_t row = (int64_t(blockIdx.x) * kForwardWarps + warp_id()) * kRows; row < arrays.n_samples; row += step) {
@@ -197,7 +229,7 @@ __device__ __forceinline__ void add_pieces(const SharedMatrix& gradients, const 
 }
 
 template <int kTiles, int kWarps>
-__device__ __forceinline__ void write_pieces(float* to, int n_out, int n_in,
+__device__ __forceinline__ void write_pieces(float* to, int n_out, int n_in, bool last, bool first,
                                              const Sum (&pieces)[Pieces<kTiles, kWarps>::kCount][2]) {
     using Deal = Pieces<kTiles, kWarps>;
 #pragma unroll
@@ -206,7 +238,9 @@ __device__ __forceinline__ void write_pieces(float* to, int n_out, int n_in,
         const int out = piece / kTiles * kMmaSize, in = piece % kTiles * kMmaSize;
 #pragma unroll
         for (int k = 0; k < 8; ++k) {
-            const int row = out + fragment_row(k >> 1), column = in + fragment_column(k >> 1) + (k & 1);
+            int row = out + fragment_row(k >> 1), column = in + fragment_column(k >> 1) + (k & 1);
+            row = last ? memory_column(row) : row;
+            column = first ? memory_column(column) : column;
             if (row < n_out && column < n_in)
                 to[row * n_in + column] = pieces[i][k >> 2].values[k & 3];
         }
@@ -227,7 +261,7 @@ __global__ __launch_bounds__(kWarps* kWarp, kTiles <= 4 && kWarps == 8 ? 2 : 1) 
     Half* slots = layer_weights(shape, weights, last).data; // after the last layer's
     float* largest_of_warp = reinterpret_cast<float*>(slots + slots_before(shape, kRows, last + 1));
     const bool want_inputs = gradients.dL_dinputs && first_layer + Deal::kLayers >= last;
-    load_weights(shape, arrays.weights, weights);
+    load_weights<true>(shape, arrays.weights, weights);
     __syncthreads();
 
     Sum pieces[Deal::kLayers][Deal::kCount][2] = {};
@@ -247,19 +281,14 @@ __global__ __launch_bounds__(kWarps* kWarp, kTiles <= 4 && kWarps == 8 ? 2 : 1) 
         }
 
         const int n_outputs = shape.n_outputs();
+        load_rows<kTiles>(gradients.dL_doutputs, first + own, arrays.n_samples, n_outputs, sums[0]);
         float largest = 0.0f;
 #pragma unroll
-        for (int tile = 0; tile < kTiles; ++tile)
-            if (tile < mma_tiles(n_outputs))
+        for (int i = 0; i < 2 * kTiles; ++i)
+            if (i / 2 < mma_tiles(n_outputs))
 #pragma unroll
-                for (int k = 0; k < 4; ++k) {
-                    const float2 two = load_two(gradients.dL_doutputs, first + own + fragment_row(k),
-                                                tile * kMmaSize + fragment_column(k), arrays.n_samples, n_outputs);
-                    float* c = sums[0][2 * tile + (k >> 1)].values + 2 * (k & 1);
-                    c[0] = two.x;
-                    c[1] = two.y;
-                    largest = fmaxf(largest, fmaxf(fabsf(two.x), fabsf(two.y)));
-                }
+                for (int k = 0; k < 4; ++k)
+                    largest = fmaxf(largest, fabsf(sums[0][i].values[k]));
         const uint32_t largest_bits = warp_max(__float_as_uint(largest)); // not negative, so bits are in order
         if (lane_id() == 0)
             largest_of_warp[warp_id()] = __uint_as_float(largest_bits);
@@ -306,7 +335,7 @@ __global__ __launch_bounds__(kWarps* kWarp, kTiles <= 4 && kWarps == 8 ? 2 : 1) 
         const int l = first_layer + i;
         if (l < last)
             write_pieces<kTiles, kWarps>(partial + weights_before(shape, l), shape.widths[l + 1], shape.widths[l],
-                                         pieces[i]);
+                                         l + 1 == last, l == 0, pieces[i]);
     }
 }
 

@@ -94,7 +94,7 @@ def _cuda_backward(
         native.mlp_backward,
         queue,
         *network,
-        checked("dL_doutputs", dL_doutputs, (n_samples, weights[-1].shape[0]), alignment=8),
+        checked("dL_doutputs", dL_doutputs, (n_samples, weights[-1].shape[0]), alignment=16),
         calls.address_of(dL_dinputs),
         [gradient.data_ptr() for gradient in dL_dweights],
         partial.data_ptr(),
@@ -117,7 +117,7 @@ def _cuda_arguments(inputs: Tensor, weights: Sequence[Tensor]) -> tuple[list[int
     return (
         widths,
         inputs.shape[0],
-        checked("inputs", inputs, (inputs.shape[0], widths[0]), dtype, alignment=8),
+        checked("inputs", inputs, (inputs.shape[0], widths[0]), dtype, alignment=16),
         half_inputs,
         [
             checked(f"weight_{layer}", weight, (widths[layer + 1], widths[layer]))
