@@ -9,6 +9,10 @@ import math
 
 SMALLEST_SCALE = 0.15
 """Of the width; below this nothing can be recognised."""
+FIRST_SCALE = 0.25
+"""While nothing is known yet: a field on a CPU may need seconds for what a GPU does in one millisecond."""
+LONGEST_STILL = 3.0
+"""Seconds that a picture of full quality may take; while it is made nobody gets another."""
 STEPS = 16
 """Scales are multiples of one sixteenth, so that the picture does not swim by a pixel from frame to frame."""
 BUDGET = 0.85
@@ -37,10 +41,16 @@ class AdaptiveResolution:
 
     def scale(self, n_pixels: int, target_fps: float, n_sharing: int = 1) -> float:
         """Factor in (0, 1] of width and height for a full picture of `n_pixels`, when `n_sharing` clients move."""
+        return self._scale_within(BUDGET / (target_fps * max(n_sharing, 1)), n_pixels)
+
+    def still_scale(self, n_pixels: int) -> float:
+        """The same for a picture that nothing moves in: all pixels, unless that would hold up everybody else."""
+        return self._scale_within(LONGEST_STILL, n_pixels)
+
+    def _scale_within(self, seconds: float, n_pixels: int) -> float:
         if self._seconds_per_pixel is None:
-            return 0.5
-        allowed = BUDGET / (target_fps * max(n_sharing, 1)) / self._seconds_per_pixel
-        exact = math.sqrt(allowed / n_pixels)
+            return FIRST_SCALE
+        exact = math.sqrt(seconds / self._seconds_per_pixel / n_pixels)
         return min(1.0, max(SMALLEST_SCALE, math.floor(exact * STEPS) / STEPS))
 
 

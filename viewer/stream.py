@@ -87,8 +87,8 @@ class Job:
     """Of the coding."""
     wished_at: float
     """When the wish arrived."""
-    is_full: bool
-    """Whether there is nothing left to refine."""
+    moving: bool
+    """Whether a sharper one follows."""
 
 
 @dataclass(frozen=True)
@@ -194,19 +194,20 @@ class ClientStream:
             moving = self._must_draw or self._playing
             full = limited_size(wish.camera.width, wish.camera.height, settings.longest_side)
             size = full
-            if moving and settings.adaptive:
-                size = scaled_size(*full, self.adaptive.scale(full[0] * full[1], settings.target_fps, n_moving))
+            if settings.adaptive:
+                n_pixels = full[0] * full[1]
+                by_target = self.adaptive.scale(n_pixels, settings.target_fps, n_moving)
+                size = scaled_size(*full, by_target if moving else self.adaptive.still_scale(n_pixels))
             wished_at = now if self._playing and not self._must_draw else self._wished_at
             if not moving:
                 wished_at = now
             self._must_draw = False
             self.last_turn = now
-            is_full = size == full and not moving
-            self._may_refine = not is_full
+            self._may_refine = moving
             depth = settings.composite and self.has_objects
             quality = settings.quality if moving else max(settings.quality, settings.still_quality)
             camera = wish.camera.resized(*size).at(self._moment(now))
-            return Job(camera, wish.look, depth, settings.coding, quality, wished_at, is_full)
+            return Job(camera, wish.look, depth, settings.coding, quality, wished_at, moving)
 
     def hand_over(self, job: Job, drawn: Drawn, render: float, passes: dict[Pass, float]) -> None:
         """The rendering thread is done: bring the picture to the CPU and leave the rest to this client's thread.
@@ -241,6 +242,7 @@ class ClientStream:
             depth = None if parcel.depth is None else encode_depth(parcel.depth)
             encode = time.perf_counter() - began
             self.adaptive.learn(job.camera.width * job.camera.height, parcel.render + parcel.read + encode)
+            self._refine_further(job)
             n_bytes = len(picture) + (0 if depth is None else len(depth))
             times = FrameTimes(
                 render=parcel.render,
@@ -263,6 +265,16 @@ class ClientStream:
                 self._on_the_way[number] = (time.monotonic(), times, job.wished_at)
             self._send(number, picture, job.coding, depth)
             self._wake()
+
+    def _refine_further(self, job: Job) -> None:
+        """Once more after a still picture that was made smaller than it had to be, as one now knows."""
+        with self._changed:
+            if job.moving or not self._settings.adaptive or self._wish is None:
+                return
+            wished, longest = self._wish.camera, self._settings.longest_side
+            full = limited_size(wished.width, wished.height, longest)
+            possible = scaled_size(*full, self.adaptive.still_scale(full[0] * full[1]))
+            self._may_refine |= job.camera.width < possible[0]
 
     def confirm(self, number: int) -> None:
         """The page has picture `number`."""

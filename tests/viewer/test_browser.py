@@ -269,7 +269,7 @@ def test_what_is_not_made_of_gaussians_has_the_controls_that_do_something(browse
         page.locator("//*[text()='Show']/ancestor::*[.//input][1]//input").first.click()
         assert page.get_by_role("option").all_inner_texts() == ["Colour", "Depth", "Alpha", "Normals", "Occupied cells"]
         page.get_by_role("option", name="Occupied cells").click()
-        assert wait_for(page, lambda: session.look.painter == "Occupied cells")
+        assert wait_for(page, lambda: session.look.painter == "occupied cells")
         assert settled(page, session)
         assert np.abs(screenshot(page, "ball_cells")[300, 400] - 64).max() < 4
         assert not complaints

@@ -66,6 +66,15 @@ def test_pictures_shrink_until_the_target_is_met_and_no_further() -> None:
     assert adaptive.scale(10**9, target_fps=60.0) == 0.15
 
 
+def test_a_still_picture_has_all_pixels_unless_it_would_take_too_long() -> None:
+    adaptive = AdaptiveResolution()
+    assert adaptive.still_scale(10**6) == 0.25, "Nothing is known yet."
+    adaptive.learn(1000, 0.001)
+    assert adaptive.still_scale(10**6) == 1.0
+    # 1 µs a pixel: 3 s are enough for 3 of 12 million pixels, half of each side.
+    assert adaptive.still_scale(12 * 10**6) == 0.5
+
+
 def test_one_slow_frame_does_not_halve_the_picture() -> None:
     adaptive = AdaptiveResolution()
     for _ in range(5):

@@ -125,7 +125,7 @@ def test_what_is_not_made_of_gaussians_shows_what_its_own_renderer_gives() -> No
     toward = camera.position / camera.position.norm()
     assert torch.allclose(middle, 0.5 + 0.5 * toward, atol=0.02)
     assert torch.equal(draw(ball, camera, Look(output="ellipsoids")).picture, draw(ball, camera, Look()).picture)
-    assert float(draw(ball, camera, Look(painter="Occupied cells")).picture.mean()) == 0.25
+    assert float(draw(ball, camera, Look(painter="occupied cells")).picture.mean()) == 0.25
 
 
 def test_speed_is_offered_for_what_moves_only() -> None:

@@ -195,3 +195,12 @@ def test_codings_keep_the_picture(coding: Coding) -> None:
     decoded = np.asarray(Image.open(io.BytesIO(encode_picture(pixels, coding, 92))).convert("RGB")).astype(int)
     # 0.9 (JPEG) and 1.1 (WebP) on average.
     assert np.abs(decoded - pixels).mean() < 2.5
+
+
+def test_a_first_picture_that_took_long_does_not_leave_a_small_one(renderer: Renderer) -> None:
+    page = Page()
+    stream = connect(renderer, page)
+    stream.adaptive.learn(192 * 144, 30.0)
+    stream.wish(wish())
+    assert wait_until(lambda: bool(page.arrived) and page.newest().size == (192, 144))
+    stream.close()

@@ -98,7 +98,7 @@ class BallSubject:
 
     @property
     def painters(self) -> Mapping[str, Painter]:
-        return {"Occupied cells": lambda camera: torch.full((camera.height, camera.width, 3), 0.25)}
+        return {"occupied cells": lambda camera: torch.full((camera.height, camera.width, 3), 0.25)}
 
     def gaussians(self) -> None:
         return None

@@ -26,7 +26,7 @@ class OutputPanel(PlainPanel):
         gui, subject = session.client.gui, session.subject
         with subject.turn():
             self.by_name: dict[str, Output] = {OUTPUT_NAMES[output]: output for output in outputs_of(subject)}
-            self.painters = tuple(subject.painters)
+            self.painters = {name[:1].upper() + name[1:]: name for name in subject.painters}
         with gui.add_folder("Output"):
             self.output = gui.add_dropdown("Show", [*self.by_name, *self.painters], initial_value=OUTPUT_NAMES["color"])
             self.color_map = gui.add_dropdown("Colours", get_args(ColorMap), initial_value="turbo", visible=False)
@@ -49,7 +49,7 @@ class OutputPanel(PlainPanel):
         self.range.visible = has_range and not self.fit.value
         low, high = self.range.value
         value_range = (float(low), float(high)) if has_range and not self.fit.value else None
-        painter = name if name in self.painters else None
+        painter = self.painters.get(name)
         self.session.change_look(output=output, painter=painter, value_range=value_range)
 
     def tick(self, now: float) -> None:
@@ -66,7 +66,7 @@ class OutputPanel(PlainPanel):
 
     def restore(self, query: dict[str, str]) -> None:
         """The output of a shared link."""
-        for name, output in (*self.by_name.items(), *((painter, painter) for painter in self.painters)):
+        for name, output in {**self.by_name, **self.painters}.items():
             if output == query.get("output"):
                 show_value(self.output, name)
                 self._change()

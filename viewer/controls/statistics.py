@@ -12,7 +12,7 @@ from viser import uplot
 from kinosplat.render.pass_times import PASSES
 from kinosplat.render.timing import device_words
 from kinosplat.viewer.controls.build import PlainPanel
-from kinosplat.viewer.controls.table import milliseconds, note, row, table
+from kinosplat.viewer.controls.table import milliseconds, note, rate, row, table
 from kinosplat.viewer.draw import count_alive
 from kinosplat.viewer.stages import STAGE_NAMES, STAGE_WORDS, Stage
 
@@ -87,9 +87,9 @@ class StatisticsPanel(PlainPanel):
     def _rates(self) -> str:
         meter = self.session.stream.meter
         rows = [
-            row("Render FPS", f"{meter.render_fps():.0f}", css="big"),
+            row("Render FPS", rate(meter.render_fps()), css="big"),
             note("as fast as pictures of this size could be rendered, one after another"),
-            row("Delivered FPS", f"{meter.delivered_fps(time.monotonic()):.0f}", css="big"),
+            row("Delivered FPS", rate(meter.delivered_fps(time.monotonic())), css="big"),
             note("pictures this page confirmed in the last 2 s; 0 while nothing changes"),
         ]
         return table(rows)
@@ -114,6 +114,6 @@ class StatisticsPanel(PlainPanel):
             ]
         if self._alive is not None:
             rows.append(row("Gaussians alive now", f"{self._alive:,}"))
-        total = "Gaussians in all" if self._has_passes else "Parameters in all"
+        total = "Gaussians in all" if self._has_passes else "Entries in all"
         rows += [row(total, f"{subject.n_primitives:,}"), row("Device", html.escape(self._device), css="words")]
         return table(rows)

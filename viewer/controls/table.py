@@ -34,3 +34,8 @@ def note(words: str, css: str = "") -> str:
 def milliseconds(value: float) -> str:
     """Three digits that count."""
     return f"{value:.2f} ms" if value < 10 else f"{value:.1f} ms"
+
+
+def rate(value: float) -> str:
+    """Frames a second, to a tenth where there are few."""
+    return f"{value:.1f}" if 0 < value < 10 else f"{value:.0f}"
