@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from kinosplat.compression.formats import import_gaussians
-from kinosplat.compression.kino import read_kino
+from kinosplat.compression.hollow import KIND, StoredField, load_field
+from kinosplat.compression.kino import KinoFile, read_kino
 from kinosplat.compression.kino.metadata import Metadata
 from kinosplat.errors import InputError
 from kinosplat.render.camera import Camera, look_at
@@ -134,6 +135,65 @@ class MethodSubject:
         return self.shared_turn.turn()
 
 
+@dataclass(frozen=True)
+class FieldSubject:
+    """A radiance field that stands still in memory."""
+
+    label: str
+    """Title."""
+    stored: StoredField
+    """What is drawn."""
+    cameras: list[Camera]
+    """To start from."""
+    background: Tensor
+    """(3,) colour behind it."""
+    up: tuple[float, float, float] | None
+    """World up axis."""
+    to_input: Similarity
+    """To the input's frame."""
+    views: tuple[View, ...] = ()
+    """A file has no photos."""
+    n_train: int = 0
+    """None of them."""
+    times: tuple[float, ...] = ()
+    """It stands still."""
+    fps: float | None = None
+    """It stands still."""
+    folder: Path | None = None
+    """Nowhere to store files."""
+    version: int = 0
+    """Never changes."""
+    settings: RasterSettings = field(default_factory=RasterSettings)
+    """Of no use to a field."""
+
+    @property
+    def painters(self) -> Mapping[str, Painter]:
+        """Nothing besides the common pictures."""
+        return {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is rendered."""
+        return self.stored.field.device
+
+    @property
+    def n_primitives(self) -> int:
+        """Entries of the table that are not zero."""
+        return int((self.stored.field.table != 0).any(dim=1).sum())
+
+    def gaussians(self) -> Gaussians | None:
+        """There are none."""
+        return None
+
+    def render(self, camera: Camera, background: Tensor, *, geometry: bool) -> RenderOutput:
+        """One picture."""
+        return self.stored.render([camera], background, geometry=geometry)
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Nobody else is there."""
+        return nullcontext()
+
+
 def open_subject(
     what: str | Path,
     *,
@@ -168,11 +228,13 @@ def file_subject(
     device: torch.device,
     up: tuple[float, float, float] | None = None,
     background: tuple[float, float, float] | None = None,
-) -> GaussianSubject:
-    """The Gaussians of a file, on `device`."""
+) -> Subject:
+    """The Gaussians or the field of a file, on `device`."""
     if path.suffix.lower() == ".kino":
         file = read_kino(path)
         gaussians, metadata = file.gaussians, file.metadata
+        if file.kind == KIND:
+            return field_subject(path, file, device, up, background)
         if len(gaussians) == 0 and file.kind != "gaussians":
             raise InputError(f"{path} holds a model of the kind {file.kind}, which the viewer cannot draw yet.")
     else:
@@ -195,6 +257,28 @@ def file_subject(
         up=upwards,
         to_input=metadata.to_input,
         settings=metadata.settings,
+    )
+
+
+def field_subject(
+    path: Path,
+    file: KinoFile,
+    device: torch.device,
+    up: tuple[float, float, float] | None,
+    background: tuple[float, float, float] | None,
+) -> FieldSubject:
+    """The radiance field of a .kino file, on `device`."""
+    stored, metadata = load_field(file, str(path), device), file.metadata
+    cameras = [start.camera() for start in metadata.cameras]
+    if not cameras:
+        raise InputError(f"{path} names no camera to look from; compress its run again.")
+    return FieldSubject(
+        label=path.name,
+        stored=stored,
+        cameras=cameras,
+        background=torch.tensor(background or metadata.background or (0.0, 0.0, 0.0), device=device),
+        up=up or metadata.up or UNKNOWN_UP,
+        to_input=metadata.to_input,
     )
 
 

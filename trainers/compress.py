@@ -22,14 +22,16 @@ from kinosplat.compression.pipeline import compress
 from kinosplat.compression.report import CompressReport
 from kinosplat.compression.surroundings import Quality, Surroundings, Tunable, ViewBatch
 from kinosplat.errors import InputError
-from kinosplat.render import Gaussians, rasterize
+from kinosplat.render import Gaussians, RasterSettings, rasterize
 from kinosplat.scenes import FrameLoader, load_scene
 from kinosplat.trainers.checkpoint import write_atomically
 from kinosplat.trainers.clock import Moment
+from kinosplat.trainers.compress_field import compress_field
 from kinosplat.trainers.evaluate import evaluate, spread
 from kinosplat.trainers.feed import LOOKAHEAD, UPCOMING_BATCHES, cache_bytes, make_sampler, picture_batch
 from kinosplat.trainers.losses import image_loss
 from kinosplat.trainers.methods.gaussians import GaussianMethod
+from kinosplat.trainers.methods.hash_grid import FieldMethod
 from kinosplat.trainers.optim import Group, Optimizer, exponential_decay
 from kinosplat.trainers.report import Compressed, refer_to_file
 from kinosplat.trainers.run import read_config
@@ -70,13 +72,16 @@ def compress_training(
 ) -> CompressReport:
     """Compress a run that is in memory; `training` is left as it was."""
     method = training.method
-    if not isinstance(method, GaussianMethod):
-        raise InputError(f"{training.run_dir} was trained with {method.name}, which has no Gaussians to compress.")
     if not training.scene.test:
         raise InputError(f"{training.scene.name} has no held-out views to measure a loss on; train with a split.")
     path = path or training.run_dir / FILE
-    with surroundings_of(training, say) as surroundings:
-        report = compress(method.gaussians(), path, config, surroundings, metadata_of(training))
+    if isinstance(method, FieldMethod):
+        report = compress_field(training, method, path, config, metadata_of(training), say)
+    elif isinstance(method, GaussianMethod):
+        with surroundings_of(training, say) as surroundings:
+            report = compress(method.gaussians(), path, config, surroundings, metadata_of(training))
+    else:
+        raise InputError(f"{training.run_dir} was trained with {method.name}, which cannot be compressed.")
     document = {
         **asdict(report),
         "loss": report.loss,
@@ -129,15 +134,15 @@ def summary(report: CompressReport, path: Path, run_dir: Path) -> Compressed:
 def metadata_of(training: Training) -> Metadata:
     """What the file says about the scene and where it came from."""
     scene = training.scene
-    assert isinstance(training.method, GaussianMethod)
-    settings = training.method.settings
+    method = training.method
+    settings = method.settings if isinstance(method, GaussianMethod) else RasterSettings()
     red, green, blue = training.background.evaluation_color().tolist()
     return Metadata(
         up=scene.up,
         fps=scene.fps,
         duration=scene.duration if scene.is_moving else None,
         background=(red, green, blue),
-        near=settings.near,
+        near=method.near if isinstance(method, FieldMethod) else settings.near,
         antialiased=settings.antialiased,
         cameras=tuple(StartCamera.of(view.camera, view.name) for view in spread(scene.test, N_START_CAMERAS)),
         to_input=scene.to_input,

@@ -26,7 +26,7 @@ from kinosplat.render.media import to_uint8, write_image
 from kinosplat.scenes import FrameLoader, View
 from kinosplat.trainers.batch import MaskUse, target_of
 from kinosplat.trainers.checkpoint import write_atomically
-from kinosplat.trainers.method import Method
+from kinosplat.trainers.method import Method, Renderer
 
 TIMED_CAMERAS = 5
 """FPS is measured on so many held-out cameras, spread evenly."""
@@ -98,7 +98,7 @@ def spread(views: Sequence[View], n: int | None) -> list[View]:
 
 @torch.no_grad()
 def evaluate(
-    method: Method,
+    method: Renderer,
     views: Sequence[View],
     background: Tensor,
     *,

@@ -99,6 +99,13 @@ class CommonMethod(Protocol):
         """A few numbers for progress lines and metrics.jsonl, besides `n_primitives`; may wait for the device."""
 
 
+class Renderer(Protocol):
+    """What evaluation asks for: pictures."""
+
+    def render(self, cameras: Sequence[Camera], background: Tensor, *, geometry: bool = False) -> RenderOutput:
+        """As of `CommonMethod`."""
+
+
 class PictureMethod(CommonMethod, Protocol):
     """A method that learns from whole pictures."""
 

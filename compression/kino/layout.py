@@ -194,6 +194,8 @@ class Header:
     """Networks that make opacity and colour of the attribute `latents`; None when those are attributes themselves."""
     n_coefficients: int = 0
     """Coefficients a colour that the networks give."""
+    model: Mapping[str, Any] = field(default_factory=dict)
+    """Numbers that a model which is all tensors needs besides them."""
 
     def to_json(self) -> bytes:
         """The header as compact JSON; fields at their default are left out."""
@@ -218,6 +220,8 @@ class Header:
             "attributes": attributes,
             "tensors": tensors,
         }
+        if self.model:
+            document["model"] = dict(self.model)
         if self.appearance is not None:
             document["appearance"] = self.appearance.to_json()
         return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()

@@ -83,6 +83,7 @@ def parse_header(data: bytes, prelude: Prelude, name: str, limits: Limits) -> He
             attributes=tuple(_attribute(entry) for entry in _field(document, "attributes", list)),
             tensors=tuple(_tensor(entry) for entry in _field(document, "tensors", list)),
             metadata=_field(document, "metadata", dict),
+            model=_field(document, "model", dict, default={}),
         )
         _check_names(header)
         if prelude.version >= NETWORKS_VERSION and "appearance" in document:

@@ -6,8 +6,8 @@ one read away. Damage of any kind ends in InputError before more memory is taken
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,14 @@ class KinoFile:
     """Named tensors, codebooks among them."""
     kind: str
     """`gaussians`, or the name of another model."""
+    model: Mapping[str, Any] = field(default_factory=dict)
+    """What such a model needs besides its tensors."""
 
 
 def read_kino(source: str | Path | bytes | ByteSource, limits: Limits | None = None) -> KinoFile:
     """The whole file at a path, in memory, or behind a source."""
     reader = KinoReader(source, limits)
-    return KinoFile(reader.gaussians(), reader.metadata, reader.tensors(), reader.header.kind)
+    return KinoFile(reader.gaussians(), reader.metadata, reader.tensors(), reader.header.kind, reader.header.model)
 
 
 class ChunkDecoder:

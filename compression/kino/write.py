@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,7 @@ def write_kino(
     tensors: Mapping[str, StoredTensor] | None = None,
     metadata: Metadata | None = None,
     kind: str = "gaussians",
+    model: Mapping[str, Any] | None = None,
     appearance: StoredAppearance | None = None,
     chunk_gaussians: tuple[int, int] = (4096, 65536),
 ) -> int:
@@ -72,6 +74,7 @@ def write_kino(
         tensors=tensors,
         metadata=metadata,
         kind=kind,
+        model=model,
         appearance=appearance,
         chunk_gaussians=chunk_gaussians,
     )
@@ -90,12 +93,13 @@ def encode_kino(
     tensors: Mapping[str, StoredTensor] | None = None,
     metadata: Metadata | None = None,
     kind: str = "gaussians",
+    model: Mapping[str, Any] | None = None,
     appearance: StoredAppearance | None = None,
     chunk_gaussians: tuple[int, int] = (4096, 65536),
 ) -> bytes:
     """The bytes of a file.
 
-    gaussians: the set to store, or None for a model that is all tensors (`kind` then names it).
+    gaussians: the set to store, or None for a model that is all tensors (`kind` names it, `model` has its numbers).
     codings: how to store each of its parameters, by the names of `Gaussians`; what is not named is stored as float32,
     exactly. tensors: further named tensors. metadata: facts about the scene; its bounds are filled in. appearance:
     latents and networks that stand for opacity and colour; those of the Gaussians then only say when they are seen.
@@ -138,7 +142,9 @@ def encode_kino(
         tensor_bytes += data
 
     spec = None if appearance is None else appearance.spec
-    header = Header(kind, n, tuple(attributes), tuple(entries), metadata.to_json(), spec).to_json()
+    header = Header(
+        kind, n, tuple(attributes), tuple(entries), metadata.to_json(), appearance=spec, model=model or {}
+    ).to_json()
     body, records = _lay_out(chunks, streams, PRELUDE.size + len(header) + len(tensor_bytes))
     index = b"".join(record.pack() for record in records)
     index_offset = PRELUDE.size + len(header) + len(tensor_bytes) + len(body)

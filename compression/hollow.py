@@ -1,0 +1,288 @@
+"""Hash-grid fields in a .kino file: entries that are left, quantised; where they are, as bitmaps or coordinates.
+
+What cannot be reached through the mask is zero already (HollowNeRF), and what rounds to zero may as well be. Blocks of
+256 entries say which of theirs are left in whichever way is shorter (RT-NeRF, 2022): one byte an entry where few are, a
+bit an entry where many are, nothing where all are or none is. docs/format.md describes the tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kinosplat.compression.kino import KinoFile, Limits
+from kinosplat.compression.kino.tensors import StoredTensor, store_tensor
+from kinosplat.errors import InputError
+from kinosplat.render.camera import Camera
+from kinosplat.render.field.field import REMOVED, Field, FieldShape
+from kinosplat.render.field.layout import GridLayout, Space, StepRule
+from kinosplat.render.field.occupancy import OccupancyGrid
+from kinosplat.render.field.render import render_field
+from kinosplat.render.output import RenderOutput
+
+KIND = "hash-grid"
+BLOCK = 256
+"""Entries whose places are stored together; a place in a block is one byte."""
+FEWEST_IN_BITMAP = BLOCK // 8
+"""With fewer entries their coordinates are shorter than a bitmap."""
+MOST_BITS = 8
+WEIGHT_BITS = 16
+"""Weights of the networks are halves."""
+
+
+@dataclass(frozen=True)
+class StoredField:
+    """A field as it is drawn."""
+
+    field: Field
+    """Parameters, without gradients."""
+    grid: OccupancyGrid
+    """Where it is marched through."""
+    near: float
+    """Nothing is seen nearer to a camera than this, scene units."""
+
+    def render(self, cameras: Sequence[Camera], background: Tensor, *, geometry: bool = False) -> RenderOutput:
+        """Pictures of cameras of one size over `background` (3,)."""
+        return render_field(self.field, self.grid, cameras, background, near=self.near, geometry=geometry)
+
+    def rounded(self, bits: int) -> StoredField:
+        """The same with the table as `bits` would store it."""
+        integers, steps = _table_integers(self.field, bits)
+        return replace(self, field=replace(self.field, table=integers * _by_entry(steps, self.field.shape.layout)))
+
+    def n_left(self, bits: int) -> int:
+        """Entries of the table that are not zero once rounded."""
+        return int((_table_integers(self.field, bits)[0] != 0).any(dim=1).sum())
+
+
+def tensors_of(stored: StoredField, bits: int) -> dict[str, StoredTensor]:
+    """Everything the file holds of a field whose table takes `bits` (2 to 8) a feature."""
+    field = stored.field
+    integers, steps = _table_integers(field, bits)
+    left = (integers != 0).any(dim=1).cpu().numpy()
+    values = (integers.cpu().numpy()[left] + 2 ** (MOST_BITS - 1)).astype(np.uint8)
+    tensors = _places("table", left)
+    tensors |= {"table.values": StoredTensor(values), "table.steps": StoredTensor(steps.cpu().numpy())}
+    for name, tensor in field.parameters().items():
+        if name == "saliency":
+            alive = (tensor[:, 0] > 0.5 * REMOVED).cpu().numpy()
+            tensors |= _places("saliency", alive)
+            tensors["saliency.values"] = store_tensor(tensor.cpu().numpy()[alive], 8)
+        elif name != "table":
+            tensors[name] = store_tensor(tensor.cpu().float().numpy(), WEIGHT_BITS)
+    tensors["occupancy"] = StoredTensor(stored.grid.bits.cpu().numpy())
+    return tensors
+
+
+def model_of(stored: StoredField) -> dict[str, Any]:
+    """The `model` object of the header."""
+    shape, rule = stored.field.shape, stored.grid.rule
+    layout, space = shape.layout, shape.space
+    document: dict[str, Any] = {
+        "levels": layout.n_levels,
+        "features": layout.n_features,
+        "base_resolution": layout.base_resolution,
+        "finest_resolution": layout.finest_resolution,
+        "log2_table_size": layout.log2_table_size,
+        "hidden": shape.n_hidden,
+        "density_layers": shape.density_layers,
+        "colour_layers": shape.colour_layers,
+        "outputs": shape.n_outputs,
+        "direction_degrees": shape.direction_degrees,
+        "center": list(space.center),
+        "half_extent": space.half_extent,
+        "cascades": space.n_cascades,
+        "contract": space.contract,
+        "steps": rule.n_steps,
+        "cone_angle": rule.cone_angle,
+        "occupancy_resolution": stored.grid.resolution,
+        "near": stored.near,
+    }
+    return document | ({"sharpness": stored.field.sharpness} if shape.hollow else {})
+
+
+def load_field(file: KinoFile, name: str, device: torch.device, limits: Limits | None = None) -> StoredField:
+    """The field of a file of kind `hash-grid`; InputError where something does not fit."""
+    try:
+        return _load(file.model, file.tensors, device, limits or Limits())
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{name} holds a field that cannot be used ({error}); copy or download it again.") from error
+
+
+def _load(
+    model: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], device: torch.device, limits: Limits
+) -> StoredField:
+    whole = {key: _whole(model, key) for key in _WHOLE}
+    layout = GridLayout(
+        n_levels=whole["levels"],
+        n_features=whole["features"],
+        base_resolution=whole["base_resolution"],
+        finest_resolution=whole["finest_resolution"],
+        log2_table_size=whole["log2_table_size"],
+    )
+    x, y, z = (float(value) for value in model["center"])
+    space = Space((x, y, z), float(model["half_extent"]), whole["cascades"], bool(model["contract"]))
+    rule = StepRule(whole["steps"], float(model["cone_angle"]))
+    resolution = whole["occupancy_resolution"]
+    if resolution % 8 or resolution > 1024:
+        raise ValueError("occupancy_resolution must be a multiple of 8 and at most 1024")
+    # Thickness, bits and learnable cells of the grid take six bytes a cell, the table four a feature.
+    if 4 * layout.n_entries * layout.n_features + 6 * space.n_cascades * resolution**3 > limits.decoded_bytes:
+        raise ValueError("it would take more memory than the limit")
+    near, sharpness = float(model["near"]), float(model.get("sharpness", 1.0))
+    if not (0.0 < near < math.inf and math.isfinite(sharpness)):
+        raise ValueError("near must be a positive distance and sharpness finite")
+    shape = FieldShape(
+        layout=layout,
+        space=space,
+        n_hidden=whole["hidden"],
+        density_layers=whole["density_layers"],
+        colour_layers=whole["colour_layers"],
+        n_outputs=whole["outputs"],
+        direction_degrees=whole["direction_degrees"],
+        hollow="saliency.counts" in tensors,
+    )
+    empty = Field.create(replace(shape, layout=replace(layout, n_levels=1, log2_table_size=4)), "native", _no_draws())
+    found = {name: _parameter(name, tensors) for name in _names(shape)} | {"table": _table_of(layout, tensors)}
+    for name, parameter in empty.parameters().items():
+        expected = (layout.n_entries, layout.n_features) if name == "table" else tuple(parameter.shape)
+        if name == "density.0":
+            expected = (parameter.shape[0], layout.width)
+        if tuple(found[name].shape) != expected:
+            raise ValueError(f"`{name}` has another shape than the model says")
+    field = replace(empty, shape=shape, sharpness=sharpness).with_parameters(found).mapped(lambda t: t.to(device))
+    grid = OccupancyGrid(space, rule, resolution, device)
+    bits = torch.from_numpy(np.array(tensors["occupancy"], np.uint8)).to(device)
+    if bits.shape != grid.bits.shape:
+        raise ValueError("`occupancy` has another number of cells than the model says")
+    grid.bits = bits
+    return StoredField(field, grid, near)
+
+
+_WHOLE = {
+    "levels": 32,
+    "features": 8,
+    "base_resolution": 1 << 16,
+    "finest_resolution": 1 << 20,
+    "log2_table_size": 24,
+    "hidden": 1024,
+    "density_layers": 8,
+    "colour_layers": 8,
+    "outputs": 256,
+    "direction_degrees": 8,
+    "cascades": 16,
+    "steps": 1 << 20,
+    "occupancy_resolution": 1024,
+}
+"""Whole numbers of a model, and the largest that is believed."""
+
+
+def _whole(model: Mapping[str, Any], key: str) -> int:
+    value = model[key]
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _WHOLE[key]:
+        raise ValueError(f"`{key}` must be a whole number from 1 to {_WHOLE[key]}")
+    return value
+
+
+def _names(shape: FieldShape) -> list[str]:
+    layers = [f"density.{i}" for i in range(shape.density_layers + 1)]
+    layers += [f"colour.{i}" for i in range(shape.colour_layers + 1)]
+    return [*layers, *(["saliency"] if shape.hollow else [])]
+
+
+def _no_draws() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def _parameter(name: str, tensors: Mapping[str, NDArray[Any]]) -> Tensor:
+    if name != "saliency":
+        return torch.from_numpy(np.array(tensors[name], np.float32))
+    n = len(tensors["saliency.counts"]) * BLOCK
+    alive = _joined("saliency", tensors, n)
+    logits = np.full((n, 1), REMOVED, np.float32)
+    logits[alive] = tensors["saliency.values"]
+    return torch.from_numpy(logits)
+
+
+def _table_of(layout: GridLayout, tensors: Mapping[str, NDArray[Any]]) -> Tensor:
+    kept = _joined("table", tensors, layout.n_entries)
+    values = tensors["table.values"]
+    if values.shape != (int(kept.sum()), layout.n_features) or tensors["table.steps"].shape != (layout.n_levels,):
+        raise ValueError("`table.values` or `table.steps` has another shape than the model says")
+    integers = np.zeros((layout.n_entries, layout.n_features), np.float32)
+    integers[kept] = values.astype(np.float32) - 2 ** (MOST_BITS - 1)
+    steps = torch.from_numpy(np.array(tensors["table.steps"], np.float32))
+    return torch.from_numpy(integers) * _by_entry(steps, layout)
+
+
+def _table_integers(field: Field, bits: int) -> tuple[Tensor, Tensor]:
+    """Whole numbers (n_entries, F) as float32, at most 2^(bits - 1) - 1 in size, and the step (L,) of each level."""
+    layout = field.shape.layout
+    largest = 2 ** (bits - 1) - 1
+    levels = [field.table[a:b] for a, b in zip(layout.offsets[:-1], layout.offsets[1:], strict=True)]
+    steps = torch.stack([level.abs().amax().clamp_min(1e-12) / largest for level in levels])
+    return (field.table / _by_entry(steps, layout)).round().clamp(-largest, largest), steps
+
+
+def _by_entry(steps: Tensor, layout: GridLayout) -> Tensor:
+    """(n_entries, 1) of one number (L,) a level."""
+    return steps.repeat_interleave(torch.tensor(layout.sizes, device=steps.device))[:, None]
+
+
+def _places(name: str, kept: NDArray[np.bool_]) -> dict[str, StoredTensor]:
+    counts, places = split_blocks(kept)
+    return {f"{name}.counts": StoredTensor(counts), f"{name}.places": StoredTensor(places)}
+
+
+def _joined(name: str, tensors: Mapping[str, NDArray[Any]], n: int) -> NDArray[np.bool_]:
+    return join_blocks(tensors[f"{name}.counts"], tensors[f"{name}.places"], n)
+
+
+def split_blocks(kept: NDArray[np.bool_]) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
+    """How many of each block of 256 are kept, and the bytes that say which."""
+    blocks = np.zeros((-(-len(kept) // BLOCK), BLOCK), bool)
+    blocks.reshape(-1)[: len(kept)] = kept
+    counts = blocks.sum(axis=1).astype(np.uint16)
+    sizes = np.minimum(BLOCK, len(kept) - BLOCK * np.arange(len(blocks)))
+    bitmaps = np.packbits(blocks, axis=1, bitorder="little")
+    pieces = [
+        np.flatnonzero(block).astype(np.uint8) if n < FEWEST_IN_BITMAP else bitmap
+        for block, bitmap, n, size in zip(blocks, bitmaps, counts, sizes, strict=True)
+        if 0 < n < size
+    ]
+    return counts, np.concatenate(pieces) if pieces else np.zeros(0, np.uint8)
+
+
+def join_blocks(counts: NDArray[np.integer], places: NDArray[np.uint8], n: int) -> NDArray[np.bool_]:
+    """The mask (n,) that `split_blocks` took apart; ValueError where the parts do not fit together."""
+    n_blocks = -(-n // BLOCK)
+    if counts.shape != (n_blocks,) or counts.dtype.kind not in "ui" or places.dtype != np.uint8 or places.ndim != 1:
+        raise ValueError("counts or places of entries have the wrong shape or type")
+    sizes = np.minimum(BLOCK, n - BLOCK * np.arange(n_blocks))
+    counts = counts.astype(np.int64)
+    if ((counts < 0) | (counts > sizes)).any():
+        raise ValueError("a block has more entries than there are")
+    mixed = (counts > 0) & (counts < sizes)
+    lengths = np.where(mixed, np.where(counts < FEWEST_IN_BITMAP, counts, BLOCK // 8), 0)
+    ends = np.cumsum(lengths)
+    if len(places) != (ends[-1] if n_blocks else 0):
+        raise ValueError("places of entries have the wrong length")
+    blocks = np.zeros((n_blocks, BLOCK), bool)
+    blocks[counts == sizes] = True
+    for i in np.flatnonzero(mixed):
+        piece = places[ends[i] - lengths[i] : ends[i]]
+        if counts[i] < FEWEST_IN_BITMAP:
+            blocks[i, piece] = True
+        else:
+            blocks[i] = np.unpackbits(piece, bitorder="little")
+    blocks.reshape(-1)[n:] = False
+    if (blocks.sum(axis=1) != counts).any():
+        raise ValueError("a block has another number of entries than it says")
+    return blocks.reshape(-1)[:n]

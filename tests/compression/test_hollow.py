@@ -1,0 +1,144 @@
+"""Hash-grid fields in a file: what is left of them is stored, and drawn as it was."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kinosplat.cli import main
+from kinosplat.compression.hollow import (
+    BLOCK,
+    KIND,
+    StoredField,
+    join_blocks,
+    load_field,
+    model_of,
+    split_blocks,
+    tensors_of,
+)
+from kinosplat.compression.kino import KinoFile, Limits, Metadata, read_kino, write_kino
+from kinosplat.errors import InputError
+from kinosplat.opening import open_subject
+from kinosplat.render.camera import Camera, look_at
+from kinosplat.render.field.field import REMOVED, Field, FieldShape
+from kinosplat.render.field.layout import GridLayout, Space, StepRule
+from kinosplat.render.field.occupancy import OccupancyGrid
+
+CPU = torch.device("cpu")
+LAYOUT = GridLayout(n_levels=4, finest_resolution=64, log2_table_size=12)
+
+
+def small_field(*, hollow: bool) -> StoredField:
+    """A field of random features, most of its table empty; a hollow one with most of its mask gone."""
+    draws = torch.Generator().manual_seed(0)
+    shape = FieldShape(layout=LAYOUT, space=Space((0.1, 0.0, 0.0), 2.0), n_hidden=16, hollow=hollow)
+    field = Field.create(shape, "native", draws)
+    table = torch.randn(LAYOUT.n_entries, 2, generator=draws) * (torch.rand(LAYOUT.n_entries, 1, generator=draws) < 0.2)
+    table[3 * BLOCK : 5 * BLOCK] = 0.0
+    table[5 * BLOCK : 6 * BLOCK] = 1.0
+    field = replace(field, table=table)
+    if hollow:
+        gone = torch.rand(64**3, 1, generator=draws) < 0.7
+        field = replace(field, saliency=torch.where(gone, REMOVED, 2.0 * torch.randn(64**3, 1, generator=draws)))
+    grid = OccupancyGrid(shape.space, StepRule(64), 16, CPU)
+    grid.bits = torch.randint(0, 256, grid.bits.shape, generator=draws, dtype=torch.uint8)
+    return StoredField(field, grid, near=0.3)
+
+
+def camera() -> Camera:
+    """Outside, looking in."""
+    K = torch.tensor([[30.0, 0, 12], [0, 30.0, 9], [0, 0, 1]])
+    place, up = torch.tensor([0.0, -5.0, 1.0]), torch.tensor([0.0, 0, 1])
+    return look_at(place, torch.zeros(3), up, K=K, width=24, height=18)
+
+
+def written(stored: StoredField, path: Path, bits: int = 8) -> KinoFile:
+    """The file as it is read back."""
+    cameras = Metadata(background=(1.0, 1.0, 1.0))
+    write_kino(path, None, tensors=tensors_of(stored, bits), metadata=cameras, kind=KIND, model=model_of(stored))
+    return read_kino(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.12, 0.13, 0.9, 1.0])
+def test_places_come_back_whatever_is_shorter(share: float) -> None:
+    kept = np.random.default_rng(1).random(1000) < share
+    counts, places = split_blocks(kept)
+    assert np.array_equal(join_blocks(counts, places, 1000), kept)
+    # A byte an entry or a bit a place, whichever is less; the last block is short and still has a whole bitmap.
+    assert len(places) <= min(int(kept.sum()), 4 * BLOCK // 8)
+
+
+def test_places_that_make_no_sense_are_refused() -> None:
+    counts, places = split_blocks(np.random.default_rng(1).random(1000) < 0.05)
+    with pytest.raises(ValueError, match="wrong length"):
+        join_blocks(counts, places[:-1], 1000)
+    with pytest.raises(ValueError, match="more entries than there are"):
+        join_blocks(counts + 300, places, 1000)
+    with pytest.raises(ValueError, match="wrong shape or type"):
+        join_blocks(counts, places, 2000)
+    twice = places.copy()
+    twice[1] = twice[0]
+    with pytest.raises(ValueError, match="another number of entries"):
+        join_blocks(counts, twice, 1000)
+
+
+@pytest.mark.parametrize("hollow", [False, True])
+def test_a_field_is_drawn_as_it_was_rounded(hollow: bool, tmp_path: Path) -> None:
+    stored = small_field(hollow=hollow)
+    found = load_field(written(stored, tmp_path / "a.kino", bits=6), "a.kino", CPU)
+    rounded = stored.rounded(6)
+    assert torch.equal(found.field.table, rounded.field.table)
+    assert found.near == stored.near
+    assert found.field.shape == stored.field.shape
+    assert found.n_left(6) == stored.n_left(6) < 0.4 * LAYOUT.n_entries
+    background = torch.ones(3)
+    a, b = (field.render([camera()], background).rgb for field in (found, rounded))
+    # Weights are halves, logits of the mask have 8 bits: measured 0.002 and 0.01.
+    assert (a - b).abs().max() < 0.05
+    assert a.std() > 0.01
+
+
+def test_a_file_of_a_field_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    file = written(small_field(hollow=True), tmp_path / "a.kino")
+    for change, complaint in (
+        ({"levels": 5}, "has another shape|wrong shape"),
+        ({"levels": 0}, "`levels` must be a whole number from 1 to 32"),
+        ({"hidden": 32}, "`density.0` has another shape|`density.1` has another shape"),
+        ({"occupancy_resolution": 24}, "another number of cells"),
+        ({"near": -1.0}, "near must be a positive distance"),
+    ):
+        with pytest.raises(InputError, match=complaint):
+            load_field(replace(file, model={**file.model, **change}), "a.kino", CPU)
+    with pytest.raises(InputError, match="'near'"):
+        load_field(replace(file, model={k: v for k, v in file.model.items() if k != "near"}), "a.kino", CPU)
+    with pytest.raises(InputError, match="more memory than the limit"):
+        load_field(file, "a.kino", CPU, Limits(decoded_bytes=1000))
+
+
+def test_a_run_of_a_field_is_compressed_explained_and_opened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    options = "--scene tabletop --method hollownerf --steps 12 --downscale 8 --max-test-views 1 --samples 2048"
+    grid = "--levels 4 --log2-table-size 12 --finest-resolution 64 --hidden 16 --occupancy-resolution 16 --ray-steps 64"
+    arguments = ["train", *options.split(), *grid.split(), "--display", "quiet", "--run-dir", str(run)]
+    assert main(arguments) == 0
+    assert main(["compress", str(run), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    path = run / "scene.kino"
+    assert [stage["stage"] for stage in report["stages"]] == ["input", "file"]
+    assert report["stages"][-1]["n_bytes"] == path.stat().st_size
+    assert abs(report["loss"]) < 1.0
+    assert report["ratio"] > 2
+    assert json.loads((run / "report.json").read_text())["compressed"]["bytes"] == path.stat().st_size
+    assert main(["info", str(path)]) == 0
+    assert KIND in capsys.readouterr().out
+    subject = open_subject(path, device="cpu")
+    assert subject.render(subject.cameras[0], subject.background, geometry=False).rgb.isfinite().all()
+    assert main(["compress", str(run), "--target-size", "1MB"]) == 2
+    assert "has no Gaussians to leave out for a bound; give --rounding-loss instead." in capsys.readouterr().err
