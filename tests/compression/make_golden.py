@@ -1,10 +1,11 @@
-"""Writes the golden files of the current .kino version beside this script; run it once for every new version, never to
-mend a test.
+"""Writes the golden files of a .kino version beside this script, `python make_golden.py 2`; run it once for every new
+version, never to mend a test.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +19,45 @@ from kinosplat.compression.kino import (
     MortonCoding,
     QuantisedCoding,
     RotationCoding,
+    StoredAppearance,
     read_kino,
     write_kino,
 )
-from kinosplat.compression.kino.layout import VERSION
+from kinosplat.compression.kino.layout import NETWORKS_VERSION, VERSION
 from kinosplat.compression.kino.tensors import StoredTensor, store_tensor
+from kinosplat.compression.networks import AppearanceNetworks
 
 FOLDER = Path(__file__).parent / "golden"
 
 
-def main() -> None:
-    """Write one file a kind, and the sums that a reader must find in them."""
+def main(version: int) -> None:
+    """Write the files of a version, and the sums that a reader must find in them."""
+    {VERSION: write_plain, NETWORKS_VERSION: write_networks}[version]()
+    sums = {path.name: sums_of(path) for path in sorted(FOLDER.glob(f"v{version}_*.kino"))}
+    (FOLDER / f"v{version}.json").write_text(json.dumps(sums, indent=1) + "\n")
+
+
+def write_networks() -> None:
+    """Moving Gaussians whose opacity and colour come from networks."""
+    gaussians = random_gaussians(80, sh_degree=1, n_still=20)
+    networks = AppearanceNetworks.create(gaussians, seed=4)
+    latents = torch.randn(80, 6, generator=torch.Generator().manual_seed(2))
+    tensors = {
+        name: store_tensor(tensor.numpy(), 32 if name.endswith("frame") else 8, one_range=True)
+        for name, tensor in networks.tensors().items()
+    }
+    write_kino(
+        FOLDER / f"v{NETWORKS_VERSION}_networks.kino",
+        networks.dressed(gaussians, latents),
+        {"means": MortonCoding(12), "latents": QuantisedCoding(5)},
+        metadata=Metadata(duration=2.0, fps=30.0, near=0.2, antialiased=True),
+        appearance=StoredAppearance(networks.spec, latents.numpy(), tensors),
+        chunk_gaussians=(20, 50),
+    )
+
+
+def write_plain() -> None:
+    """One file a kind of model and coding."""
     clip = Metadata(
         up=(0.0, 0.0, 1.0), duration=2.0, fps=30.0, background=(1.0, 1.0, 1.0), provenance={"scene": "golden"}
     )
@@ -64,8 +93,6 @@ def main() -> None:
         "cells": StoredTensor(np.arange(30, dtype=np.int32)),
     }
     write_kino(FOLDER / f"v{VERSION}_tensors.kino", None, tensors=tensors, kind="hash-grid")
-    sums = {path.name: sums_of(path) for path in sorted(FOLDER.glob(f"v{VERSION}_*.kino"))}
-    (FOLDER / f"v{VERSION}.json").write_text(json.dumps(sums, indent=1) + "\n")
 
 
 def sums_of(path: Path) -> dict[str, list[float]]:
@@ -86,4 +113,4 @@ def weighted_sum(values: torch.Tensor) -> list[float]:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

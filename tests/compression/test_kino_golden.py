@@ -15,6 +15,7 @@ import torch
 
 from compression.make_golden import FOLDER, sums_of, weighted_sum
 from kinosplat.compression.kino import read_kino
+from kinosplat.compression.kino.networks import MADE_HERE
 
 GOLDEN = sorted(FOLDER.glob("*.kino"))
 FORMAT_PAGE = Path(__file__).parents[2] / "docs" / "format.md"
@@ -27,11 +28,13 @@ def test_golden_files_read_to_the_recorded_numbers(path: Path) -> None:
     assert found.keys() == recorded.keys()
     for name, (count, total) in recorded.items():
         assert found[name][0] == count
-        assert found[name][1] == pytest.approx(total, rel=1e-12, abs=1e-9)  # float64 sums of identical float32 numbers
+        # Float64 sums of identical float32 numbers; those that networks make may differ in their last bits.
+        made = "networks" in path.stem and name in MADE_HERE
+        assert found[name][1] == pytest.approx(total, rel=1e-12, abs=1e-2 if made else 1e-9)
 
 
 def test_there_are_golden_files() -> None:
-    assert len(GOLDEN) >= 4
+    assert len(GOLDEN) >= 5
 
 
 @pytest.mark.parametrize("path", [p for p in GOLDEN if "tensors" not in p.stem], ids=lambda path: path.stem)
@@ -44,7 +47,12 @@ def test_the_reader_of_the_format_page_agrees_to_the_bit(path: Path) -> None:
     assert set(attributes) == set(ours)
     for name, values in attributes.items():
         expected = ours[name].reshape(len(values), -1).numpy()
-        assert np.array_equal(np.asarray(values, np.float32).reshape(expected.shape), expected), name
+        found = np.asarray(values, np.float32).reshape(expected.shape)
+        if "networks" in path.stem and name in MADE_HERE:
+            # Sums in another order: measured 1e-6.
+            assert np.abs(found - expected).max() < 1e-4, name
+        else:
+            assert np.array_equal(found, expected), name
 
 
 def test_the_sums_tell_numbers_apart() -> None:
