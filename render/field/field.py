@@ -134,9 +134,12 @@ class Field:
         if self.saliency is None:
             outputs = mlp(features, self.density_weights, self.backend)
             return self._unit_density(outputs), outputs
-        gated = features * self.saliency_at(positions)
-        outputs = mlp(gated, self.density_weights, self.backend)
-        gate = torch.tanh(self.sharpness * torch.linalg.vector_norm(gated, dim=1))
+        saliency = self.saliency_at(positions)
+        outputs = mlp(features * saliency, self.density_weights, self.backend)
+        # |p f| = p |f|. The gate's gradient, 1e4 times all others while features are small, reaches the saliency alone:
+        # in Adam's second moment it would hold the features back for a thousand steps.
+        length = torch.linalg.vector_norm(features.detach(), dim=1)
+        gate = torch.tanh(self.sharpness * saliency[:, 0] * length)
         return self._unit_density(outputs) * gate, outputs
 
     def saliency_at(self, positions: Tensor) -> Tensor:

@@ -91,8 +91,8 @@ class HollowConfig:
     """Value of the mask at the start."""
     pruning_start: float = 0.1
     """Fraction of the run after which the pruner starts."""
-    pruning_strength: float = 1e-2
-    """Factor of the pruner's quadratic penalty, and step of its dual variable."""
+    pruning_strength: float = 1.0
+    """What the pruner's dual variable would grow by over a whole run in which the mask exceeded its target by 1."""
     sharpness_first: float = 1e4
     """Sharpness of the gate at the start."""
     sharpness_last: float = 1e5

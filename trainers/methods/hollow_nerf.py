@@ -5,6 +5,7 @@ and maximises over the dual variable gamma >= 0
 
     loss + rho / 2 max(0, m - C)^2 + gamma (m - C),      gamma <- max(0, gamma + rho (m - C)) after every step.
 
+rho is the pruner's strength times the part of the run that a step is, so that runs of any length prune alike.
 Hardening removes the cells of the mask whose eight vertices are all below a threshold, and the entries of the hash grid
 that no sample reaches any more.
 """
@@ -59,7 +60,7 @@ class Hollow:
         if self.is_hard or moment.progress < self.config.pruning_start:
             return {}
         excess = self.mean() - self.config.mask_target
-        quadratic = 0.5 * self.config.pruning_strength * excess.clamp_min(0).square()
+        quadratic = 0.5 * self._rho(moment) * excess.clamp_min(0).square()
         return {"mask": quadratic + self._dual * excess}
 
     @torch.no_grad()
@@ -70,7 +71,10 @@ class Hollow:
         self.sharpness = options.sharpness_first * growth**moment.following
         if not self.is_hard and moment.progress >= options.pruning_start:
             excess = self.mean() - options.mask_target
-            self._dual = (self._dual + options.pruning_strength * excess).clamp_min(0)
+            self._dual = (self._dual + self._rho(moment) * excess).clamp_min(0)
+
+    def _rho(self, moment: Moment) -> float:
+        return self.config.pruning_strength * (moment.following - moment.progress)
 
     @torch.no_grad()
     def harden(self, table: Group, layout: GridLayout, grid: OccupancyGrid) -> None:
