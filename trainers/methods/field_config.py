@@ -91,7 +91,7 @@ class HollowConfig:
     """Value of the mask at the start."""
     pruning_start: float = 0.1
     """Fraction of the run after which the pruner starts."""
-    pruning_strength: float = 1.0
+    pruning_strength: float = 0.05
     """What the pruner's dual variable would grow by over a whole run in which the mask exceeded its target by 1."""
     sharpness_first: float = 1e4
     """Sharpness of the gate at the start."""
