@@ -5,9 +5,9 @@
 
 The stage is a hollow ball of radius 0.8 in the unit cube, its shell five occupied cells thick. Encoding takes samples
 marched along rays, as training does, and positions at random, which share nothing. The floor of a pass is the memory it
-must read and write once, over the rate of a copy measured here; beside it stands what encoding's 8 corners a level touch
-in sectors of 32 bytes (lines of 64 on a CPU), which caches mostly serve. Then one picture is marched along its rays and
-by occupied blocks (RT-NeRF); samples must be the same.
+must read and write once, over the rate of a copy measured here; beside it stands what encoding's corners touch, in
+sectors of 32 bytes (lines of 64 on a CPU), of which the caches serve most. Then one picture is marched along its rays
+and by occupied blocks (RT-NeRF); samples must be the same.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def close(value: Tensor, expected: Tensor, share: float) -> None:
     """Within `share` of the largest expected value."""
     expected = expected.detach()
     bound = share * float(expected.abs().max())
-    torch.testing.assert_close(value.detach().cpu().double(), expected.double(), rtol=0, atol=bound)
+    torch.testing.assert_close(value.detach().cpu().double(), expected.cpu().double(), rtol=0, atol=bound)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -50,20 +50,18 @@ def test_encoding_and_its_gradients_are_those_of_the_reference(
 ) -> None:
     layout = GridLayout(**{**vars(layout), "n_features": n_features})
     dtype = torch.float16 if half else torch.float32
-    positions, table = positions_along_rays(), table_of(layout).to(dtype)
+    # The reference runs on the device too: as plain torch it is the same there, and faster.
+    positions, table = positions_along_rays().to(cuda_device), table_of(layout).to(dtype).to(cuda_device)
     exact_positions, exact_table = positions.double().requires_grad_(), table.double().requires_grad_()
     # At resolution 2048 a rounding step of a position is 1e-4 of a cell.
     expected = reference.encode(exact_positions, exact_table, layout)
-    moved, moved_table = positions.to(cuda_device), table.to(cuda_device)
-    features = native.encode_forward(moved, moved_table, layout, dtype)
+    features = native.encode_forward(positions, table, layout, dtype)
     assert features.dtype == dtype
     close(features, expected, 2e-3 if half else 5e-4)
 
-    dL_dfeatures = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2))
+    dL_dfeatures = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2)).to(cuda_device)
     expected.backward(dL_dfeatures.double())
-    dL_dtable, dL_dpositions = native.encode_backward(
-        dL_dfeatures.to(cuda_device), moved, moved_table, layout, positions_gradient=True
-    )
+    dL_dtable, dL_dpositions = native.encode_backward(dL_dfeatures, positions, table, layout, positions_gradient=True)
     assert dL_dtable is not None
     assert dL_dtable.dtype == torch.float32
     close(dL_dtable, exact_table.grad, 5e-4)
@@ -127,8 +125,10 @@ def test_samples_are_those_of_the_reference(
 ) -> None:
     bundle = rays(1000, torch.float32, space)
     bits = sparse_bits(space.n_cascades, resolution, share)
-    expected = reference.march(**bundle, bits=bits, space=space, rule=rule, occupancy_resolution=resolution)
     moved = {name: values.to(cuda_device) for name, values in bundle.items()}
+    expected = reference.march(
+        **moved, bits=bits.to(cuda_device), space=space, rule=rule, occupancy_resolution=resolution
+    )
     n_visited = torch.empty(1000, dtype=torch.int32, device=cuda_device)
     samples = native.march(
         **moved,
@@ -140,13 +140,13 @@ def test_samples_are_those_of_the_reference(
     )
     assert (n_visited >= samples.offsets.diff()).all()
     # Fused multiply-adds move a midpoint by a rounding step, now and then into the next cell.
-    different = (samples.offsets.cpu().diff() - expected.offsets.diff()).abs()
+    different = (samples.offsets.diff() - expected.offsets.diff()).abs()
     assert int(different.sum()) <= 1 + len(expected) // 500
     same = different == 0
     for ours, theirs in ((samples.t, expected.t), (samples.dt, expected.dt)):
-        kept = torch.repeat_interleave(same, samples.offsets.cpu().diff())
+        kept = torch.repeat_interleave(same, samples.offsets.diff())
         kept_expected = torch.repeat_interleave(same, expected.offsets.diff())
-        gap = (ours.cpu()[kept] - theirs[kept_expected]).abs()
+        gap = (ours[kept] - theirs[kept_expected]).abs()
         assert (gap > 1e-5).float().mean() < 2e-3
     positions, directions = native.sample_points(moved["origins"], moved["directions"], samples, space)
     on_host = type(samples)(samples.offsets.cpu(), samples.t.cpu(), samples.dt.cpu())
