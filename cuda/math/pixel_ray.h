@@ -72,8 +72,8 @@ KS_HOST_DEVICE PixelRay<T> pixel_ray(const FieldView<T>& view, const Marching<T>
 template <class T>
 KS_HOST_DEVICE Member<T> first_sample(const Marching<T>& m, Occupancy occupancy, const PixelRay<T>& ray) {
     int n_visited = 0;
-    const Member<T> member = advance_to(m, first_member(m, ray.near, T(0)), ray.marched.first, ray.marched.last);
-    return find_occupied(m, occupancy, ray.marched, member, &n_visited);
+    const Member<T> member = advance_to<true>(m, first_member(m, ray.near, T(0)), ray.marched.first, ray.marched.last);
+    return find_occupied<true>(m, occupancy, ray.marched, member, &n_visited);
 }
 
 // The sample behind `member`.
@@ -81,7 +81,7 @@ template <class T>
 KS_HOST_DEVICE Member<T> next_sample(const Marching<T>& m, Occupancy occupancy, const MarchedRay<T>& ray,
                                      Member<T> member) {
     int n_visited = 0;
-    return find_occupied(m, occupancy, ray, next_member(m, member, ray.last), &n_visited);
+    return find_occupied<true>(m, occupancy, ray, next_member(m, member, ray.last), &n_visited);
 }
 
 } // namespace kinosplat
