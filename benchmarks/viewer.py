@@ -122,7 +122,8 @@ def make_subject(arguments: Arguments) -> Subject:
 
 def agreement(n_rounds: int = 5, n_frames: int = 200) -> dict[str, float | str]:
     """Median milliseconds of one frame by `kinosplat bench`'s clock and by benchmarks/rasterizer.py's, in turns."""
-    from rasterizer import Ours, milliseconds
+    from rasterizer import milliseconds
+    from rasterizer_sides import Ours
 
     gaussians = random_gaussians(300_000, device="cuda", moving=True)
     camera = front_camera(1352, 1014, device="cuda", focal=1000.0, time=5.0)

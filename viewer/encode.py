@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from io import BytesIO
 from typing import Literal
 
@@ -26,25 +28,20 @@ def to_pixels(picture: Tensor) -> NDArray[np.uint8]:
 
 def encode_picture(pixels: NDArray[np.uint8], coding: Coding, quality: int) -> bytes:
     """(H, W, 3) uint8 to the bytes of a file; quality from 1 to 100."""
-    buffer = BytesIO()
-    image = Image.fromarray(pixels)
     match coding:
         case "jpeg":
             # Full colour resolution from 90 on: halved colour is then what one sees first.
-            image.save(buffer, "JPEG", quality=quality, subsampling=0 if quality >= 90 else 2)
+            return _encoded(pixels, "JPEG", quality=quality, subsampling=0 if quality >= 90 else 2)
         case "webp":
             # Method 0 is the fastest of seven; the others save a tenth of the bytes for several times the time.
-            image.save(buffer, "WEBP", quality=quality, method=0)
+            return _encoded(pixels, "WEBP", quality=quality, method=0)
         case _:
             assert_never(coding)
-    return buffer.getvalue()
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     """(H, W, 3) uint8 to PNG."""
-    buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+    return _encoded(pixels, "PNG")
 
 
 def to_depth_steps(depth: Tensor, longest: int) -> NDArray[np.uint8]:
@@ -62,6 +59,21 @@ def to_depth_steps(depth: Tensor, longest: int) -> NDArray[np.uint8]:
 
 def encode_depth(steps: NDArray[np.uint8]) -> bytes:
     """What `to_depth_steps` gives, as PNG."""
-    buffer = BytesIO()
-    Image.fromarray(steps).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    return _encoded(steps, "PNG", compress_level=1)
+
+
+def _encoded(pixels: NDArray[np.uint8], format: str, **options: int) -> bytes:
+    """The bytes of an image file.
+
+    Pillow lets other threads run while it encodes into a file of the system's, and holds them up while it encodes into
+    an object of Python's; so it gets a file in memory, where there is such a thing.
+    """
+    image = Image.fromarray(pixels)
+    if sys.platform != "linux":
+        buffer = BytesIO()
+        image.save(buffer, format, **options)
+        return buffer.getvalue()
+    with open(os.memfd_create("picture"), "w+b") as file:
+        image.save(file, format, **options)
+        file.seek(0)
+        return file.read()
