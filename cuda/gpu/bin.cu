@@ -115,9 +115,9 @@ __device__ inline void write_large(const EntryWriter<Key>& out, uint32_t at, Til
 template <class Key>
 __global__
 __launch_bounds__(kThreads) void emit_kernel(const uint32_t* __restrict__ sorted_rows, uint32_t n_rows,
-                                             const uint2* __restrict__ spans, const __grid_constant__ Rows rows,
-                                             int n_gaussians, int width, int height, TileGrid grid,
-                                             const __grid_constant__ BinScratch scratch,
+                                             const uint2* __restrict__ spans, const uint32_t* __restrict__ more_spans,
+                                             const __grid_constant__ Rows rows, int n_gaussians, int width, int height,
+                                             TileGrid grid, const __grid_constant__ BinScratch scratch,
                                              const __grid_constant__ QuadDigits digits, Key* keys, uint32_t* entries) {
     __shared__ uint32_t histograms[kMaxPasses][kRadixBins];
     __shared__ uint32_t warp_counts[kWarps];
@@ -134,6 +134,9 @@ __launch_bounds__(kThreads) void emit_kernel(const uint32_t* __restrict__ sorted
 #pragma unroll
     for (int k = 0; k < kRowsAThread; ++k)
         span[k].bits = first + k < n_rows ? spans[row[k]] : uint2{0u, 0u};
+#pragma unroll
+    for (int k = 0; k < kRowsAThread; ++k)
+        span[k].more = span[k].has_more() ? more_spans[row[k]] : 0u;
 #pragma unroll
     for (int k = 0; k < kRowsAThread; ++k)
         count += counts[k] = span[k].n_entries();
@@ -221,8 +224,8 @@ void bin_with_keys(const Frame& frame, const FrameCounts& counts, const ProjectS
         {static_cast<Key*>(scratch.keys[0]), even ? lists.entries : scratch.other_entries},
         {static_cast<Key*>(scratch.keys[1]), even ? scratch.other_entries : lists.entries}};
     emit_kernel<Key><<<emit_blocks(counts.n_rows), kThreads, 0, stream>>>(
-        project.sorted_rows, counts.n_rows, project.spans, rows, frame.n_gaussians, frame.width, frame.height,
-        tile_grid(frame), scratch, digits, buffers[0].keys, buffers[0].values);
+        project.sorted_rows, counts.n_rows, project.spans, project.more_spans, rows, frame.n_gaussians, frame.width,
+        frame.height, tile_grid(frame), scratch, digits, buffers[0].keys, buffers[0].values);
     check_launch("emit");
     for (int pass = 0; pass < digits.n_passes; ++pass)
         radix_pass<Key>(buffers[pass % 2], buffers[1 - pass % 2], counts.n_entries, nullptr, digits.digits[pass],

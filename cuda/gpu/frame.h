@@ -130,6 +130,7 @@ struct ProjectScratch {
     size_t zeroed_bytes;              // all of the above on the device starts at zero
     uint2* block_counts;              // hits and entries of each block of the project pass
     uint2* spans;                     // TileSpan of each row
+    uint32_t* more_spans;             // the rest of it, where there is any
     uint32_t* sorted_rows;            // the result
     SortBuffer<uint32_t> by_depth[2]; // [0].keys: first bits of the depth of every row, 0 where not visible
     void* free_after_sort;            // what by_depth takes besides sorted_rows

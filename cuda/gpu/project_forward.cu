@@ -135,6 +135,8 @@ __global__ __launch_bounds__(kThreads, 9) void project_forward_kernel(const __gr
     else
         write_record(rows, row, falloff, colour, s.projection.depth);
     scratch.spans[row] = span.span.bits;
+    if (span.span.has_more())
+        scratch.more_spans[row] = span.span.more;
     record_projection(frame.statistics, i, s);
 }
 

@@ -74,15 +74,18 @@ struct QuadLine {
     __device__ unsigned tiles(int column) const { return (upper >> column & 3) | (lower >> column & 3) << 2; }
 };
 
-// Tiles of a row in 8 bytes: for a small Gaussian (at most 4 rows of at most 15 tiles) all of them, for a large one the
-// tile rows only, whose columns the bin pass finds again.
-//   x: small: first column (12 bits), first row (12 bits), number of rows 0 to 4 (8 bits)
+// Tiles of a row in 8 bytes, or 12 where there are more than 4 tile rows: for a small Gaussian (at most 8 rows of at
+// most 15 tiles) all of them, for a large one the tile rows only, whose columns the bin pass finds again.
+//   x: small: first column (12 bits), first row (12 bits), number of rows 0 to 8 (8 bits)
 //      large: number of rows less one (12 bits), first row (12 bits), kLarge (8 bits)
 //   y: small: per row one byte, offset from the first column and number of columns; large: number of entries
+//   more: rows 4 to 7
 struct TileSpan {
-    static constexpr unsigned kMaxRows = 4, kMaxColumns = 15, kLarge = 255;
+    static constexpr unsigned kMaxRows = 8, kMaxColumns = 15, kLarge = 255;
     uint2 bits;
+    uint32_t more;
 
+    __device__ bool has_more() const { return n_rows() > 4; }
     __device__ bool is_large() const { return bits.x >> 24 == kLarge; }
     __device__ unsigned first_column() const { return bits.x & 0xfff; }
     __device__ unsigned first_row() const { return bits.x >> 12 & 0xfff; }
@@ -94,13 +97,15 @@ struct TileSpan {
     }
 
     // The rest is for small ones, n_entries() excepted.
-    __device__ unsigned n_tiles() const { return ((bits.y >> 4 & 0x0f0f0f0fu) * 0x01010101u) >> 24; }
+    __device__ unsigned n_tiles() const {
+        return (((bits.y >> 4 & 0x0f0f0f0fu) + (more >> 4 & 0x0f0f0f0fu)) * 0x01010101u) >> 24;
+    }
     __device__ int first_quad_row() const { return first_row() / 2; }
     __device__ int end_quad_row() const { return (first_row() + n_rows() + 1) / 2; }
     __device__ unsigned tile_row(int row) const {
         if (row < 0 || row >= int(kMaxRows))
             return 0u;
-        const unsigned byte = bits.y >> (8 * row) & 0xff;
+        const unsigned byte = (row < 4 ? bits.y : more) >> (row % 4 * 8) & 0xff;
         return ((1u << (byte >> 4)) - 1) << ((byte & 0xf) + (first_column() & 1));
     }
     __device__ QuadLine quad_line(int quad_row) const {
@@ -159,30 +164,21 @@ struct CountedSpan {
 
 __device__ inline CountedSpan tile_span(const ScreenGaussian<float>& s, const Falloff& falloff, int width, int height) {
     const TileOverlap<float> overlap = tile_overlap(s, width, height);
-    const unsigned n_rows = overlap.rows.end - overlap.rows.begin;
-    if (n_rows <= TileSpan::kMaxRows) {
-        TileRange columns[TileSpan::kMaxRows];
-        int first = 4096, last = 0;
-#pragma unroll
-        for (int row = 0; row < int(TileSpan::kMaxRows); ++row) {
-            columns[row] = row < int(n_rows) ? overlap.columns(overlap.rows.begin + row) : TileRange{0, 0};
-            if (columns[row].begin < columns[row].end) {
-                first = min(first, columns[row].begin);
-                last = max(last, columns[row].end);
-            }
+    const TileRange tile_rows = overlap.rows, box = overlap.columns();
+    const unsigned n_rows = tile_rows.end - tile_rows.begin;
+    if (n_rows <= TileSpan::kMaxRows && box.end - box.begin <= int(TileSpan::kMaxColumns)) {
+        uint32_t bytes[2] = {0u, 0u};
+#pragma unroll 1
+        for (int row = 0; row < int(n_rows); ++row) {
+            const TileRange touched = overlap.columns(tile_rows.begin + row);
+            // Rounded by other formulas than the box.
+            const int begin = max(touched.begin, box.begin), end = min(touched.end, box.end);
+            const uint32_t byte = begin < end ? (begin - box.begin) | (end - begin) << 4 : 0;
+            bytes[0] |= row < 4 ? byte << (8 * row) : 0u;
+            bytes[1] |= row < 4 ? 0u : byte << (8 * row - 32);
         }
-        if (last - first <= int(TileSpan::kMaxColumns)) {
-            unsigned bytes = 0;
-#pragma unroll
-            for (int row = 0; row < int(TileSpan::kMaxRows); ++row)
-                if (columns[row].begin < columns[row].end)
-                    bytes |= unsigned((columns[row].begin - first) | (columns[row].end - columns[row].begin) << 4)
-                             << (8 * row);
-            if (!bytes)
-                return {{{0u, 0u}}, 0u};
-            const TileSpan span{{unsigned(first) | unsigned(overlap.rows.begin) << 12 | n_rows << 24, bytes}};
-            return {span, span.n_tiles()};
-        }
+        const TileSpan span{{unsigned(box.begin) | unsigned(tile_rows.begin) << 12 | n_rows << 24, bytes[0]}, bytes[1]};
+        return {span, span.n_tiles()};
     }
     const TileRange rows = columns_of_row(falloff, width, height, -1);
     unsigned n_hits = 0, n_entries = 0;
@@ -191,8 +187,9 @@ __device__ inline CountedSpan tile_span(const ScreenGaussian<float>& s, const Fa
         n_hits += line.n_tiles();
         n_entries += line.n_quads();
     }
-    return {{{unsigned(rows.end - rows.begin - 1) | unsigned(rows.begin) << 12 | TileSpan::kLarge << 24, n_entries}},
-            n_hits};
+    return {
+        {{unsigned(rows.end - rows.begin - 1) | unsigned(rows.begin) << 12 | TileSpan::kLarge << 24, n_entries}, 0u},
+        n_hits};
 }
 
 } // namespace kinosplat::gpu

@@ -45,6 +45,7 @@ inline ProjectScratch project_scratch(const Frame& frame, void* memory, size_t* 
     s.zeroed_bytes = carver.used();
     s.block_counts = carver.take<uint2>(project_blocks(frame));
     s.spans = carver.take<uint2>(n);
+    s.more_spans = carver.take<uint32_t>(n);
     // An odd number of passes ends in the buffer that it did not start from.
     static_assert(kDepthPasses % 2 == 1, "sorted_rows is the other buffer");
     s.sorted_rows = s.by_depth[1].values = carver.take<uint32_t>(n);

@@ -82,6 +82,12 @@ struct EllipseTiles {
         return tile_span(pixel_span(Interval<T>{-reach, reach}, centre.y, height));
     }
 
+    // Tile columns it can touch in any row.
+    KS_HOST_DEVICE Span<T> columns() const {
+        const T reach = sqrt(cutoff * covariance.xx);
+        return tile_span(pixel_span(Interval<T>{-reach, reach}, centre.x, width));
+    }
+
     // Tile columns touched in one tile row.
     KS_HOST_DEVICE Span<T> columns(T row) const {
         const T first = row * T(kTileSize) + T(0.5) - centre.y;
@@ -111,6 +117,7 @@ struct TileOverlap {
     KS_HOST_DEVICE TileOverlap(Vec2<T> mean2d, Sym2<T> cov, T conic_xx, T cutoff, int width, int height)
         : tiles(mean2d, cov, conic_xx, cutoff, T(width)), rows(to_range(tiles.rows(T(height)))) {}
 
+    KS_HOST_DEVICE TileRange columns() const { return to_range(tiles.columns()); }
     KS_HOST_DEVICE TileRange columns(int row) const { return to_range(tiles.columns(T(row))); }
 
     KS_HOST_DEVICE int count() const {
