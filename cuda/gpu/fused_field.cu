@@ -14,7 +14,7 @@ namespace kinosplat::gpu {
 namespace {
 
 constexpr int kTiles = kMaxFusedWidth / kMmaSize;
-constexpr int kWarps = 16; // a block, which share one copy of the weights
+constexpr int kWarps = 16; // a block, which share one copy of the weights; half of them where shared memory is small
 constexpr int kGroups = kWarp / kMmaSize;
 constexpr int kHarmonics = sh_basis_size(3);
 
@@ -33,9 +33,13 @@ struct SharedField {
 
 int feature_tiles(const FusedField& field) { return mma_tiles(field.density.widths[0]); }
 
-int shared_bytes(const FusedField& field) {
+int shared_bytes(const FusedField& field, int n_warps) {
     const int corner = kWarp * (shared_stride(feature_tiles(field)) + shared_stride(1)) * int(sizeof(Half));
-    return shared_weight_bytes(field.density) + shared_weight_bytes(field.colour) + kWarps * corner;
+    return shared_weight_bytes(field.density) + shared_weight_bytes(field.colour) + n_warps * corner;
+}
+
+int block_warps(const FusedField& field) {
+    return shared_bytes(field, kWarps) <= most_shared_bytes() ? kWarps : kWarps / 2;
 }
 
 // Loads the weights; the whole block has to come here.
@@ -191,8 +195,8 @@ __global__ __launch_bounds__(kWarps* kWarp, 1) void evaluate_kernel(const __grid
                                                                     float* rgb) {
     extern __shared__ float4 shared_memory[];
     const SharedField shared = prepare(field, reinterpret_cast<Half*>(shared_memory));
-    const int64_t step = int64_t(gridDim.x) * kWarps * kWarp;
-    for (int64_t first = (int64_t(blockIdx.x) * kWarps + warp_id()) * kWarp; first < n_samples; first += step) {
+    const int64_t step = int64_t(gridDim.x) * blockDim.x;
+    for (int64_t first = int64_t(blockIdx.x) * blockDim.x + warp_id() * kWarp; first < n_samples; first += step) {
         const int64_t i = first + lane_id();
         float gate = 0.0f;
         if (i < n_samples) {
@@ -347,9 +351,9 @@ __global__ __launch_bounds__(kWarps* kWarp, 1) void draw_kernel(const __grid_con
 
 // As many blocks as can be on the GPU together.
 template <class Kernel>
-int resident_blocks(Kernel kernel, int n_bytes, const char* pass) {
+int resident_blocks(Kernel kernel, int n_warps, int n_bytes, const char* pass) {
     allow_shared_bytes(kernel, n_bytes, pass);
-    return multiprocessors() * blocks_at_once(kernel, kWarps * kWarp, n_bytes, pass);
+    return multiprocessors() * blocks_at_once(kernel, n_warps * kWarp, n_bytes, pass);
 }
 
 } // namespace
@@ -359,11 +363,11 @@ void evaluate_field(const FusedField& field, int64_t n_samples, const float* pos
     if (n_samples == 0)
         return;
     const auto kernel = field.grid.n_features == 2 ? evaluate_kernel<2> : evaluate_kernel<4>;
-    const int n_bytes = shared_bytes(field);
-    const int64_t n_blocks = std::min<int64_t>(divide_up(n_samples, int64_t(kWarps * kWarp)),
-                                               resident_blocks(kernel, n_bytes, "evaluate field"));
-    kernel<<<unsigned(n_blocks), kWarps * kWarp, n_bytes, stream>>>(field, n_samples, positions, directions, density,
-                                                                    rgb);
+    const int n_warps = block_warps(field), n_bytes = shared_bytes(field, n_warps);
+    const int64_t n_blocks = std::min<int64_t>(divide_up(n_samples, int64_t(n_warps * kWarp)),
+                                               resident_blocks(kernel, n_warps, n_bytes, "evaluate field"));
+    kernel<<<unsigned(n_blocks), n_warps * kWarp, n_bytes, stream>>>(field, n_samples, positions, directions, density,
+                                                                     rgb);
     check_launch("evaluate field");
 }
 
@@ -378,9 +382,9 @@ void draw_field(const FusedField& field, const Marching<float>& marching, const 
     const bool timed = picture.stage_cycles;
     const auto kernel = field.grid.n_features == 2 ? (timed ? draw_kernel<2, true> : draw_kernel<2, false>)
                                                    : (timed ? draw_kernel<4, true> : draw_kernel<4, false>);
-    const int n_bytes = shared_bytes(field);
-    const int n_blocks = resident_blocks(kernel, n_bytes, "draw field");
-    kernel<<<unsigned(n_blocks), kWarps * kWarp, n_bytes, stream>>>(field, marching, occupancy, view, picture);
+    const int n_warps = block_warps(field), n_bytes = shared_bytes(field, n_warps);
+    const int n_blocks = resident_blocks(kernel, n_warps, n_bytes, "draw field");
+    kernel<<<unsigned(n_blocks), n_warps * kWarp, n_bytes, stream>>>(field, marching, occupancy, view, picture);
     check_launch("draw field");
 }
 
