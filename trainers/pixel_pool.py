@@ -6,6 +6,7 @@ What a step draws depends on the seed and the step alone. A picture that cannot 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ CHANNELS = 5
 """Bytes a pixel: red, green, blue, alpha, weight."""
 LOADER_BYTES = 256 * 2**20
 """Room for pictures that are read ahead on their way into the pool."""
+MOST_WORKERS = 16
+"""Threads that decode pictures at most; they are done before the first step, when nothing else is to be done."""
 STEPS_A_VIEW = 8
 """When not all pictures fit, one is exchanged every so many steps."""
 
@@ -64,7 +67,8 @@ class PixelPool:
         fitting = (POOL_BYTES if max_bytes is None else max_bytes) // (CHANNELS * largest)
         self._n_slots = min(len(views), max(fitting, 1))
         self._order = ViewSampler(views, seed)
-        self._loader = FrameLoader(views, cache_bytes=LOADER_BYTES)
+        n_workers = min(max((os.cpu_count() or 2) // 2, 2), MOST_WORKERS)
+        self._loader = FrameLoader(views, cache_bytes=LOADER_BYTES, n_workers=n_workers)
         self._data = torch.empty(self._n_slots, largest, CHANNELS, dtype=torch.uint8, device=device)
         self._held: list[int] = [-1] * self._n_slots
         self._view_of_slot = torch.zeros(self._n_slots, dtype=torch.int64, device=device)

@@ -1,5 +1,7 @@
 """`kinosplat bench`: how fast a run or a file renders, on the orbit that the viewer's Benchmark button takes.
 
+Of a run of a field it also prints the share of every stage, at 1080p and 4K unless a resolution is given.
+
 Every frame is timed by itself (render/timing.py); reading back, encoding and display are not part of it. The first
 frames warm up and do not count. The passes of the rasterizer are timed in further frames.
 """
@@ -16,8 +18,16 @@ from typing import Annotated, Literal
 import tyro
 
 from kinosplat.errors import InputError
-from kinosplat.opening import open_subject
+from kinosplat.opening import MethodSubject, open_subject
+from kinosplat.render.field.stages import fused_timing, unfused_seconds
+from kinosplat.trainers.methods.hash_grid import FieldMethod
+from kinosplat.viewer.lens import orbit_to_show
 from kinosplat.viewer.measure import benchmark
+
+FIELD_SIZES = ((1920, 1080), (3840, 2160))
+"""Where the stages of a field are timed: 1080p and 4K."""
+FIELD_FRAMES = 12
+"""Pictures of the orbit that a field is drawn from, at each size."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,30 @@ def run(arguments: Sequence[str], program: str) -> int:
         f"median {timing.median_ms:.3f} ms ({timing.fps:.1f} FPS), 95% below {timing.p95_ms:.3f} ms, "
         f"99% below {timing.p99_ms:.3f} ms, over {timing.n_frames} frames"
     )
+    if isinstance(subject, MethodSubject) and isinstance(subject.method, FieldMethod):
+        sizes = FIELD_SIZES if command.resolution is None else (command.resolution,)
+        for size in sizes:
+            print_stages(subject, subject.method, *size)
     if timing.passes_ms:
         print("the passes: " + ", ".join(f"{name} {value:.3f} ms" for name, value in timing.passes_ms.items()))
     return 0
+
+
+def print_stages(subject: MethodSubject, method: FieldMethod, width: int, height: int) -> None:
+    """Frames a second of a field drawn in one go, and the share of each stage, fused and not."""
+    field, grid, background = method.field(), method.grid, subject.background
+    cameras = orbit_to_show(subject.cameras, FIELD_FRAMES, subject.times, width, height)
+    fused = fused_timing(field, grid, cameras, background, method.near)
+    if fused is not None:
+        shares = ", ".join(f"{stage} {share:.0%}" for stage, share in fused.shares.items())
+        print(
+            f"{width}x{height} in one go, {fused.n_samples:,} samples: {fused.median_ms:.2f} ms "
+            f"({1e3 / fused.median_ms:.1f} FPS)" + (f": {shares}" if shares else "")
+        )
+    for warm in (False, True):
+        seconds = unfused_seconds(field, grid, cameras[0], background, method.near)
+        if not warm and subject.device.type == "cpu":
+            break  # nothing there gets faster the second time
+    total = sum(seconds.values())
+    shares = ", ".join(f"{stage} {value / total:.0%}" for stage, value in seconds.items())
+    print(f"{width}x{height} stage by stage: {1e3 * total:.1f} ms: {shares}")

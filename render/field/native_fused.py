@@ -83,7 +83,8 @@ class PreparedField:
     """Parameters on one device in the form in which they are drawn.
 
     table (n_entries, F); weights (n_outputs, n_inputs) a layer; saliency (n, 1) logits on the one dense level of
-    `saliency_layout`, None for a field without gate; sharpness of that gate. float32, on the CPU also float64.
+    `saliency_layout`, None for a field without gate; sharpness of that gate; density_scale, the density where the
+    network says 0, 1 / world units, by default 1 / half_extent. float32, on the CPU also float64.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class PreparedField:
         saliency: Tensor | None = None,
         saliency_layout: GridLayout | None = None,
         sharpness: float = 0.0,
+        density_scale: float | None = None,
     ) -> None:
         reason = why_not(layout, density_weights, colour_weights, direction_degrees, table.device)
         if reason is not None:
@@ -106,6 +108,7 @@ class PreparedField:
             raise InputError("saliency and saliency_layout must be given together.")
         self.layout, self.space = layout, space
         self.direction_degrees, self.sharpness = direction_degrees, sharpness
+        self.density_scale = 1.0 / space.half_extent if density_scale is None else density_scale
         self.saliency_layout = saliency_layout or layout
         # Whatever the addresses below point to has to live as long as they are used.
         self.table = table.detach()
@@ -145,7 +148,7 @@ class PreparedField:
             sharpness=self.sharpness,
             **arguments,
             n_degrees=self.direction_degrees,
-            density_scale=1.0 / self.space.half_extent,
+            density_scale=self.density_scale,
         )
 
 
@@ -285,7 +288,7 @@ def _cpu_arguments(field: PreparedField, n_threads: int) -> dict[str, Any]:
         "saliency": field.saliency,
         "sharpness": field.sharpness,
         "n_degrees": field.direction_degrees,
-        "density_scale": 1.0 / field.space.half_extent,
+        "density_scale": field.density_scale,
         "scratch": like.new_empty(n_threads, tile),
         "n_threads": n_threads,
     }

@@ -94,21 +94,26 @@ def prepare(field: Field) -> native_fused.PreparedField:
         saliency=field.saliency,
         saliency_layout=None if field.saliency is None else SALIENCY,
         sharpness=field.sharpness,
+        density_scale=field.shape.density_scale,
     )
 
 
 def _prepared(field: Field) -> native_fused.PreparedField | None:
     """None where the field has to be evaluated piece by piece."""
+    return prepare(field) if why_not_fused(field) is None else None
+
+
+def why_not_fused(field: Field) -> str | None:
+    """Why a field is not drawn in one go, in one sentence; None where it is."""
     if field.backend != "native":
-        return None
-    reason = native_fused.why_not(
+        return f"Fields of the backend {field.backend} are evaluated piece by piece."
+    return native_fused.why_not(
         field.shape.layout,
         field.density_weights,
         field.colour_weights,
         field.shape.direction_degrees,
         field.device,
     )
-    return prepare(field) if reason is None else None
 
 
 def _draw(

@@ -138,8 +138,9 @@ class FieldMethod:
     @property
     def n_bytes(self) -> int:
         """Bytes of the parameters that are left."""
-        networks = sum(group.parameter.nbytes for name, group in self._groups.items() if name != "table")
-        return networks + 4 * self.parameters_left()
+        networks = sum(g.parameter.numel() for name, g in self._groups.items() if name not in ("table", "saliency"))
+        n_mask = 0 if self.hollow is None else self.hollow.n_values
+        return 4 * (networks + self.parameters_left() + n_mask)
 
     def parameters_left(self) -> int:
         """Numbers in the hash grid that a sample can still reach."""

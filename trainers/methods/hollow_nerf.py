@@ -51,6 +51,11 @@ class Hollow:
         """Whether the mask has been hardened."""
         return self.reachable is not None
 
+    @property
+    def n_values(self) -> int:
+        """Values of the mask that have not been removed."""
+        return int((self._mask.parameter > 0.5 * REMOVED).sum())
+
     def mean(self) -> Tensor:
         """() mean of the mask, with a gradient."""
         return torch.sigmoid(self._mask.parameter).mean()
@@ -91,8 +96,7 @@ class Hollow:
 
     def facts(self) -> dict[str, float]:
         """What a report says of the hardened mask."""
-        kept = self._mask.parameter > 0.5 * REMOVED
-        return {"mask_density": kept.float().mean().item(), "mask_values": int(kept.sum())}
+        return {"mask_density": self.n_values / self._mask.parameter.numel(), "mask_values": self.n_values}
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds besides the mask."""
