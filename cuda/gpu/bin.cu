@@ -61,12 +61,12 @@ constexpr uint32_t kStaged = 2048;
 template <class Key>
 __device__ inline void write_small(const EntryWriter<Key>& out, uint32_t at, TileSpan span, uint32_t row,
                                    uint32_t first_quad, int quad_columns) {
-    for (int quad_row = span.first_quad_row(); quad_row < span.end_quad_row(); ++quad_row) {
-        const QuadLine line = span.quad_line(quad_row);
-        const uint32_t quad = first_quad + quad_row * quad_columns + span.first_column() / 2;
+    uint32_t first = first_quad + span.first_quad_row() * quad_columns + span.first_quad_column();
+    for (int k = 0; k < span.n_quad_rows(); ++k, first += quad_columns) {
+        const QuadLine line = span.quad_line(k);
         for (unsigned left = line.quads(); left; left &= left - 1) {
             const int column = __ffs(left) - 1;
-            out.write(at++, quad + column / 2, row, line.tiles(column));
+            out.write(at++, first + column / 2, row, line.tiles(column));
         }
     }
 }

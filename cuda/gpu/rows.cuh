@@ -74,51 +74,44 @@ struct QuadLine {
     __device__ unsigned tiles(int column) const { return (upper >> column & 3) | (lower >> column & 3) << 2; }
 };
 
-// Tiles of a row in 8 bytes, or 12 where there are more than 4 tile rows: for a small Gaussian (at most 8 rows of at
-// most 15 tiles) all of them, for a large one the tile rows only, whose columns the bin pass finds again.
-//   x: small: first column (12 bits), first row (12 bits), number of rows 0 to 8 (8 bits)
-//      large: number of rows less one (12 bits), first row (12 bits), kLarge (8 bits)
-//   y: small: per row one byte, offset from the first column and number of columns; large: number of entries
-//   more: rows 4 to 7
+// Tiles of a row in 8 bytes, or 12 where there are more than 2 rows of quads: for a small Gaussian (at most 4 rows of
+// quads, 15 tiles wide) all of them, for a large one the tile rows only, whose columns the bin pass finds again.
+//   x: small: first column of quads (12 bits), first row of quads (12 bits), number of rows of quads 0 to 4 (8 bits)
+//      large: number of tile rows less one (12 bits), first tile row (12 bits), kLarge (8 bits)
+//   y: small: per tile row one byte, offset from the first quad and number of columns; large: number of entries
+//   more: the third and fourth row of quads
 struct TileSpan {
-    static constexpr unsigned kMaxRows = 8, kMaxColumns = 15, kLarge = 255;
+    static constexpr int kMaxQuadRows = 4, kMaxColumns = 15;
+    static constexpr unsigned kLarge = 255;
     uint2 bits;
     uint32_t more;
 
-    __device__ bool has_more() const { return n_rows() > 4; }
     __device__ bool is_large() const { return bits.x >> 24 == kLarge; }
-    __device__ unsigned first_column() const { return bits.x & 0xfff; }
-    __device__ unsigned first_row() const { return bits.x >> 12 & 0xfff; }
-    __device__ unsigned n_rows() const { return bits.x >> 24; }
-
+    __device__ bool has_more() const { return bits.x >> 24 > 2; }
     __device__ TileRange large_rows() const {
-        const int first = int(first_row());
+        const int first = bits.x >> 12 & 0xfff;
         return {first, first + int(bits.x & 0xfff) + 1};
     }
 
     // The rest is for small ones, n_entries() excepted.
+    __device__ int first_quad_column() const { return bits.x & 0xfff; }
+    __device__ int first_quad_row() const { return bits.x >> 12 & 0xfff; }
+    __device__ int n_quad_rows() const { return bits.x >> 24; }
     __device__ unsigned n_tiles() const {
         return (((bits.y >> 4 & 0x0f0f0f0fu) + (more >> 4 & 0x0f0f0f0fu)) * 0x01010101u) >> 24;
     }
-    __device__ int first_quad_row() const { return first_row() / 2; }
-    __device__ int end_quad_row() const { return (first_row() + n_rows() + 1) / 2; }
-    __device__ unsigned tile_row(int row) const {
-        if (row < 0 || row >= int(kMaxRows))
-            return 0u;
-        const unsigned byte = (row < 4 ? bits.y : more) >> (row % 4 * 8) & 0xff;
-        return ((1u << (byte >> 4)) - 1) << ((byte & 0xf) + (first_column() & 1));
-    }
-    __device__ QuadLine quad_line(int quad_row) const {
-        const int row = 2 * quad_row - int(first_row());
-        return {tile_row(row), tile_row(row + 1)};
+    __device__ static unsigned tile_bits(unsigned byte) { return ((1u << (byte >> 4)) - 1) << (byte & 0xf); }
+    __device__ QuadLine quad_line(int k) const {
+        const unsigned both = (k < 2 ? bits.y : more) >> (k % 2 * 16);
+        return {tile_bits(both & 0xff), tile_bits(both >> 8 & 0xff)};
     }
 
     __device__ unsigned n_entries() const {
         if (is_large())
             return bits.y;
         unsigned n = 0;
-        for (int row = first_quad_row(); row < end_quad_row(); ++row)
-            n += __popc(quad_line(row).quads());
+        for (int k = 0; k < n_quad_rows(); ++k)
+            n += __popc(quad_line(k).quads());
         return n;
     }
 };
@@ -165,19 +158,22 @@ struct CountedSpan {
 __device__ inline CountedSpan tile_span(const ScreenGaussian<float>& s, const Falloff& falloff, int width, int height) {
     const TileOverlap<float> overlap = tile_overlap(s, width, height);
     const TileRange tile_rows = overlap.rows, box = overlap.columns();
-    const unsigned n_rows = tile_rows.end - tile_rows.begin;
-    if (n_rows <= TileSpan::kMaxRows && box.end - box.begin <= int(TileSpan::kMaxColumns)) {
+    const int first_column = box.begin & ~1, first_row = tile_rows.begin & ~1;
+    const int n_quad_rows = (tile_rows.end - first_row + 1) / 2;
+    if (n_quad_rows <= TileSpan::kMaxQuadRows && box.end - first_column <= TileSpan::kMaxColumns) {
         uint32_t bytes[2] = {0u, 0u};
 #pragma unroll 1
-        for (int row = 0; row < int(n_rows); ++row) {
-            const TileRange touched = overlap.columns(tile_rows.begin + row);
+        for (int row = tile_rows.begin; row < tile_rows.end; ++row) {
+            const TileRange touched = overlap.columns(row);
             // Rounded by other formulas than the box.
-            const int begin = max(touched.begin, box.begin), end = min(touched.end, box.end);
-            const uint32_t byte = begin < end ? (begin - box.begin) | (end - begin) << 4 : 0;
-            bytes[0] |= row < 4 ? byte << (8 * row) : 0u;
-            bytes[1] |= row < 4 ? 0u : byte << (8 * row - 32);
+            const int begin = max(touched.begin, box.begin), end = min(touched.end, box.end), k = row - first_row;
+            const uint32_t byte = begin < end ? (begin - first_column) | (end - begin) << 4 : 0;
+            bytes[0] |= k < 4 ? byte << (8 * k) : 0u;
+            bytes[1] |= k < 4 ? 0u : byte << (8 * k - 32);
         }
-        const TileSpan span{{unsigned(box.begin) | unsigned(tile_rows.begin) << 12 | n_rows << 24, bytes[0]}, bytes[1]};
+        const TileSpan span{
+            {unsigned(first_column / 2) | unsigned(first_row / 2) << 12 | unsigned(n_quad_rows) << 24, bytes[0]},
+            bytes[1]};
         return {span, span.n_tiles()};
     }
     const TileRange rows = columns_of_row(falloff, width, height, -1);
