@@ -15,7 +15,7 @@ from kinosplat.compression.svq import SubVectors, quantise_sub_vectors
 from kinosplat.render.gaussians import Gaussians
 
 PALETTE_SIZES = (1, 16, 64, 256, 1024, 4096)
-PIECE_SIZES = (64, 256)
+PIECE_SIZES = (64, 256, 1024)
 LEAST_MEMBERS = 8
 """Gaussians there must be for each entry, or the table outweighs what it saves."""
 WIDTHS = {3: (9,), 8: (9, 15), 15: (9, 15, 21)}

@@ -11,7 +11,7 @@ Stage = Literal["sample", "prune", "merge", "quantise"]
 CompressPreset = Literal["small", "balanced", "quality"]
 Appearance = Literal["harmonics", "networks", "auto"]
 
-TUNE_SHARE = 0.1
+TUNE_SHARE = 0.07
 """Steps of one fine-tuning, of those of the run: all stages together then take less than half of the training time, as
 the set shrinks."""
 LEAST_TUNE_STEPS = 600
@@ -40,7 +40,7 @@ class CompressConfig:
     """Decibels that rounding may cost on the training views before fine-tuning; the bits of each parameter follow from
     it."""
     tune_steps: int | None = None
-    """Steps of fine-tuning after sampling, by default a tenth of the run's; half as many after pruning and merging,
+    """Steps of fine-tuning after sampling, by default 7% of the run's; half as many after pruning and merging,
     twice as many after rounding."""
     target_size: str | None = None
     """Largest size of the file, such as 3MB or 300KB."""
@@ -62,9 +62,9 @@ class Resolved:
 
 
 PRESETS: dict[CompressPreset, Resolved] = {
-    "small": Resolved(("sample", "prune", "quantise"), keep=0.25, prune_quantile=0.3, rounding_loss=0.5),
-    "balanced": Resolved(("sample", "prune", "quantise"), keep=0.5, prune_quantile=0.3, rounding_loss=0.2),
-    "quality": Resolved(("sample", "prune", "quantise"), keep=1.0, prune_quantile=0.4, rounding_loss=0.05),
+    "small": Resolved(("sample", "prune", "quantise"), keep=0.25, prune_quantile=0.3, rounding_loss=2.0),
+    "balanced": Resolved(("sample", "prune", "quantise"), keep=0.5, prune_quantile=0.3, rounding_loss=1.2),
+    "quality": Resolved(("sample", "prune", "quantise"), keep=1.0, prune_quantile=0.4, rounding_loss=0.3),
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,22 +79,27 @@ def _nearest(values: Tensor, minimum: Tensor, step: Tensor, largest: Tensor) -> 
 
 
 class _SideBySide:
-    """Grids of several parameters of equal length, applied at once: a step has few kernels to wait for."""
+    """Grids of several parameters of equal length, applied at once and in float32: a step has few kernels to wait for,
+    and what they give is within a float's last bit of what decoding gives.
+    """
 
     def __init__(self, grids: dict[str, Grid]) -> None:
         self._widths = {name: len(grid.minimum) for name, grid in grids.items()}
-        self._minimum = torch.cat([grid.minimum for grid in grids.values()])
-        self._step = torch.cat([grid.step for grid in grids.values()])
-        self._largest = torch.cat([grid.largest for grid in grids.values()])
+        minimum = torch.cat([grid.minimum for grid in grids.values()])
+        step = torch.cat([grid.step for grid in grids.values()])
+        inverse = torch.where(step > 0, 1.0 / step, 0.0)
+        self._minimum, self._step, self._inverse = minimum.float(), step.float(), inverse.float()
+        self._zero = torch.zeros_like(self._minimum)
+        self._largest = torch.cat([grid.largest for grid in grids.values()]).float()
 
     def rounded(self, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
         """The values that decoding gives, with the gradients of the leaves."""
         chosen = {name: leaves[name] for name in self._widths}
         values = torch.cat([leaf.detach().reshape(len(leaf), -1) for leaf in chosen.values()], dim=1)
-        decoded = (self._minimum + self._step * _nearest(values, self._minimum, self._step, self._largest)).float()
-        columns = decoded.split(list(self._widths.values()), dim=1)
+        integers = (values - self._minimum).mul_(self._inverse).round_().clamp_(self._zero, self._largest)
+        columns = torch.addcmul(self._minimum, integers, self._step).split(list(self._widths.values()), dim=1)
         pairs = zip(chosen.items(), columns, strict=True)
-        return {name: straight_through(leaf, part.reshape(leaf.shape)) for (name, leaf), part in pairs}
+        return {name: straight_through(leaf, part.reshape(leaf.shape).contiguous()) for (name, leaf), part in pairs}
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,20 @@ def rotation_integers(quats: Tensor, bits: int) -> Tensor:
 
 def straight_through(values: Tensor, rounded: Tensor) -> Tensor:
     """`rounded` to the bit, with the gradient of `values`."""
-    return rounded + (values - values.detach())
+    result: Tensor = _StraightThrough.apply(values, rounded)
+    return result
+
+
+class _StraightThrough(torch.autograd.Function):
+    """One node and no arithmetic: a step has a dozen of these."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, rounded: Tensor) -> Tensor:
+        return rounded.view_as(rounded)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
 
 
 class QuantisedGaussians:

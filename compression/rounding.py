@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from kinosplat.compression.bits import Option, Probe, budget_for, choose, make_plan, measure_options
+from kinosplat.compression.bits import PROBE_VIEWS, Option, Probe, budget_for, choose, make_plan, measure_options
 from kinosplat.compression.config import Resolved
 from kinosplat.compression.kino import Metadata, read_kino, write_kino
 from kinosplat.compression.networks import fit_networks
@@ -33,7 +33,9 @@ FITTING_RUNS = 5
 """Attempts at most to fit a target size."""
 IMPORTANCE_VIEWS = 200
 """Views that say what is still seen, and how much."""
-COARSEST_LOSS = 2.0
+ESTIMATE_VIEWS = 4
+"""Views that an estimate of bytes looks at."""
+COARSEST_LOSS = 4.0
 """Decibels of rounding beyond which fewer Gaussians are the better way to save."""
 
 
@@ -131,7 +133,7 @@ class FileStage:
 
     def bytes_per_gaussian(self, gaussians: Gaussians, loss: float) -> float:
         """Estimate for a set that is rounded at `loss` decibels, with harmonics."""
-        measured, chosen = self._best([self._measure(StoredSet(gaussians))], loss, None)
+        measured, chosen = self._best([self._measure(StoredSet(gaussians), ESTIMATE_VIEWS)], loss, None)
         return measured.n_bytes(chosen) / len(measured.stored)
 
     def _report(self, n_bytes: int, seconds: float, note: str) -> StageReport:
@@ -165,11 +167,11 @@ class FileStage:
         # What cannot reach the error at all is taken only when there is nothing else.
         return min(found, key=lambda pair: (pair[0].mse(pair[1]) > 1.001 * most_mse, pair[0].n_bytes(pair[1])))
 
-    def _measure(self, stored: StoredSet) -> _Measured:
+    def _measure(self, stored: StoredSet, n_views: int = PROBE_VIEWS) -> _Measured:
         # Tuning has left some behind that hardly any view sees any more.
         weight = score(stored.gaussians, self._surroundings, IMPORTANCE_VIEWS).blend_weight
         stored, importance = stored.select(weight > 0), weight[weight > 0]
-        probe = Probe(stored.gaussians, self._surroundings)
+        probe = Probe(stored.gaussians, self._surroundings, n_views)
         options = measure_options(stored, probe, importance, self._surroundings.seed)
         return _Measured(stored, importance, options, probe.training_mse)
 

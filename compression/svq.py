@@ -15,6 +15,8 @@ from torch import Tensor
 
 BLOCK_NUMBERS = 1 << 24
 """Distances held at once."""
+MOST_POINTS, POINTS_A_CLUSTER = 1 << 16, 16
+"""Centres are found on a sample of so many points, or so many a cluster; all points are assigned."""
 EXACT_START = 256
 """Centres up to which k-means++ draws them one by one."""
 
@@ -42,15 +44,19 @@ def kmeans(
     """
     points = points.detach().float()
     weights = torch.ones(len(points), device=points.device) if weights is None else weights.detach().float()
+    every, most = points, max(MOST_POINTS, POINTS_A_CLUSTER * n_clusters)
     generator = torch.Generator(points.device).manual_seed(seed)
     if _n_distinct(points, generator) <= n_clusters:
         distinct = torch.unique(points, dim=0)
         return distinct, nearest(points, distinct)[0]
+    if len(points) > most:
+        chosen = torch.randint(len(points), (most,), generator=generator, device=points.device)
+        points, weights = points[chosen], weights[chosen]
     centres = _start(points, weights, n_clusters, generator)
     for _ in range(iterations):
         indices, distances = nearest(points, centres)
         centres = _means(points, weights, indices, centres, distances)
-    return centres, nearest(points, centres)[0]
+    return centres, nearest(every, centres)[0]
 
 
 def _n_distinct(points: Tensor, generator: torch.Generator) -> int:
@@ -110,7 +116,9 @@ class SubVectors:
 
     def values(self) -> Tensor:
         """The attribute (N, C) that the indices stand for; differentiable in the codebooks."""
-        return torch.cat([book[self.indices[:, i]] for i, book in enumerate(self.codebooks)], dim=1)
+        # index_select adds gradients where they belong; indexing with brackets sorts them first.
+        parts = [book.index_select(0, self.indices[:, i]) for i, book in enumerate(self.codebooks)]
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
 def quantise_sub_vectors(

@@ -129,7 +129,7 @@ def test_a_preset_makes_the_file_small_and_keeps_the_picture(moving: bool, tmp_p
     path = tmp_path / "scene.kino"
     surroundings = toy_surroundings(truth)
     metadata = CLIP if moving else Metadata()
-    report = compress(learned, path, CompressConfig(tune_steps=60), surroundings, metadata)
+    report = compress(learned, path, CompressConfig(tune_steps=60, rounding_loss=0.2), surroundings, metadata)
     assert [stage.stage for stage in report.stages] == ["input", "sample", "prune", "file"]
     first, last = report.stages[0], report.stages[-1]
     assert last.n_bytes == path.stat().st_size
