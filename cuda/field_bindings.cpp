@@ -8,6 +8,7 @@
 
 #include "cpu/field.h"
 #include "cpu/pass_binding.h"
+#include "cpu/threads.h"
 
 namespace kinosplat {
 
@@ -90,6 +91,33 @@ void run_encode_forward(Arguments& a) {
     a.finish();
     nb::gil_scoped_release release;
     encode_forward(arrays, features, n_threads);
+}
+
+template <class T>
+void run_encode_sparse(Arguments& a) {
+    EncodeArrays<T> e{};
+    e.grid = a.object<HashGrid>("grid");
+    e.n_samples = a.size("positions", 0);
+    e.positions = a.array<const T>("positions", {e.n_samples, 3});
+    const int64_t n_kept = a.size("values", 0), n_words = a.size("words", 0);
+    const int64_t n_blocks = chunks_of(grid_entries(e.grid), kSparseBlock);
+    e.table = a.array<const T>("values", {n_kept, e.grid.n_features});
+    const int32_t* headers = a.array<const int32_t>("headers", {n_blocks + 1, 2});
+    e.sparse = {reinterpret_cast<const SparseHeader*>(headers),
+                reinterpret_cast<const uint32_t*>(a.array<const int32_t>("words", {n_words}))};
+    // Headers may come out of a file, and say where is read.
+    for (int64_t i = 0; i < n_blocks; ++i) {
+        const int64_t n = int64_t(headers[2 * i + 2]) - headers[2 * i];
+        const int64_t length = n == 0 || n == kSparseBlock ? 0 : std::min<int64_t>(chunks_of(n, 4), kBitmapWords);
+        if (headers[2 * i] < 0 || n < 0 || n > int64_t(kSparseBlock) || headers[2 * i + 2] > n_kept ||
+            headers[2 * i + 1] < 0 || headers[2 * i + 1] + length > n_words)
+            throw nb::value_error("headers must lead to rows and words that are there.");
+    }
+    T* features = a.array<T>("features", {e.n_samples, e.grid.n_levels * e.grid.n_features});
+    const int n_threads = threads(a);
+    a.finish();
+    nb::gil_scoped_release release;
+    encode_forward(e, features, n_threads);
 }
 
 template <class T>
@@ -327,6 +355,7 @@ void run_occupancy_pack(Arguments& a) {
 
 void bind_field(nb::module_& module) {
     KS_PASS(encode_forward, "positions", "Features of positions in the unit cube.");
+    KS_PASS(encode_sparse, "positions", "The same from a table of which only some rows are kept.");
     KS_PASS(encode_backward, "positions", "Gradients of the table and of the positions.");
     KS_PASS(sh_forward, "directions", "Spherical harmonics of directions.");
     KS_PASS(sh_backward, "directions", "Gradients of the directions.");

@@ -8,6 +8,7 @@
 
 #include "math/hash_grid.h"
 #include "math/march.h"
+#include "math/sparse_table.h"
 
 namespace kinosplat::cpu {
 
@@ -16,7 +17,8 @@ struct EncodeArrays {
     HashGrid grid;
     int64_t n_samples;
     const T* positions; // (S, 3)
-    const T* table;     // (entries, features of a level)
+    const T* table;     // (entries, features of a level), or the rows kept of it
+    SparseIndex sparse; // which rows are kept; forward only
 };
 
 // features: (S, n_levels * n_features), level-major.

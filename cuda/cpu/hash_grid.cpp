@@ -57,7 +57,18 @@ struct BlockCorners {
     }
 };
 
-template <int kFeatures, class T>
+// Where a row's values lie; rows that are not kept are zeros.
+template <int kFeatures, bool kSparse, class T>
+KS_HOST_DEVICE const T* table_row(const EncodeArrays<T>& a, uint32_t entry) {
+    static constexpr T kZeros[kFeatures] = {};
+    if constexpr (kSparse) {
+        const uint32_t row = sparse_row(a.sparse, entry);
+        return row == kNoRow ? kZeros : a.table + size_t(row) * kFeatures;
+    }
+    return a.table + size_t(entry) * kFeatures;
+}
+
+template <int kFeatures, bool kSparse, class T>
 void encode_task(const EncodeArrays<T>& a, int l, int64_t begin, int64_t end, T* features) {
     const int64_t row = int64_t(a.grid.n_levels) * kFeatures;
     BlockCorners<T> corners;
@@ -68,7 +79,7 @@ void encode_task(const EncodeArrays<T>& a, int l, int64_t begin, int64_t end, T*
         for (int i = 0; i < n; ++i, out += row) {
             T sums[kFeatures] = {};
             for (int corner = 0; corner < 8; ++corner) {
-                const T* values = a.table + size_t(corners.entries[corner][i]) * kFeatures;
+                const T* values = table_row<kFeatures, kSparse>(a, corners.entries[corner][i]);
                 const T weight = corners.weights[corner][i];
                 for (int f = 0; f < kFeatures; ++f)
                     sums[f] += weight * values[f];
@@ -128,8 +139,9 @@ void encode_forward(const EncodeArrays<T>& a, T* features, int n_threads) {
         const int64_t n_tasks = chunks_of(a.n_samples, kTask);
         parallel_for(a.grid.n_levels * n_tasks, n_threads, [&](int64_t i, int) {
             const int64_t task = i % n_tasks;
-            encode_task<n_features()>(a, int(i / n_tasks), task * kTask, std::min(a.n_samples, (task + 1) * kTask),
-                                      features);
+            const auto encode =
+                a.sparse.headers ? encode_task<n_features(), true, T> : encode_task<n_features(), false, T>;
+            encode(a, int(i / n_tasks), task * kTask, std::min(a.n_samples, (task + 1) * kTask), features);
         });
     });
 }

@@ -7,6 +7,7 @@
 
 #include "math/hash_grid.h"
 #include "math/march.h"
+#include "math/sparse_table.h"
 
 namespace kinosplat::gpu {
 
@@ -14,8 +15,9 @@ struct EncodeArrays {
     HashGrid grid;
     int64_t n_samples;
     const float* positions; // (S, 3)
-    const void* table;      // (entries, features of a level), aligned to 16 bytes
+    const void* table;      // (entries, features of a level), or the rows kept of it, aligned to 16 bytes
     bool half_table;        // __half, else float
+    SparseIndex sparse;     // which rows are kept; forward only
 };
 
 // features: (S, n_levels * n_features) __half or float, level-major, aligned to 16 bytes.

@@ -14,14 +14,20 @@ void bind_encoding(nb::module_& module) {
     module.def(
         "encode_forward",
         [](const Queue& queue, const HashGrid& grid, int64_t n_samples, Address positions, Address table,
-           bool half_table, Address features, bool half_features) {
+           bool half_table, Address features, bool half_features, Address sparse_headers, Address sparse_words) {
             nb::gil_scoped_release release;
             const CurrentDevice current(queue.device);
-            encode_forward({grid, n_samples, at<const float>(positions), at<const void>(table), half_table},
+            encode_forward({grid,
+                            n_samples,
+                            at<const float>(positions),
+                            at<const void>(table),
+                            half_table,
+                            {at<const SparseHeader>(sparse_headers), at<const uint32_t>(sparse_words)}},
                            at<void>(features), half_features, queue.get());
         },
         nb::arg("queue"), nb::arg("grid"), nb::arg("n_samples"), nb::arg("positions"), nb::arg("table"),
-        nb::arg("half_table"), nb::arg("features"), nb::arg("half_features"), "Features of positions.");
+        nb::arg("half_table"), nb::arg("features"), nb::arg("half_features"), nb::arg("sparse_headers") = 0,
+        nb::arg("sparse_words") = 0, "Features of positions.");
 
     module.def(
         "encode_backward",
@@ -29,7 +35,7 @@ void bind_encoding(nb::module_& module) {
            bool half_table, Address dL_dfeatures, Address dL_dtable, Address dL_dpositions) {
             nb::gil_scoped_release release;
             const CurrentDevice current(queue.device);
-            encode_backward({grid, n_samples, at<const float>(positions), at<const void>(table), half_table},
+            encode_backward({grid, n_samples, at<const float>(positions), at<const void>(table), half_table, {}},
                             {at<const float>(dL_dfeatures), at<float>(dL_dtable), at<float>(dL_dpositions)},
                             queue.get());
         },

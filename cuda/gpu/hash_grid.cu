@@ -192,11 +192,17 @@ void encode_forward(const EncodeArrays& a, void* features, bool half_features, c
         return;
     with_grid_features(a.grid.n_features, [&](auto n_features) {
         constexpr int kFeatures = n_features();
-        with_reader<kFeatures>(a, [&](auto reader) {
-            const auto launch = [&](auto* to) {
+        with_reader<kFeatures>(a, [&](auto table) {
+            const auto encode = [&](auto* to, auto reader) {
                 using Number = std::remove_pointer_t<decltype(to)>;
                 encode_kernel<kFeatures>
                     <<<blocks_of(a, kLevelsAThread<kFeatures, Number>), kThreads, 0, stream>>>(a, reader, to);
+            };
+            const auto launch = [&](auto* to) {
+                if (a.sparse.headers)
+                    encode(to, SparseReader<kFeatures, typename decltype(table)::Number>{table, a.sparse});
+                else
+                    encode(to, table);
             };
             half_features ? launch(static_cast<__half*>(features)) : launch(static_cast<float*>(features));
         });

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <cuda_fp16.h>
 
+#include "math/sparse_table.h"
+
 namespace kinosplat::gpu {
 
 // A row of kFeatures numbers as it lies in memory: 2 to 32 bytes.
@@ -45,6 +47,7 @@ __device__ inline Stored from_float(float x) {
 // What grid_interpolate (math/hash_grid.h) reads a table through.
 template <int kFeatures, class Stored>
 struct TableReader {
+    using Number = Stored;
     const Stored* table;
 
     __device__ void operator()(uint32_t entry, float (&values)[kFeatures]) const {
@@ -53,6 +56,22 @@ struct TableReader {
 #pragma unroll
         for (int f = 0; f < kFeatures; ++f)
             values[f] = to_float(row.values[f]);
+    }
+};
+
+// The same of a table of which only some rows are kept; the others are zeros.
+template <int kFeatures, class Stored>
+struct SparseReader {
+    TableReader<kFeatures, Stored> kept;
+    SparseIndex sparse;
+
+    __device__ void operator()(uint32_t entry, float (&values)[kFeatures]) const {
+        const uint32_t row = sparse_row(sparse, entry);
+        if (row != kNoRow)
+            return kept(row, values);
+#pragma unroll
+        for (int f = 0; f < kFeatures; ++f)
+            values[f] = 0.0f;
     }
 };
 

@@ -21,6 +21,7 @@ from kinosplat.render.field.layout import OCCUPANCY_RESOLUTION, GridLayout, Spac
 from kinosplat.render.field.picture_blocks import PictureBlocks
 from kinosplat.render.field.reference import STOP
 from kinosplat.render.field.samples import Composited, Samples
+from kinosplat.render.field.sparse_table import SparseTable
 
 
 @lru_cache(maxsize=64)
@@ -55,6 +56,27 @@ def encode_forward(positions: Tensor, table: Tensor, layout: GridLayout, dtype: 
         return _cuda().encode_forward(positions, table, layout, native_grid(layout), dtype or positions.dtype)
     features = positions.new_empty(len(positions), layout.width)
     _cpu("encode_forward", positions=positions, table=table, grid=native_grid(layout), features=features)
+    return features
+
+
+def encode_sparse(
+    positions: Tensor, table: SparseTable, layout: GridLayout, dtype: torch.dtype | None = None
+) -> Tensor:
+    """`encode_forward` from a table of which only some entries are kept, which is read as it is stored."""
+    if table.n_entries != layout.n_entries:
+        raise ValueError(f"table must have {layout.n_entries} entries, got {table.n_entries}.")
+    if positions.is_cuda:
+        return _cuda().encode_sparse(positions, table, layout, native_grid(layout), dtype or positions.dtype)
+    features = positions.new_empty(len(positions), layout.width)
+    _cpu(
+        "encode_sparse",
+        positions=positions,
+        grid=native_grid(layout),
+        values=table.values,
+        headers=table.headers,
+        words=table.words,
+        features=features,
+    )
     return features
 
 

@@ -18,6 +18,7 @@ from kinosplat.render.cuda_call import Checked, address_of, current_queue, run_p
 from kinosplat.render.field.layout import GridLayout
 from kinosplat.render.field.picture_blocks import PictureBlocks
 from kinosplat.render.field.samples import Composited, Samples
+from kinosplat.render.field.sparse_table import SparseTable
 
 ROW_ALIGNMENT = 16
 """Bytes that tables, features and their gradients start at a multiple of."""
@@ -49,6 +50,28 @@ def encode_forward(positions: Tensor, table: Tensor, layout: GridLayout, grid: A
     features = torch.empty(len(positions), layout.width, dtype=dtype, device=positions.device)
     half = _is_half("features", dtype)
     run_pass(native.encode_forward, *_encode_arguments(positions, table, layout, grid), features.data_ptr(), half)
+    return features
+
+
+def encode_sparse(positions: Tensor, table: SparseTable, layout: GridLayout, grid: Any, dtype: torch.dtype) -> Tensor:
+    """(S, L * F) features in `dtype` from the entries kept; the headers are not read back to be checked."""
+    n, n_kept = len(positions), len(table.values)
+    n_blocks = len(table.headers) - 1
+    checked = Checked(positions.device)
+    features = torch.empty(n, layout.width, dtype=dtype, device=positions.device)
+    run_pass(
+        native.encode_forward,
+        current_queue(positions.device),
+        grid,
+        n,
+        checked("positions", positions, (n, 3)),
+        checked("values", table.values, (n_kept, layout.n_features), table.values.dtype, ROW_ALIGNMENT),
+        _is_half("values", table.values.dtype),
+        features.data_ptr(),
+        _is_half("features", dtype),
+        checked("headers", table.headers, (n_blocks + 1, 2), torch.int32, 8),
+        checked("words", table.words, (len(table.words),), torch.int32),
+    )
     return features
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kinosplat.render.field import native, reference
 from kinosplat.render.field.layout import GridLayout, Space, StepRule
+from kinosplat.render.field.sparse_table import sparse_table
 
 pytestmark = pytest.mark.gpu
 
@@ -215,3 +216,15 @@ def test_what_does_not_fit_is_refused_by_name(cuda_device: torch.device) -> None
         native.encode_forward(positions, table.double(), layout)
     with pytest.raises(ValueError, match=r"table must have shape \(\d+, 2\)"):
         native.encode_forward(positions, table[1:], layout)
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("share", [0.02, 0.31, 0.9])
+def test_a_sparse_table_reads_like_the_whole_one(half: bool, share: float, cuda_device: torch.device) -> None:
+    layout = LAYOUTS[3]
+    table = table_of(layout).to(torch.float16 if half else torch.float32).to(cuda_device)
+    keep = torch.rand(layout.n_entries, device=cuda_device) < share
+    positions = positions_along_rays().to(cuda_device)
+    features = native.encode_sparse(positions, sparse_table(table, keep), layout)
+    expected = native.encode_forward(positions, table * keep[:, None], layout)
+    torch.testing.assert_close(features, expected, rtol=0, atol=2e-6)
