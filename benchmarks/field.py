@@ -28,6 +28,7 @@ from kinosplat.render.field.layout import OCCUPANCY_RESOLUTION, GridLayout, Spac
 from kinosplat.render.field.picture_blocks import picture_blocks
 from kinosplat.render.field.rays import camera_rays
 from kinosplat.render.field.samples import Samples
+from kinosplat.render.field.sparse_table import sparse_table
 
 SPACE, RULE = Space(), StepRule()
 RADIUS, SHELL = 0.8, 5 * 2 / OCCUPANCY_RESOLUTION
@@ -110,7 +111,8 @@ def bundle_of(origins: Tensor, directions: Tensor, jitter: bool) -> tuple[Tensor
 
 def line(name: str, ms: float, floor: float, note: str = "") -> None:
     """One row of the table."""
-    print(f"{name:44s}{ms:10.3f}{floor:10.3f}{ms / floor if floor else 0:8.1f}  {note}")
+    against = f"{floor:10.3f}{ms / floor:8.1f}" if floor else f"{'':18s}"
+    print(f"{name:44s}{ms:10.3f}{against}  {note}")
 
 
 def measure_encoding(options: Options, positions: Tensor, label: str, rate: float) -> None:
@@ -138,6 +140,19 @@ def measure_encoding(options: Options, positions: Tensor, label: str, rate: floa
         options,
     )
     line(f"encode {label}, position gradient", along, (24 * n + bytes_of_features + bytes_of_table) / rate)
+
+
+def measure_sparse(options: Options, positions: Tensor, rate: float) -> None:
+    """Encoding from tables with a share of their entries, as they are stored."""
+    layout = GridLayout(log2_table_size=options.log2_table_size)
+    dtype = torch.float16 if options.device == "cuda" else torch.float32
+    table = torch.randn(layout.n_entries, layout.n_features, device=options.device).to(dtype)
+    for share in (0.05, 0.31, 0.56):
+        sparse = sparse_table(table, torch.rand(layout.n_entries, device=options.device) < share)
+        ms = median_ms(lambda sparse=sparse: native.encode_sparse(positions, sparse, layout), options)  # type: ignore[misc]
+        whole = table.numel() * table.element_size()
+        note = f"{sparse.n_bytes / 1e6:.1f} MB ({sparse.index_bytes / 1e6:.1f} index) of {whole / 1e6:.1f}"
+        line(f"encode along rays, {share:.0%} of the entries", ms, 0, note)
 
 
 def measure_rays(options: Options, bits: Tensor, rate: float) -> Samples:
@@ -255,6 +270,7 @@ def main(options: Options) -> None:
     many = native.march(*bundle, bits, SPACE, RULE)
     positions = native.sample_points(*bundle[:2], many, SPACE)[0][: options.samples].contiguous()
     measure_encoding(options, positions, "along rays", rate)
+    measure_sparse(options, positions, rate)
     measure_encoding(options, torch.rand(options.samples, 3, device=options.device), "at random", rate)
     measure_picture(options, bits, rate)
 
