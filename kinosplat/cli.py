@@ -20,10 +20,13 @@ COMMANDS = {
     "view": "Look at a run or a file of Gaussians in the browser.",
     "info": "Explain a run or a scene in a few lines.",
     "compress": "Make a run small: one .kino file, and a report of every stage.",
+    "import": "Make a .kino file of what another tool wrote.",
     "export": "Write a run or a file of Gaussians in a format that other tools open.",
     "bench": "Time the renderer on a run, stage by stage, with a fixed orbit.",
     "data": "List, explain and download known scenes.",
 }
+MODULES = {"import": "import_file"}
+"""Commands whose name no module can have."""
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130
 
@@ -66,7 +69,7 @@ def train_main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, arguments: list[str], program: str) -> int:
-    module = importlib.import_module(f"kinosplat.commands.{name}")
+    module = importlib.import_module(f"kinosplat.commands.{MODULES.get(name, name)}")
     try:
         return int(module.run(arguments, program))
     except (InputError, BackendError) as error:

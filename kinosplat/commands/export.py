@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 import tyro
+from rich.progress import track
 
 from kinosplat.compression.canonical import canonical_still
 from kinosplat.compression.formats import SUFFIXES, ExportFormat, export_gaussians, import_gaussians
@@ -19,34 +21,40 @@ from kinosplat.compression.mesh.mesh import write_mesh
 from kinosplat.compression.size import size_words
 from kinosplat.errors import InputError
 from kinosplat.meshing import MeshOptions, mesh_of
-from kinosplat.opening import open_subject
+from kinosplat.opening import UNKNOWN_FPS, open_subject
 from kinosplat.render.gaussians import Gaussians
+from kinosplat.render.media import VideoWriter, to_uint8
+from kinosplat.render.paths import orbit
 from kinosplat.trainers.methods.gaussians import GaussianMethod
 from kinosplat.trainers.run import load_run
 
 
 @dataclass(frozen=True)
 class ExportCommand:
-    """Write Gaussians for other tools: PLY, compressed PLY, SPZ, SOG, .splat, GLB, .4dgs, PLY sequence; as .kino; or a
-    mesh of anything.
+    """Write Gaussians for other tools (PLY, compressed PLY, SPZ, SOG, .splat, GLB, .4dgs, PLY sequence) or as .kino, or
+    a mesh or a video of anything.
     """
 
     what: Annotated[Path, tyro.conf.Positional]
     """Folder of a run, or a file: .kino, .ply, .spz, .sog, .splat, .4dgs, .pth, .ckpt."""
-    format: ExportFormat | Literal["kino", "mesh"] = "ply"
+    format: ExportFormat | Literal["kino", "mesh", "mp4"] = "ply"
     """What to write: spz is version 3, spz2 version 2, spz-fine version 3 with 8-bit SH; kino keeps every bit; mesh is
-    a PLY of coloured triangles."""
+    a PLY of coloured triangles; mp4 shows the clip from its first camera, or an orbit around what stands still."""
     out: Path | None = None
     """File to write (a folder for ply-sequence); by default beside the input, with the format's suffix."""
     time: float | None = None
     """Seconds from the clip's start: the moment that formats without time show."""
     fps: float | None = None
-    """Frames a second of a PLY sequence; by default the clip's own."""
+    """Frames a second of a PLY sequence or a video; by default the clip's own."""
     voxel: float | None = None
     """Edge of a cell of a mesh, units of the input; by default about a pixel at the surface."""
     level: float | None = None
     """Density at the surface of a field's mesh, 1 / units of the input; by default a tenth of the light is lost in a
     cell."""
+
+
+ORBIT_FRAMES = 120
+"""Frames of the video of what stands still."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,8 @@ def run(arguments: Sequence[str], program: str) -> int:
     command = tyro.cli(ExportCommand, args=arguments, prog=program)
     if command.format == "mesh":
         return _export_mesh(command)
+    if command.format == "mp4":
+        return _export_video(command)
     source = _read(command.what)
     meta = source.metadata
     path = command.out or _beside(command.what, ".kino" if command.format == "kino" else SUFFIXES[command.format])
@@ -118,6 +128,26 @@ def _read(what: Path) -> _Source:
         file = read_kino(what)
         return _Source(file.gaussians, file.metadata)
     return _Source(import_gaussians(what), Metadata())
+
+
+@torch.no_grad()
+def _export_video(command: ExportCommand) -> int:
+    subject = open_subject(command.what)
+    cameras, fps = list(subject.cameras), command.fps or subject.fps or UNKNOWN_FPS
+    if subject.times and command.time is None:
+        n_frames = max(2, round((subject.times[-1] - subject.times[0]) * fps) + 1)
+        moments = [subject.times[0] + i / fps for i in range(n_frames)]
+        cameras = [cameras[0].at(moment) for moment in moments]
+    else:
+        moment = (subject.times[0] if command.time is None else command.time) if subject.times else None
+        cameras = [camera.at(moment) for camera in orbit(cameras, ORBIT_FRAMES)]
+    path = command.out or _beside(command.what, ".mp4")
+    with VideoWriter(path, fps) as video:
+        for camera in track(cameras, "rendering", transient=True):
+            output = subject.render(camera.to(subject.device), subject.background, geometry=False)
+            video.write(to_uint8(output.rgb[0]))
+    print(f"{len(cameras)} frames, {size_words(path.stat().st_size)} written to {path}")
+    return 0
 
 
 def _duration(gaussians: Gaussians) -> float:

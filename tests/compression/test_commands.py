@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import imageio.v3 as iio
 import pytest
 import torch
 
@@ -12,10 +13,11 @@ from compression.gaussian_sets import random_gaussians
 from kinosplat.cli import main
 from kinosplat.compression.config import CompressConfig
 from kinosplat.compression.formats import export_gaussians, import_gaussians
-from kinosplat.compression.kino import Metadata, read_kino, write_kino
+from kinosplat.compression.kino import Metadata, StartCamera, read_kino, write_kino
 from kinosplat.compression.surroundings import Surroundings
 from kinosplat.errors import InputError
 from kinosplat.opening import open_subject
+from kinosplat.render.camera import look_at
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.scenes.scene import Similarity
 from kinosplat.trainers.compress import compress_run
@@ -128,3 +130,32 @@ def test_a_kino_file_is_exported_in_the_frame_of_its_photos(tmp_path: Path) -> N
     found = import_gaussians(tmp_path / "scene.splat")
     expected = to_input.apply(gaussians.means)
     assert torch.cdist(found.means.double(), expected.double()).amin(dim=1).max() < 1e-6
+
+
+def test_what_other_tools_wrote_is_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gaussians = random_gaussians(200, n_still=50)
+    source = export_gaussians(gaussians, tmp_path / "clip.ply", "ply")
+    assert main(["import", str(source), "--up", "0", "0", "1", "--fps", "24"]) == 0
+    file = read_kino(tmp_path / "clip.kino")
+    assert len(file.gaussians) == 200
+    assert file.metadata.up == (0.0, 0.0, 1.0)
+    assert file.metadata.fps == 24.0
+    assert file.metadata.duration == pytest.approx(float(gaussians.time_centres.max()))
+    assert len(file.metadata.cameras) == 1
+    assert main(["import", str(tmp_path / "clip.kino")]) == 2
+    assert "would be written over itself; give another --out." in capsys.readouterr().err
+
+
+def test_a_file_becomes_a_video(tmp_path: Path) -> None:
+    K = torch.tensor([[40.0, 0, 24], [0, 40.0, 18], [0, 0, 1]])
+    up = torch.tensor([0.0, 0, 1])
+    cameras = tuple(
+        StartCamera.of(look_at(torch.tensor([x, -8.0, 1.0]), torch.zeros(3), up, K=K, width=48, height=36, time=0.0))
+        for x in (-1.0, 0.0, 1.0)
+    )
+    metadata = Metadata(duration=0.5, fps=8.0, cameras=cameras)
+    write_kino(tmp_path / "clip.kino", random_gaussians(200), metadata=metadata)
+    assert main(["export", str(tmp_path / "clip.kino"), "--format", "mp4"]) == 0
+    frames = iio.imread(tmp_path / "clip.mp4", plugin="pyav")
+    assert frames.shape == (5, 36, 48, 3)
+    assert frames.std() > 1.0
