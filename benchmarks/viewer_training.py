@@ -56,21 +56,24 @@ class Enough(Exception):
 
 
 class StepCounter(Watching):
-    """Notes when each step begins."""
+    """Notes when each step begins, and for how long pictures held it up."""
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(
             Callbacks(), lambda: scene_for(config, load_scene(config.scene)), ServerOptions(port=0), lambda line: None
         )
         self.began: list[float] = []
+        self.held: list[float] = []
         self.is_enough = threading.Event()
 
     def pause(self, method: Method, step: int) -> None:
         """Between two steps."""
         if self.is_enough.is_set():
             raise Enough
+        came = time.monotonic()
         super().pause(method, step)
         self.began.append(time.monotonic())
+        self.held.append(self.began[-1] - came)
 
     def rate(self, window: tuple[float, float]) -> float:
         """Steps a second in a window, of those that began in it."""
@@ -78,6 +81,15 @@ class StepCounter(Watching):
         if last - first < 2:
             return math.nan
         return (last - first - 1) / (self.began[last - 1] - self.began[first])
+
+    def share_held(self, windows: list[tuple[float, float]]) -> float:
+        """Part of the windows that steps waited for pictures."""
+        held = total = 0.0
+        for window in windows:
+            first, last = (bisect.bisect_left(self.began, moment) for moment in window)
+            held += sum(self.held[first:last])
+            total += window[1] - window[0]
+        return held / total
 
 
 def main(arguments: Arguments) -> None:
@@ -101,6 +113,8 @@ def main(arguments: Arguments) -> None:
         print(f"{without:8.2f} steps/s without, {beside:8.2f} with a page: {100 * (1 - beside / without):+.1f}% slower")
     slower = [100 * (1 - beside / without) for without, beside in pairs]
     spread = statistics.stdev(slower) / math.sqrt(len(slower)) if len(slower) > 1 else math.nan
+    share = [100 * counter.share_held(windows[beside]) for beside in (False, True)]
+    print(f"steps waited for pictures {share[0]:.2f}% of the time without, {share[1]:.2f}% with a page")
     print(
         f"mean {statistics.fmean(slower):+.2f}% (standard error {spread:.2f}), median {statistics.median(slower):+.2f}%"
     )

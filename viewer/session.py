@@ -134,7 +134,8 @@ class Session:
             self.change_playback(lambda clock, at: clock.pause(at))
         version = self.subject.version
         last = self.stream.meter.last()
-        if version != self.shown_version and now - self._refreshed_at > refresh_interval(last.render if last else 0.0):
+        cost = last.render + last.read if last else 0.0
+        if version != self.shown_version and now - self._refreshed_at > refresh_interval(cost):
             self.shown_version, self._refreshed_at = version, now
             self.stream.refresh()
         for panel in self.panels:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-IDLE_SHARE = 0.025
+IDLE_SHARE = 0.02
 """Part of the training time that showing a changing model to visitors who do not move may take."""
 SHORTEST_REFRESH = 1.0
 """Seconds between two such pictures at least."""

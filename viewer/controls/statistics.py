@@ -76,7 +76,7 @@ class StatisticsPanel(PlainPanel):
     def _count(self, now: float) -> None:
         """Count the living again where the model or the moment is another one."""
         session = self.session
-        state = (session.subject.version, session.moment(now))
+        state = (session.shown_version, session.moment(now))
         if now - self._counted < ALIVE_EVERY or state == self._counted_for:
             return
         self._counted, self._counted_for = now, state
