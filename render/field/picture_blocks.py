@@ -9,7 +9,7 @@ on one lattice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -38,6 +38,11 @@ class PictureBlocks:
     """Pixels across the picture."""
     height: int
     """Pixels down the picture."""
+
+    def rows(self, first: int, last: int) -> PictureBlocks:
+        """The part of the picture from row `first` up to before row `last`."""
+        shift = self.rectangles.new_tensor([0, 0, first, first])
+        return replace(self, rectangles=self.rectangles - shift, height=last - first)
 
 
 def picture_blocks(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kinosplat.render.camera import Camera, look_at
-from kinosplat.render.field import reference
+from kinosplat.render.field import reference, render
 from kinosplat.render.field.backend import FieldBackend
 from kinosplat.render.field.field import EMPTY_DENSITY, REMOVED, SALIENCY, Field, FieldShape, truncated_exp
 from kinosplat.render.field.layout import GridLayout, Space, StepRule
@@ -166,6 +166,18 @@ class TestPictures:
         blue = output.rgb[0, ..., 2].flatten()
         assert torch.allclose(blue, 0.5 * expected + (1 - expected), atol=6e-3)
         assert output.n_visible > 0
+
+    @pytest.mark.parametrize("geometry", [False, True])
+    def test_going_by_blocks_gives_the_same_picture(self, geometry: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(render, "RAYS", 32 * 5)  # in pieces of five rows, the last one shorter
+        field, grid = uniform_field(1.5, self.space), grid_of(self.space)
+        grid.bits[::3] = 0
+        arguments = (field, grid, [camera()], torch.tensor([0.0, 0.5, 1.0]))
+        along = render_field(*arguments, near=0.01, geometry=True)
+        by_blocks = render_field(*arguments, near=0.01, geometry=geometry, by_blocks=True)
+        assert torch.equal(by_blocks.rgb, along.rgb)
+        assert by_blocks.n_visible == along.n_visible
+        assert (by_blocks.depth is not None) == geometry
 
     def test_depth_is_along_the_axis_and_the_median_where_half_is_gone(self) -> None:
         density = 4.0
