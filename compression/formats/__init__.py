@@ -29,13 +29,14 @@ from kinosplat.render.gaussians import Gaussians
 from kinosplat.scenes.scene import Similarity
 
 ExportFormat = Literal[
-    "ply", "compressed-ply", "spz", "spz2", "spz-fine", "sog", "splat", "glb", "4dgs", "ply-sequence"
+    "ply", "compressed-ply", "spz", "spz2", "spz4", "spz-fine", "sog", "splat", "glb", "4dgs", "ply-sequence"
 ]
 SUFFIXES: dict[ExportFormat, str] = {
     "ply": ".ply",
     "compressed-ply": ".compressed.ply",
     "spz": ".spz",
     "spz2": ".spz",
+    "spz4": ".spz",
     "spz-fine": ".spz",
     "sog": ".sog",
     "splat": ".splat",
@@ -61,8 +62,8 @@ def export_gaussians(
 
     time: seconds; the moment that formats without time show, and with `ply` a still file instead of one with time
     columns. duration: seconds of the clip, for `4dgs` and `ply-sequence`; fps: frames a second of a sequence. up:
-    scene's up axis. `spz` is version 3 with the reference's SH precision, `spz2` version 2, `spz-fine` version 3 with
-    8-bit SH.
+    scene's up axis. `spz` is version 3 with the reference's SH precision, `spz2` and `spz4` are versions 2 and 4,
+    `spz-fine` is version 3 with 8-bit SH.
     """
     if format not in get_args(ExportFormat):
         raise InputError(f"The format {format} is unknown; choose one of {', '.join(get_args(ExportFormat))}.")
@@ -96,6 +97,8 @@ def _write(
         write_spz(path, gaussians)
     elif format == "spz2":
         write_spz(path, gaussians, version=2)
+    elif format == "spz4":
+        write_spz(path, gaussians, version=4)
     elif format == "spz-fine":
         write_spz(path, gaussians, sh_bits=(8, 8))
     elif format == "sog":

@@ -1,7 +1,10 @@
-"""SPZ of Niantic, versions 2 and 3: one gzip stream of a 16-byte header and the attributes one after another.
+"""SPZ of Niantic, versions 2 to 4.
+
+Versions 2 and 3 are one gzip stream of a 16-byte header and the attributes one after another; version 4 is a 32-byte
+header, a table of two 64-bit sizes a stream (stored, plain), and one zstd frame an attribute.
 
 Positions are 24-bit fixed point, opacity and colour bytes, log-scales bytes (16 a unit, from -10), rotations three
-bytes (version 2: x y z of the quaternion with w >= 0) or four (version 3: smallest three of x y z w, sign and 9 bits
+bytes (version 2: x y z of the quaternion with w >= 0) or four (later: smallest three of x y z w, sign and 9 bits
 each, place of the largest in the top two bits), SH bytes in 1/128 from 128, coefficient by coefficient. The axes in
 the file are right, up, back; ours, like those of a PLY, are right, down, forward, so y and z change sign on the way,
 and SH with them.
@@ -18,6 +21,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+import zstandard
 from numpy.typing import NDArray
 
 from kinosplat.compression.formats.frame import checked
@@ -34,6 +38,12 @@ from kinosplat.errors import InputError
 from kinosplat.render.gaussians import Gaussians
 
 HEADER = struct.Struct("<IIIBBBB")
+"""Magic, version, Gaussians, SH degree, fractional bits, flags; then a reserved byte, or the number of streams."""
+TABLE_PLACE = struct.Struct("<I12x")
+"""Of version 4: where the table of streams begins, and reserved bytes."""
+STREAM = struct.Struct("<QQ")
+LONG_HEADER_BYTES = HEADER.size + TABLE_PLACE.size
+ZSTD_LEVEL = 19
 MAGIC = 0x5053474E
 COLOR_SCALE = 0.15
 DEFAULT_FRACTIONAL_BITS = 12
@@ -47,7 +57,7 @@ FLIPPED_SH = np.array([-1, -1, 1, -1, 1, 1, -1, 1, -1, 1, -1, -1, 1, -1, 1], np.
 def write_spz(
     path: Path,
     gaussians: Gaussians,
-    version: Literal[2, 3] = 3,
+    version: Literal[2, 3, 4] = 3,
     sh_bits: tuple[int, int] = (5, 4),
     antialiased: bool = False,
 ) -> None:
@@ -65,7 +75,6 @@ def write_spz(
     quats = g.quats.numpy().astype(np.float64)
     rotations = np.concatenate([quats[:, 1:] * FLIPPED_AXES, quats[:, :1]], axis=1)  # x y z w; a half turn about x
     parts = [
-        HEADER.pack(MAGIC, version, n, g.sh_degree, fractional_bits, int(antialiased), 0),
         np.ascontiguousarray(fixed).view(np.uint8).reshape(n, 3, 4)[:, :, :3].tobytes(),
         to_uint8(255 * sigmoid(g.opacity_logits.numpy())).tobytes(),
         to_uint8(255 * (g.sh_dc.numpy().astype(np.float64) * COLOR_SCALE + 0.5)).tobytes(),
@@ -73,20 +82,28 @@ def write_spz(
         _pack_rotations(rotations, version),
         _pack_sh(g.sh_rest.numpy(), sh_bits).tobytes(),
     ]
-    path.write_bytes(gzip.compress(b"".join(parts), compresslevel=9, mtime=0))
+    if version < 4:
+        header = HEADER.pack(MAGIC, version, n, g.sh_degree, fractional_bits, int(antialiased), 0)
+        path.write_bytes(gzip.compress(header + b"".join(parts), compresslevel=9, mtime=0))
+        return
+    parts = [part for part in parts if part]
+    header = HEADER.pack(MAGIC, version, n, g.sh_degree, fractional_bits, int(antialiased), len(parts))
+    frames = [zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(part) for part in parts]
+    table = b"".join(STREAM.pack(len(frame), len(part)) for frame, part in zip(frames, parts, strict=True))
+    path.write_bytes(header + TABLE_PLACE.pack(LONG_HEADER_BYTES) + table + b"".join(frames))
 
 
 def read_spz(path: Path) -> Gaussians:
-    """Read a file of version 2 or 3; InputError when it is of another version or cut off."""
+    """Read a file of version 2, 3 or 4; InputError when it is of another version or cut off."""
     data = _decompress(path)
     if len(data) < HEADER.size:
         raise InputError(f"{path} ends inside its header; copy it again.")
     magic, version, n, degree, fractional_bits, _, _ = HEADER.unpack_from(data)
-    if magic != MAGIC or version not in (2, 3):
-        raise InputError(f"{path} is not an SPZ file of version 2 or 3; convert it to one of them.")
+    if magic != MAGIC or version not in (2, 3, 4):
+        raise InputError(f"{path} is not an SPZ file of version 2, 3 or 4; convert it to one of them.")
     if degree > 3 or n > MAX_POINTS or fractional_bits > 23:
         raise InputError(f"{path} has {n} Gaussians of SH degree {degree}, which is out of range.")
-    rotation_bytes, n_rest = version + 1, 3 * ((degree + 1) ** 2 - 1)
+    rotation_bytes, n_rest = 3 if version == 2 else 4, 3 * ((degree + 1) ** 2 - 1)
     if len(data) - HEADER.size < n * (9 + 1 + 3 + 3 + rotation_bytes + n_rest):
         raise InputError(f"{path} is cut off; copy it again.")
     offset = HEADER.size
@@ -167,7 +184,7 @@ def _decompress(path: Path) -> bytes:
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check the path.") from error
     if raw[:4] == struct.pack("<I", MAGIC):
-        raise InputError(f"{path} is an SPZ file of version 4; convert it to version 3.")
+        return _joined_streams(path, raw)
     if raw[:2] != b"\x1f\x8b":
         raise InputError(f"{path} is not an SPZ file; check the path.")
     decompressor = zlib.decompressobj(wbits=31)
@@ -178,3 +195,30 @@ def _decompress(path: Path) -> bytes:
         return data + decompressor.decompress(decompressor.unconsumed_tail, 1 + min(n, MAX_POINTS) * 100)
     except zlib.error as error:
         raise InputError(f"{path} is damaged; copy it again.") from error
+
+
+def _joined_streams(path: Path, raw: bytes) -> bytes:
+    """A file of version 4 as the 16 bytes and the attributes that a gzip stream would hold; nothing is decoded that is
+    larger than the number of Gaussians allows.
+    """
+    if len(raw) < LONG_HEADER_BYTES:
+        raise InputError(f"{path} ends inside its header; copy it again.")
+    _, _, n, _, _, _, n_streams = HEADER.unpack_from(raw)
+    (place,) = TABLE_PLACE.unpack_from(raw, HEADER.size)
+    start = place + STREAM.size * n_streams
+    if place < LONG_HEADER_BYTES or start > len(raw):
+        raise InputError(f"{path} is cut off; copy it again.")
+    parts = [raw[: HEADER.size]]
+    for i in range(n_streams):
+        stored, plain = STREAM.unpack_from(raw, place + STREAM.size * i)
+        if start + stored > len(raw) or plain > 45 * min(n, MAX_POINTS):
+            raise InputError(f"{path} is cut off; copy it again.")
+        try:
+            part = zstandard.ZstdDecompressor().decompress(raw[start : start + stored], max_output_size=max(plain, 1))
+        except zstandard.ZstdError as error:
+            raise InputError(f"{path} is damaged; copy it again.") from error
+        if len(part) != plain:
+            raise InputError(f"{path} is damaged; copy it again.")
+        parts.append(part)
+        start += stored
+    return b"".join(parts)

@@ -38,8 +38,8 @@ class ExportCommand:
     what: Annotated[Path, tyro.conf.Positional]
     """Folder of a run, or a file: .kino, .ply, .spz, .sog, .splat, .4dgs, .pth, .ckpt."""
     format: ExportFormat | Literal["kino", "mesh", "mp4"] = "ply"
-    """What to write: spz is version 3, spz2 version 2, spz-fine version 3 with 8-bit SH; kino keeps every bit; mesh is
-    a PLY of coloured triangles; mp4 shows the clip from its first camera, or an orbit around what stands still."""
+    """What to write: spz is version 3, spz2 and spz4 are 2 and 4, spz-fine is 3 with 8-bit SH; kino keeps every bit;
+    mesh is a PLY of coloured triangles; mp4 the clip from its first camera, or an orbit around what stands still."""
     out: Path | None = None
     """File to write (a folder for ply-sequence); by default beside the input, with the format's suffix."""
     time: float | None = None
