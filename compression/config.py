@@ -14,7 +14,7 @@ Appearance = Literal["harmonics", "networks", "auto"]
 TUNE_SHARE = 0.07
 """Steps of one fine-tuning, of those of the run: all stages together then take less than half of the training time, as
 the set shrinks."""
-LEAST_TUNE_STEPS = 600
+LEAST_TUNE_STEPS = 250
 """Fewer leave what sampling opened unclosed, unless the whole run had fewer."""
 MOST_TUNE_STEPS = 3000
 
