@@ -39,8 +39,9 @@ class ImageConfig:
 
     ssim_weight: float = 0.2
     """Weight of 1 - SSIM in the loss; the rest is the mean absolute error."""
-    saturation: bool = False
-    """Let what pictures show at full brightness be brighter than that in the scene."""
+    saturation: bool | None = None
+    """Let what pictures show at full brightness be brighter than that in the scene; by default for data sets whose
+    cameras are known to differ, where a lamp is white in dark pictures too."""
     background: Literal["auto", "black", "white", "random", "learned"] = "auto"
     """Colour behind the scene; auto is the scene's own when its format fixes one, random with --mask-use object-only,
     else black."""

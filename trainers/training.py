@@ -137,6 +137,8 @@ def settle(config: TrainConfig, scene: Scene) -> TrainConfig:
     if image.mask_use == "auto":
         use: Literal["object-only", "ignore-outside"] = "object-only" if scene.masks_cut_out else "ignore-outside"
         image = dataclasses.replace(image, mask_use=use)
+    if image.saturation is None:
+        image = dataclasses.replace(image, saturation=scene.colors_differ)
     corrections = config.corrections
     if corrections.exposure is None:
         corrections = dataclasses.replace(corrections, exposure=scene.colors_differ)

@@ -233,7 +233,7 @@ class Matcher:
         self._grey = rig.images.mean(dim=-1)
         self._layers = self._grey[:, None] if outline is None else torch.stack([self._grey, outline], dim=1)
         self._rays = rig.rays().reshape(-1, 3, *rig.size)
-        self._camera_to_world = torch.linalg.inv(rig.world_to_camera)
+        self._camera_to_world = rig.camera_to_world
         self._mean_grey = self._mean(self._grey)
         self._deviation = self._standard_deviation(self._grey, self._mean_grey)
 

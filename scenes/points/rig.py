@@ -35,6 +35,15 @@ class Rig:
         return -(self.world_to_camera[:, :3, :3].mT @ self.world_to_camera[:, :3, 3:])[..., 0]
 
     @property
+    def camera_to_world(self) -> Tensor:
+        """(V, 4, 4)."""
+        turned = self.world_to_camera[:, :3, :3].mT
+        inverse = self.world_to_camera.clone()
+        inverse[:, :3, :3] = turned
+        inverse[:, :3, 3:] = -turned @ self.world_to_camera[:, :3, 3:]
+        return inverse
+
+    @property
     def forwards(self) -> Tensor:
         """(V, 3) unit viewing directions."""
         return self.world_to_camera[:, 2, :3]
@@ -46,13 +55,11 @@ class Rig:
     def rays(self, views: slice = slice(None)) -> Tensor:
         """(V, 3, H * W): camera coordinates of each pixel's centre at depth 1, for some of the views."""
         height, width = self.size
-        y, x = torch.meshgrid(
-            torch.arange(height, device=self.K.device) + 0.5,
-            torch.arange(width, device=self.K.device) + 0.5,
-            indexing="ij",
-        )
-        pixels = torch.stack([x, y, torch.ones_like(x)]).reshape(3, -1)
-        return torch.linalg.inv(self.K[views]) @ pixels
+        K = self.K[views, :, :, None, None]
+        # K is upper triangular; a solver on the GPU would take seconds to load, and make Python wait at every call.
+        y = (torch.arange(height, device=K.device)[:, None] + 0.5 - K[:, 1, 2]) / K[:, 1, 1]
+        x = (torch.arange(width, device=K.device) + 0.5 - K[:, 0, 2] - K[:, 0, 1] * y) / K[:, 0, 0]
+        return torch.stack([x, y.expand_as(x), torch.ones_like(x)], dim=1).flatten(2)
 
     def unproject(self, view: int, depth: Tensor) -> Tensor:
         """World coordinates (H, W, 3) of a depth map (H, W) of view `view`."""
@@ -74,13 +81,15 @@ def focus_point(positions: Tensor, forwards: Tensor) -> Tensor | None:
 
     Least squares: sum over cameras of (I - f fT)(x - c) = 0.
     """
-    projectors = torch.eye(3, device=forwards.device) - forwards[:, :, None] * forwards[:, None, :]
+    device = positions.device
+    positions, forwards = positions.cpu(), forwards.cpu()
+    projectors = torch.eye(3) - forwards[:, :, None] * forwards[:, None, :]
     total = projectors.sum(dim=0)
     if torch.linalg.eigvalsh(total)[0] < 1e-3 * len(positions):
         return None
     point = torch.linalg.solve(total, (projectors @ positions[..., None]).sum(dim=0))[:, 0]
     depth = ((point - positions) * forwards).sum(dim=1)
-    return point if (depth > 0).float().mean() > 0.9 else None
+    return point.to(device) if (depth > 0).float().mean() > 0.9 else None
 
 
 def near_depths(rig: Rig) -> Tensor:

@@ -66,6 +66,7 @@ def test_exposure_is_learned_by_default_where_cameras_are_known_to_differ(tmp_pa
     matched, config = toy.scene(), tiny_config(ThreeDGS(), toy, steps=1)
     unmatched = replace(matched, colors_differ=True)
     assert [settle(config, scene).corrections.exposure for scene in (matched, unmatched)] == [False, True]
+    assert [settle(config, scene).image.saturation for scene in (matched, unmatched)] == [False, True]
     refused = replace(config, corrections=CorrectionConfig(exposure=False))
     assert settle(refused, unmatched).corrections.exposure is False
 
