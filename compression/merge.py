@@ -3,7 +3,7 @@
 Space and time are cut into cells; in each cell the most important Gaussian gathers all whose similarity
 -|dx|^2 - 4 |d dc|^2, on positions and colours normalised to the cell size and to the spread of colours, is above a
 threshold; what is left over gathers again, for a few rounds. A cluster becomes the weighted mean of its members with
-weights that are learned (OMG4, 2025).
+weights that are learned (OMG4, 2025). Sampling to the same number measured better (docs/compression.md).
 """
 
 from __future__ import annotations
