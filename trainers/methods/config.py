@@ -31,9 +31,6 @@ class GaussianConfig:
     from what they look at); by default what the format of the scene says, else 0.05."""
     antialiased: bool = False
     """Compensate opacity for the dilation on the screen (Mip-Splatting)."""
-    drop_rate: float = 0.0
-    """Share of the Gaussians that is left out of each picture at the end of the run, growing linearly from none at its
-    start (DropGaussian, Park et al. 2025); the others become denser to make up for it."""
     rasterizer: Literal["auto", "native", "reference", "gsplat"] = "auto"
     """Which rasterizer draws; auto is this project's own."""
 
@@ -118,8 +115,6 @@ class TimeConfig:
     """Learning rate of the time centres at the start, in clip lengths; decays with that of the positions."""
     durations_lr: float = 3e-3
     """Learning rate of the log-durations."""
-    duration_penalty: float = 0.0
-    """Weight of the mean logarithm of clip length over duration, of the Gaussians in view."""
     still_above: float = 1.0
     """A Gaussian whose duration exceeds this many clip lengths becomes still and loses its time parameters."""
 

@@ -26,13 +26,11 @@ from kinosplat.trainers.config import ImageConfig
 from kinosplat.trainers.densify.classic import Classic
 from kinosplat.trainers.densify.mcmc import Mcmc
 from kinosplat.trainers.densify.strategy import NoDensification, Strategy
-from kinosplat.trainers.draws import generator
 from kinosplat.trainers.gaussian_rows import GaussianRows
 from kinosplat.trainers.losses import image_loss
 from kinosplat.trainers.method import Losses, Measure, MethodState
 from kinosplat.trainers.methods.config import FourDGS, ThreeDGS
 from kinosplat.trainers.methods.initial import first_gaussians, first_moving_gaussians, thin
-from kinosplat.trainers.methods.regularise import brevity, thinned
 from kinosplat.trainers.optim import Group, LearningRate, exponential_decay
 
 GaussiansConfig = ThreeDGS | FourDGS
@@ -102,7 +100,6 @@ class GaussianMethod:
         self.config = config
         self.image = image
         self.clip = clip
-        self.seed = seed
         self.rows = GaussianRows(first, learning_rates(config, radius, clip), radius)
         self.strategy = strategy_of(config, seed, clip)
         self._statistics: GaussianStatistics | None = None
@@ -184,7 +181,7 @@ class GaussianMethod:
         if len(self._visible) != n:
             self._visible = torch.empty(n, dtype=torch.bool, device=device)
         output = rasterize(
-            self._drawn(moment),
+            self.rows.gaussians(),
             batch.cameras,
             background=batch.background,
             settings=self._settings(moment),
@@ -193,7 +190,6 @@ class GaussianMethod:
         )
         terms, squared_error = image_loss(output, batch, self.image)
         terms |= self.strategy.penalties(self.rows, self._visible, batch.cameras)
-        terms |= self._penalties()
         return Losses(terms, squared_error)
 
     def touched(self) -> Mapping[str, Tensor]:
@@ -229,20 +225,6 @@ class GaussianMethod:
     def summary(self) -> dict[str, float]:
         """The share of still Gaussians in a moving scene."""
         return {"still": self.rows.still.float().mean().item()} if self.rows.is_moving else {}
-
-    def _drawn(self, moment: Moment) -> Gaussians:
-        """The set as this step draws it."""
-        rate = self.config.gaussians.drop_rate * moment.progress
-        if rate <= 0.0:
-            return self.rows.gaussians()
-        return thinned(self.rows.gaussians(), rate, generator(self.seed, moment.step, "drop", self.rows.device))
-
-    def _penalties(self) -> dict[str, Tensor]:
-        """What the method itself asks for, whatever densifies."""
-        if self.clip is None or not isinstance(self.config, FourDGS) or self.config.time.duration_penalty <= 0.0:
-            return {}
-        short = brevity(self.rows["log_durations"], self._visible, self.clip[1] - self.clip[0])
-        return {"duration": self.config.time.duration_penalty * short}
 
     def _settings(self, moment: Moment) -> RasterSettings:
         """As `settings`, but the degree of the harmonics grows over the run."""

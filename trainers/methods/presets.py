@@ -73,8 +73,6 @@ def _resolve_gaussians(config: TrainConfig, method: ThreeDGS | FourDGS, on_cpu: 
     at_least("--max-gaussians", max_gaussians, 1)
     at_least("--n-first-points", n_first, 1)
     check_near(gaussians.near)
-    if not 0.0 <= gaussians.drop_rate < 1.0:
-        raise InputError(f"--drop-rate must be a share from 0 to below 1, got {gaussians.drop_rate}.")
     if not 0 <= gaussians.sh_degree <= 3:
         raise InputError(f"--sh-degree must be 0, 1, 2 or 3, got {gaussians.sh_degree}.")
     gaussians = replace(gaussians, max_gaussians=max_gaussians, n_first_points=n_first)
