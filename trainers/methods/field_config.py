@@ -58,8 +58,9 @@ class FieldTraining:
     """Factor that the rates have reached at the end; they decay exponentially after a warm-up."""
     huber: float = 0.1
     """Colour errors above this count by their size instead of by its square; 0 squares all."""
-    distortion_weight: float = 1e-3
-    """Weight of the distortion loss of unbounded scenes (Mip-NeRF 360), which draws samples together along each ray."""
+    distortion_weight: float = 0.0
+    """Weight of the distortion loss of unbounded scenes (Mip-NeRF 360), which draws samples together along rays; off
+    by default, since from the start it holds surfaces back."""
     occupancy_every: int = 16
     """Steps between updates of the occupancy grid."""
     occupancy_warm_up: int = 256
