@@ -59,8 +59,8 @@ class FieldTraining:
     huber: float = 0.1
     """Colour errors above this count by their size instead of by its square; 0 squares all."""
     distortion_weight: float = 0.0
-    """Weight of the distortion loss of unbounded scenes (Mip-NeRF 360), which draws samples together along rays; off
-    by default, since from the start it holds surfaces back."""
+    """Weight of the distortion loss of unbounded scenes (Mip-NeRF 360), which draws samples together along rays; 0
+    leaves it out."""
     occupancy_every: int = 16
     """Steps between updates of the occupancy grid."""
     occupancy_warm_up: int = 256
