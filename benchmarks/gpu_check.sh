@@ -3,7 +3,8 @@
 #
 #     benchmarks/gpu_check.sh [FOLDER]        results go to FOLDER, outputs/gpu_check by default
 #
-# PYTHON names the interpreter (python3); packages it lacks are not installed. gsplat is measured beside us where it is installed.
+# PYTHON names the interpreter (python3); packages it lacks are not installed. gsplat and nerfacc are measured beside us where they are
+# installed. Training is measured on the scenes of $KINOSPLAT_DATA that are there.
 # SANITIZE=1 also runs the tests' small scenes under compute-sanitizer's memcheck and racecheck. Stops at the first step that fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -21,10 +22,29 @@ print(torch.cuda.get_device_name())'
 echo "== test"
 "$python" -P -m pytest -q -m gpu tests 2>&1 | tee "$out/tests.log"
 
-echo "== benchmark"
+# The peers compile themselves when they are first used: before anything is timed.
 peer=none
-if "$python" -P -c 'import gsplat' 2>/dev/null; then peer=gsplat; fi
-"$python" benchmarks/rasterizer.py --peer "$peer" --stages --out "$out/rasterizer.json" 2>&1 | tee "$out/rasterizer.log"
+if "$python" -P -c 'from gsplat.cuda._backend import _C; assert _C' 2>/dev/null; then peer=gsplat; fi
+field_peer=none
+if "$python" -P -c 'from nerfacc.cuda._backend import _C; assert _C' 2>/dev/null; then field_peer=nerfacc; fi
+
+measure() {
+  echo "== $1"
+  "$python" "${@:2}" 2>&1 | tee "$out/$1.log"
+}
+measure rasterizer benchmarks/rasterizer.py --peer "$peer" --stages --out "$out/rasterizer.json"
+measure field benchmarks/field.py --device cuda --peer "$field_peer"
+measure field_mlp benchmarks/field_mlp.py --device cuda
+measure field_draw benchmarks/field_draw.py --device cuda
+measure viewer_agreement benchmarks/viewer.py --agreement
+measure viewer benchmarks/viewer.py --n-gaussians 1000000 --resolution 1280 720
+for scene in dtu_scan24 fox; do
+  [[ -d "${KINOSPLAT_DATA:-/nowhere}/$scene" ]] || continue
+  resolution=(800 600)
+  if [[ $scene == fox ]]; then resolution=(540 960); fi
+  measure "training_$scene" benchmarks/training.py --scene "$scene" --resolution "${resolution[@]}" --steps 2500 \
+    --max-gaussians 300000 --peer "$peer" --out "$out/training_$scene.json"
+done
 
 if [[ "${SANITIZE:-0}" == 1 ]]; then
   # Every allocation on its own, so that a step beyond its end is seen.
