@@ -91,7 +91,7 @@ def test_asking_for_geometry_does_not_change_the_picture(hollow: bool) -> None:
     fused = render_field(learned, grid, [view], behind, near=0.05)
     pieces = render_field(learned, grid, [view], behind, near=0.05, geometry=True)
     assert pieces.normal is not None
-    assert float(fused.alpha.max()) > 0.3
+    assert float(fused.alpha.max()) > 0.2  # measured 0.26: there is something to compare
     torch.testing.assert_close(fused.rgb, pieces.rgb, rtol=0, atol=1e-4)  # measured 4e-6
     torch.testing.assert_close(fused.alpha, pieces.alpha, rtol=0, atol=1e-4)
 
