@@ -29,7 +29,7 @@ import tyro
 from torch import Tensor
 
 from kinosplat.render import Camera, Gaussians, GaussianStatistics, RasterSettings, native_cpu, rasterize
-from kinosplat.render.adam import adam_step
+from kinosplat.render.adam import AdamTensor, RowAdam
 from kinosplat.render.backend import call_native
 from kinosplat.render.losses import photometric_loss
 from scenes import front_camera, random_gaussians
@@ -175,7 +175,14 @@ class Scene:
         self.settings = RasterSettings(rasterizer=rasterizer)  # type: ignore[arg-type]
         self.leaves = gaussians.map(lambda tensor: tensor.clone().requires_grad_())
         self.target = torch.rand(1, camera.height, camera.width, 3, generator=torch.Generator().manual_seed(0))
-        self.moments = {k: (torch.zeros_like(p), torch.zeros_like(p)) for k, p in gaussians.parameters().items()}
+        self.visible = torch.empty(len(gaussians), dtype=torch.bool)
+        self.adam = RowAdam(
+            [AdamTensor(leaf.detach(), torch.zeros_like(leaf), torch.zeros_like(leaf)) for leaf in self.parameters()]
+        )
+
+    def parameters(self) -> list[Tensor]:
+        """The leaves, in one order."""
+        return list(self.leaves.parameters().values())
 
     def forward(self) -> None:
         """A picture, as a viewer asks for it."""
@@ -190,23 +197,12 @@ class Scene:
 
     def step(self) -> None:
         """Picture, loss, gradients, optimiser."""
-        statistics = GaussianStatistics.zeros(len(self.gaussians))
-        for leaf in self.leaves.parameters().values():
+        leaves = self.parameters()
+        for leaf in leaves:
             leaf.grad = None
-        picture = rasterize(self.leaves, [self.camera], settings=self.settings, statistics=statistics).rgb
+        picture = rasterize(self.leaves, [self.camera], settings=self.settings, visible=self.visible).rgb
         photometric_loss(picture, self.target).backward()
-        for name, leaf in self.leaves.parameters().items():
-            assert leaf.grad is not None
-            adam_step(
-                leaf.detach(),
-                leaf.grad,
-                *self.moments[name],
-                lr=1e-5,
-                betas=(0.9, 0.999),
-                eps=1e-15,
-                step=10,
-                visible=statistics.visible,
-            )
+        self.adam.step([leaf.grad for leaf in leaves], [1e-5] * len(leaves), 10, visible=self.visible)
 
 
 def measure(options: Options) -> dict[str, Any]:
