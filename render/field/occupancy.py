@@ -1,7 +1,7 @@
 """Where a field has anything: a grid of bits a cascade, kept up to date while the field learns.
 
 As in instant-ngp (Mueller et al. 2022, appendix C): cells remember the largest optical thickness met in them, forget it
-slowly, and count as empty below a threshold. Cells that no training camera sees are never learned and stay empty.
+slowly, and count as empty below a threshold. Cells that too few training cameras see are never learned and stay empty.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ DECAY = 0.95
 """What is left of a cell's memory after an update."""
 THICKNESS = 0.01
 """A cell is occupied when a step through it would absorb this part, or the mean cell's part if that is less."""
+LEAST_CAMERAS = 3
+"""What fewer cameras have in their pictures may hold anything: floaters that explain one picture and hide others."""
 CHUNK = 1 << 18
 """Cells looked at together; bounds memory, changes no value."""
 
@@ -47,18 +49,21 @@ class OccupancyGrid:
 
     @torch.no_grad()
     def learn_only_what_is_seen(self, cameras: Sequence[Camera], near: float) -> None:
-        """Rule out cells whose centre no camera has in its picture, at least `near` in front of it."""
+        """Rule out cells whose centre fewer than `LEAST_CAMERAS` have in their pictures, at least `near` in front of
+        them; of fewer cameras than that, all have to.
+        """
         seen = torch.zeros_like(self.learnable)
+        least = min(LEAST_CAMERAS, len(cameras))
         matrices = torch.stack([camera.K @ camera.world_to_camera[:3] for camera in cameras]).to(self.thickness)
         sizes = torch.tensor([[c.width, c.height] for c in cameras]).to(self.thickness)
         for first in range(0, self.n_cells, CHUNK):
             cells = torch.arange(first, min(first + CHUNK, self.n_cells), device=seen.device)
             centres = self.points(cells, torch.full((len(cells), 3), 0.5, device=seen.device))
-            found = torch.zeros_like(cells, dtype=torch.bool)
+            n_seeing = torch.zeros_like(cells)
             for matrix, size in zip(matrices, sizes, strict=True):
                 x, y, z = (centres @ matrix[:, :3].T + matrix[:, 3]).unbind(-1)
-                found |= (z > near) & (x > 0) & (y > 0) & (x < size[0] * z) & (y < size[1] * z)
-            seen[cells] = found
+                n_seeing += (z > near) & (x > 0) & (y > 0) & (x < size[0] * z) & (y < size[1] * z)
+            seen[cells] = n_seeing >= least
         self.learnable = seen
         self.bits = reference.pack_bits(seen)
 

@@ -142,6 +142,17 @@ class TestOccupancyGrid:
         assert not grid.occupied()[behind].any()
         assert grid.occupied().any()
 
+    def test_what_two_of_four_cameras_see_stays_empty(self) -> None:
+        near, far = camera(distance=0.5), camera(distance=3.0)
+        grid, all_see = grid_of(Space()), grid_of(Space())
+        all_see.learn_only_what_is_seen([near, near, near], near=0.1)
+        grid.learn_only_what_is_seen([near, near, far, far], near=0.1)
+        alone = grid_of(Space())
+        alone.learn_only_what_is_seen([far, far, far], near=0.1)
+        # Three of these four see a cell only where both kinds of camera see it.
+        assert (alone.occupied() & ~all_see.occupied()).any()
+        assert torch.equal(grid.occupied(), alone.occupied() & all_see.occupied())
+
     def test_a_checkpoint_brings_it_back(self) -> None:
         grid, other = grid_of(Space()), grid_of(Space())
         grid.update(lambda points: 100.0 * (points[:, 0] > 0), torch.Generator().manual_seed(0))
