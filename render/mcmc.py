@@ -8,6 +8,7 @@ not fit the set are refused with ValueError.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +18,26 @@ from torch.autograd.function import once_differentiable
 from kinosplat.errors import InputError
 from kinosplat.render.backend import passes_for
 from kinosplat.render.gaussians import Gaussians
+
+
+@dataclass(frozen=True)
+class PenaltyInputs:
+    """What the two penalties are sums over, as the backends read it."""
+
+    opacity_logits: Tensor
+    """(N,)."""
+    log_scales: Tensor
+    """(N, 3)."""
+    visible: Tensor
+    """(N,) bool."""
+    time_centres: Tensor | None
+    """(N,) seconds, None in a static set."""
+    log_durations: Tensor | None
+    """(N,), None in a static set."""
+    times: tuple[float, ...]
+    """Seconds; empty in a static set."""
+    weights: tuple[float, float]
+    """Factors of the sum of opacities and of the sum of scales."""
 
 
 @torch.no_grad()
@@ -78,13 +99,13 @@ class _ViewPenalties(torch.autograd.Function):
         ctx.times, ctx.weights = times, weights
         tensors = (opacity_logits, log_scales, visible, time_centres, log_durations)
         ctx.save_for_backward(*tensors)
-        return passes_for(log_scales.device).penalties(*tensors, times, weights)
+        return passes_for(log_scales.device).penalties(PenaltyInputs(*tensors, times, weights))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dL_dopacity: Tensor, dL_dscale: Tensor) -> Any:
-        tensors = ctx.saved_tensors
-        gradients = passes_for(tensors[1].device).penalties_backward(
-            *tensors, ctx.times, ctx.weights, dL_dopacity, dL_dscale
-        )
+        opacity_logits, log_scales, visible, time_centres, log_durations = ctx.saved_tensors
+        inputs = PenaltyInputs(opacity_logits, log_scales, visible, time_centres, log_durations, ctx.times, ctx.weights)
+        passes = passes_for(inputs.log_scales.device)
+        gradients = passes.penalties_backward(inputs, dL_dopacity, dL_dscale)
         return (*gradients, None, None, None, None, None)

@@ -23,6 +23,7 @@ from kinosplat.render.output import Photometric
 if TYPE_CHECKING:
     from kinosplat.render.adam import AdamTensor
     from kinosplat.render.gaussians import Gaussians
+    from kinosplat.render.mcmc import PenaltyInputs
     from kinosplat.render.pass_times import PassTimes
     from kinosplat.render.rasterize import Frame, FrameGradients, FrameInputs, InputGradients
     from kinosplat.render.statistics import GaussianStatistics
@@ -406,64 +407,36 @@ def shake(gaussians: Gaussians, strength: float, key: int) -> None:
     )
 
 
-def penalties(
-    opacity_logits: Tensor,
-    log_scales: Tensor,
-    visible: Tensor,
-    time_centres: Tensor | None,
-    log_durations: Tensor | None,
-    times: tuple[float, ...],
-    weights: tuple[float, float],
-) -> tuple[Tensor, Tensor]:
+def penalties(inputs: PenaltyInputs) -> tuple[Tensor, Tensor]:
     """Weighted sums of opacities and of scales in view, two scalars (render/mcmc.py)."""
-    sums = log_scales.new_empty(2)
-    call_native(
-        native.penalties,
-        **_penalty_arguments(opacity_logits, log_scales, visible, time_centres, log_durations, times),
-        sums=sums,
-    )
-    opacity, scale = sums.tolist()
-    return log_scales.new_tensor(weights[0] * opacity), log_scales.new_tensor(weights[1] * scale)
+    sums = inputs.log_scales.new_empty(2)
+    call_native(native.penalties, **_penalty_arguments(inputs), sums=sums)
+    opacity, scale = (weight * total for weight, total in zip(inputs.weights, sums.tolist(), strict=True))
+    return sums.new_tensor(opacity), sums.new_tensor(scale)
 
 
-def penalties_backward(
-    opacity_logits: Tensor,
-    log_scales: Tensor,
-    visible: Tensor,
-    time_centres: Tensor | None,
-    log_durations: Tensor | None,
-    times: tuple[float, ...],
-    weights: tuple[float, float],
-    dL_dopacity: Tensor,
-    dL_dscale: Tensor,
-) -> tuple[Tensor, Tensor]:
+def penalties_backward(inputs: PenaltyInputs, dL_dopacity: Tensor, dL_dscale: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of the opacity logits and the log-scales from those of the two sums."""
-    dL_dopacity_logits, dL_dlog_scales = torch.empty_like(opacity_logits), torch.empty_like(log_scales)
+    dL_dopacity_logits = torch.empty_like(inputs.opacity_logits)
+    dL_dlog_scales = torch.empty_like(inputs.log_scales)
     call_native(
         native.penalties_backward,
-        **_penalty_arguments(opacity_logits, log_scales, visible, time_centres, log_durations, times),
-        dL_dopacity=weights[0] * dL_dopacity.item(),
-        dL_dscale=weights[1] * dL_dscale.item(),
+        **_penalty_arguments(inputs),
+        dL_dopacity=inputs.weights[0] * dL_dopacity.item(),
+        dL_dscale=inputs.weights[1] * dL_dscale.item(),
         dL_dopacity_logits=dL_dopacity_logits,
         dL_dlog_scales=dL_dlog_scales,
     )
     return dL_dopacity_logits, dL_dlog_scales
 
 
-def _penalty_arguments(
-    opacity_logits: Tensor,
-    log_scales: Tensor,
-    visible: Tensor,
-    time_centres: Tensor | None,
-    log_durations: Tensor | None,
-    times: tuple[float, ...],
-) -> dict[str, Any]:
+def _penalty_arguments(inputs: PenaltyInputs) -> dict[str, Any]:
     return {
-        "opacity_logits": opacity_logits,
-        "log_scales": log_scales,
-        "visible": visible,
-        "time_centres": time_centres,
-        "log_durations": log_durations,
-        "times": log_scales.new_tensor(times),
+        "opacity_logits": inputs.opacity_logits,
+        "log_scales": inputs.log_scales,
+        "visible": inputs.visible,
+        "time_centres": inputs.time_centres,
+        "log_durations": inputs.log_durations,
+        "times": inputs.log_scales.new_tensor(inputs.times),
         "n_threads": torch.get_num_threads(),
     }

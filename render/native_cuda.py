@@ -22,6 +22,7 @@ from kinosplat.render.output import Photometric
 if TYPE_CHECKING:
     from kinosplat.render.adam import AdamTensor
     from kinosplat.render.gaussians import Gaussians
+    from kinosplat.render.mcmc import PenaltyInputs
     from kinosplat.render.pass_times import PassTimes
     from kinosplat.render.rasterize import Frame, FrameGradients, FrameInputs, InputGradients
     from kinosplat.render.statistics import GaussianStatistics
@@ -369,38 +370,19 @@ def shake(gaussians: Gaussians, strength: float, key: int) -> None:
     )
 
 
-def penalties(
-    opacity_logits: Tensor,
-    log_scales: Tensor,
-    visible: Tensor,
-    time_centres: Tensor | None,
-    log_durations: Tensor | None,
-    times: tuple[float, ...],
-    weights: tuple[float, float],
-) -> tuple[Tensor, Tensor]:
+def penalties(inputs: PenaltyInputs) -> tuple[Tensor, Tensor]:
     """Weighted sums of opacities and of scales in view, two scalars (render/mcmc.py)."""
-    device = log_scales.device
-    arrays = _penalty_arrays(opacity_logits, log_scales, visible, time_centres, log_durations, times, weights)
+    device, arrays = inputs.log_scales.device, _penalty_arrays(inputs)
     opacity, scale = torch.zeros((), device=device), torch.zeros((), device=device)
     run_pass(native.penalties, current_queue(device), arrays, opacity.data_ptr(), scale.data_ptr())
     return opacity, scale
 
 
-def penalties_backward(
-    opacity_logits: Tensor,
-    log_scales: Tensor,
-    visible: Tensor,
-    time_centres: Tensor | None,
-    log_durations: Tensor | None,
-    times: tuple[float, ...],
-    weights: tuple[float, float],
-    dL_dopacity: Tensor,
-    dL_dscale: Tensor,
-) -> tuple[Tensor, Tensor]:
+def penalties_backward(inputs: PenaltyInputs, dL_dopacity: Tensor, dL_dscale: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of the opacity logits and the log-scales from those of the two sums."""
-    device = log_scales.device
-    arrays = _penalty_arrays(opacity_logits, log_scales, visible, time_centres, log_durations, times, weights)
-    dL_dopacity_logits, dL_dlog_scales = torch.empty_like(opacity_logits), torch.empty_like(log_scales)
+    device, arrays = inputs.log_scales.device, _penalty_arrays(inputs)
+    dL_dopacity_logits = torch.empty_like(inputs.opacity_logits)
+    dL_dlog_scales = torch.empty_like(inputs.log_scales)
     checked = Checked(device)
     run_pass(
         native.penalties_backward,
@@ -414,26 +396,18 @@ def penalties_backward(
     return dL_dopacity_logits, dL_dlog_scales
 
 
-def _penalty_arrays(
-    opacity_logits: Tensor,
-    log_scales: Tensor,
-    visible: Tensor,
-    time_centres: Tensor | None,
-    log_durations: Tensor | None,
-    times: tuple[float, ...],
-    weights: tuple[float, float],
-) -> Any:
-    n = log_scales.shape[0]
-    if len(times) > native.MAX_CAMERAS:
-        raise InputError(f"times must be at most {native.MAX_CAMERAS} in one call, got {len(times)}.")
-    checked = Checked(log_scales.device)
+def _penalty_arrays(inputs: PenaltyInputs) -> Any:
+    n = inputs.log_scales.shape[0]
+    if len(inputs.times) > native.MAX_CAMERAS:
+        raise InputError(f"times must be at most {native.MAX_CAMERAS} in one call, got {len(inputs.times)}.")
+    checked = Checked(inputs.log_scales.device)
     return native.PenaltyArrays(
         n,
-        checked("opacity_logits", opacity_logits, (n,)),
-        checked("log_scales", log_scales, (n, 3)),
-        checked("visible", visible, (n,), torch.bool, 1),
-        checked("time_centres", time_centres, (n,)),
-        checked("log_durations", log_durations, (n,)),
-        list(times),
-        *weights,
+        checked("opacity_logits", inputs.opacity_logits, (n,)),
+        checked("log_scales", inputs.log_scales, (n, 3)),
+        checked("visible", inputs.visible, (n,), torch.bool, 1),
+        checked("time_centres", inputs.time_centres, (n,)),
+        checked("log_durations", inputs.log_durations, (n,)),
+        list(inputs.times),
+        *inputs.weights,
     )
