@@ -23,7 +23,7 @@ from kinosplat.compression.kino.parse import parse_header, parse_index, parse_pr
 from kinosplat.compression.kino.planes import PayloadCursor
 from kinosplat.compression.kino.source import ByteSource, BytesSource, FileSource
 from kinosplat.compression.kino.tensors import decode_tensor
-from kinosplat.render.gaussians import TIME_PARAMETER_NAMES, Gaussians, concatenate
+from kinosplat.render.gaussians import TIME_PARAMETER_NAMES, Gaussians
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,38 @@ class ChunkDecoder:
         self.name = name
         self.tables: dict[str, NDArray[np.float32]] = {}
 
-    def decode(self, record: ChunkRecord, payload: bytes) -> Gaussians:
-        """Gaussians of one chunk whose checksum was verified."""
+    def decode(self, n: int, chunks: Iterable[tuple[ChunkRecord, bytes]]) -> Gaussians:
+        """The `n` Gaussians of chunks whose checksums were verified, in their order."""
+        # Put together by numpy: torch would wake a thread a core for each of these short copies.
+        whole: dict[str, NDArray[np.float32]] = {}
+        start = 0
+        for record, payload in chunks:
+            for name, part in self._arrays(record, payload).items():
+                if name not in whole:
+                    whole[name] = np.empty((n, part.shape[1]), np.float32)
+                whole[name][start : start + len(part)] = part
+            start += record.n_gaussians
+        if not whole:
+            return self.empty()
+        try:
+            return self._gaussians(whole, n)
+        except ValueError as error:
+            refuse(self.name, f"has chunks that cannot be used ({error})")
+
+    def _arrays(self, record: ChunkRecord, payload: bytes) -> dict[str, NDArray[np.float32]]:
+        """Values (n, components) of every attribute of a chunk; of one that is still those of time too."""
         n = record.n_gaussians
         arrays: dict[str, NDArray[np.float32]] = {}
         try:
             cursor = PayloadCursor(payload)
             for attribute in self.header.attributes:
-                if not (attribute.moving and record.is_still):
+                if attribute.moving and record.is_still:
+                    fill = np.inf if attribute.name == "log_durations" else 0.0
+                    arrays[attribute.name] = np.full((n, attribute.components), fill, np.float32)
+                else:
                     arrays[attribute.name] = decode(attribute, cursor, n, self.tables)
             cursor.finish()
-            return self._gaussians(self._dressed(arrays), n)
+            return self._dressed(arrays)
         except ValueError as error:
             refuse(self.name, f"has a chunk that cannot be used ({error})")
 
@@ -97,10 +118,6 @@ class ChunkDecoder:
             refuse(self.name, f"has attributes that make no Gaussians ({error})")
 
     def _gaussians(self, arrays: dict[str, NDArray[np.float32]], n: int) -> Gaussians:
-        if any(attribute.moving for attribute in self.header.attributes) and "time_centres" not in arrays:
-            arrays["displacements"] = np.zeros((n, 3), np.float32)
-            arrays["time_centres"] = np.zeros((n, 1), np.float32)
-            arrays["log_durations"] = np.full((n, 1), np.inf, np.float32)
         arrays.setdefault("sh_rest", np.zeros((n, 0), np.float32))
         allowed = ("means", "quats", "log_scales", "opacity_logits", "sh_dc", "sh_rest", *TIME_PARAMETER_NAMES)
         missing = [name for name in allowed[:5] if name not in arrays]
@@ -159,8 +176,7 @@ class KinoReader:
 
     def chunk(self, record: ChunkRecord) -> Gaussians:
         """Gaussians of one chunk of `self.chunks`."""
-        self._decoder.tables = self.tensors()
-        return self._decoder.decode(record, self.payload(record))
+        return self.gaussians([record])
 
     def payload(self, record: ChunkRecord) -> bytes:
         """Stored bytes of one chunk of `self.chunks`, checked."""
@@ -173,8 +189,10 @@ class KinoReader:
         """Gaussians of some chunks, of all by default, in the order of the file."""
         if self.header.kind != "gaussians" and not self.header.attributes:
             return no_gaussians()
-        sets = [self.chunk(record) for record in (self.chunks if chunks is None else chunks)]
-        return concatenate(sets) if sets else self._decoder.empty()
+        self._decoder.tables = self.tensors()
+        chosen = self.chunks if chunks is None else tuple(chunks)
+        n = sum(record.n_gaussians for record in chosen)
+        return self._decoder.decode(n, ((record, self.payload(record)) for record in chosen))
 
     def at(self, time: float) -> Gaussians:
         """All Gaussians that may be seen at `time` seconds, not sliced; chunks that cannot be seen then are not

@@ -90,7 +90,7 @@ class StreamDecoder:
             if (piece := self._take(RECORD.size + record.n_bytes)) is None:
                 return sets
             check_payload(record, head, piece[RECORD.size :], self.name)
-            sets.append(decoder.decode(record, piece[RECORD.size :]))
+            sets.append(decoder.decode(record.n_gaussians, [(record, piece[RECORD.size :])]))
             self._n_left -= record.n_gaussians
         if self._offset >= prelude.index_offset:
             self.complete_before = float("inf")
