@@ -23,8 +23,9 @@ import tyro
 from torch import Tensor
 
 from kinosplat.render.camera import Camera, look_at
-from kinosplat.render.field import native
+from kinosplat.render.field import native, reference
 from kinosplat.render.field.layout import OCCUPANCY_RESOLUTION, GridLayout, Space, StepRule
+from kinosplat.render.field.marching import OccupiedCells, RayParts
 from kinosplat.render.field.picture_blocks import picture_blocks
 from kinosplat.render.field.rays import camera_rays
 from kinosplat.render.field.samples import Samples
@@ -101,12 +102,12 @@ def orbit_camera(angle: float, options: Options) -> Camera:
     return camera.to(options.device)
 
 
-def bundle_of(origins: Tensor, directions: Tensor, jitter: bool) -> tuple[Tensor, ...]:
-    """Arguments of march up to the occupancy."""
+def bundle_of(origins: Tensor, directions: Tensor, jitter: bool) -> RayParts:
+    """Rays from the near to the far plane."""
     n, device = len(origins), origins.device
     bounds = torch.full((n,), NEAR, device=device), torch.full((n,), FAR, device=device)
     offset = torch.rand(n, device=device) if jitter else torch.zeros(n, device=device)
-    return origins.contiguous(), directions.contiguous(), *bounds, offset
+    return RayParts(origins.contiguous(), directions.contiguous(), *bounds, offset)
 
 
 def line(name: str, ms: float, floor: float, note: str = "") -> None:
@@ -155,18 +156,21 @@ def measure_sparse(options: Options, positions: Tensor, rate: float) -> None:
         line(f"encode along rays, {share:.0%} of the entries", ms, 0, note)
 
 
-def measure_rays(options: Options, bits: Tensor, rate: float) -> Samples:
+def measure_rays(options: Options, cells: OccupiedCells, rate: float) -> Samples:
     """Marching and compositing of a training batch; returns the samples."""
     pixels = camera_rays(orbit_camera(0.3, options))
     chosen = torch.randperm(len(pixels), device=options.device)[: options.rays]
     bundle = bundle_of(pixels.origins[chosen], pixels.directions[chosen], jitter=True)
-    samples = native.march(*bundle, bits, SPACE, RULE)
+    samples = native.march(bundle, cells)
     n, s = options.rays, len(samples)
-    ms = median_ms(lambda: native.march(*bundle, bits, SPACE, RULE), options)
+    ms = median_ms(lambda: native.march(bundle, cells), options)
     line(
-        "march, training rays", ms, (36 * n + 8 * s + bits.numel()) / rate, f"{s} samples, {n / ms / 1e3:.2f} M rays/s"
+        "march, training rays",
+        ms,
+        (36 * n + 8 * s + cells.bits.numel()) / rate,
+        f"{s} samples, {n / ms / 1e3:.2f} M rays/s",
     )
-    ms = median_ms(lambda: native.sample_points(*bundle[:2], samples, SPACE), options)
+    ms = median_ms(lambda: native.sample_points(bundle.origins, bundle.directions, samples, SPACE), options)
     line("sample points", ms, 32 * s / rate)
 
     density, rgb = 40 * torch.rand(s, device=options.device), torch.rand(s, 3, device=options.device)
@@ -178,19 +182,18 @@ def measure_rays(options: Options, bits: Tensor, rate: float) -> Samples:
     ms = median_ms(lambda: native.composite_backward(*gradients, *arguments, out), options)
     line("composite, backward", ms, (40 * s + 60 * n) / rate, f"{n / ms / 1e3:.2f} M rays/s")
     if options.peer == "nerfacc":
-        measure_nerfacc(options, bits, bundle, density, rgb)
+        measure_nerfacc(options, cells, bundle, density, rgb)
     return samples
 
 
-def measure_nerfacc(options: Options, bits: Tensor, bundle: tuple[Tensor, ...], density: Tensor, rgb: Tensor) -> None:
+def measure_nerfacc(options: Options, cells: OccupiedCells, bundle: RayParts, density: Tensor, rgb: Tensor) -> None:
     """The same rays through nerfacc's estimator and volume rendering."""
     import nerfacc
 
     estimator = nerfacc.OccGridEstimator([-1.0, -1, -1, 1, 1, 1], resolution=OCCUPANCY_RESOLUTION).to(options.device)
-    shifts = torch.arange(8, dtype=torch.uint8, device=options.device)
-    cells = ((bits[:, None] >> shifts) & 1).bool().view(1, *(OCCUPANCY_RESOLUTION,) * 3)
-    estimator.binaries.copy_(cells.permute(0, 3, 2, 1))  # ours has x fastest, theirs z
-    origins, directions = bundle[:2]
+    lattice = reference.unpack_bits(cells.bits).view(1, *(OCCUPANCY_RESOLUTION,) * 3)
+    estimator.binaries.copy_(lattice.permute(0, 3, 2, 1))  # ours has x fastest, theirs z
+    origins, directions = bundle.origins, bundle.directions
     step = RULE.limits(SPACE)[0]
 
     def march() -> tuple[Tensor, Tensor, Tensor]:
@@ -225,29 +228,29 @@ def measure_nerfacc(options: Options, bits: Tensor, bundle: tuple[Tensor, ...], 
     )
 
 
-def measure_picture(options: Options, bits: Tensor, rate: float) -> None:
+def measure_picture(options: Options, cells: OccupiedCells, rate: float) -> None:
     """One picture along rays and by blocks."""
     camera = orbit_camera(0.3, options)
     pixels = camera_rays(camera)
     bundle = bundle_of(pixels.origins, pixels.directions, jitter=False)
     n = len(pixels)
-    occupied = native.occupied_blocks(bits, SPACE, RULE, OCCUPANCY_RESOLUTION)
+    occupied = native.occupied_blocks(cells)
     along, by_blocks = (torch.empty(n, dtype=torch.int32, device=options.device) for _ in range(2))
-    expected = native.march(*bundle, bits, SPACE, RULE, n_visited=along)
-    picture = picture_blocks(occupied, camera, SPACE)
-    samples = native.march(*bundle, bits, SPACE, RULE, picture=picture, n_visited=by_blocks)
+    expected = native.march(bundle, cells, n_visited=along)
+    picture = picture_blocks(occupied, camera, cells)
+    samples = native.march(bundle, cells, picture=picture, n_visited=by_blocks)
     same = torch.equal(samples.offsets, expected.offsets) and torch.equal(samples.t, expected.t)
     floor = (36 * n + 8 * len(samples)) / rate
-    ms = median_ms(lambda: native.march(*bundle, bits, SPACE, RULE), options)
+    ms = median_ms(lambda: native.march(bundle, cells), options)
     line(
         "march a picture, along rays",
         ms,
         floor,
         f"{len(expected)} samples, {int(along.sum())} cells and blocks visited",
     )
-    ms = median_ms(lambda: picture_blocks(occupied, camera, SPACE), options)
+    ms = median_ms(lambda: picture_blocks(occupied, camera, cells), options)
     line("march a picture, order and project blocks", ms, 0, f"{len(picture.blocks)} blocks")
-    ms = median_ms(lambda: native.march(*bundle, bits, SPACE, RULE, picture=picture), options)
+    ms = median_ms(lambda: native.march(bundle, cells, picture=picture), options)
     verdict = "the same" if same else "OTHER"
     note = f"{len(samples)} samples, {int(by_blocks.sum())} cells and blocks visited, {verdict} samples"
     line("march a picture, by blocks", ms, floor, note)
@@ -260,19 +263,19 @@ def main(options: Options) -> None:
     rate = copy_rate(options)
     print(f"{name}, copies move {rate / 1e6:.1f} GB/s; {options.samples} samples, {options.rays} rays")
     print(f"{'':44s}{'ms':>10s}{'floor':>10s}{'ratio':>8s}")
-    bits = shell_bits(options.device)
-    samples = measure_rays(options, bits, rate)
+    cells = OccupiedCells(shell_bits(options.device), SPACE, RULE)
+    samples = measure_rays(options, cells, rate)
     pixels = camera_rays(orbit_camera(0.7, options))
     chosen = torch.randperm(len(pixels), device=options.device)[
         : max(1, 4 * options.samples * options.rays // max(1, len(samples)))
     ]
     bundle = bundle_of(pixels.origins[chosen], pixels.directions[chosen], jitter=True)
-    many = native.march(*bundle, bits, SPACE, RULE)
-    positions = native.sample_points(*bundle[:2], many, SPACE)[0][: options.samples].contiguous()
+    many = native.march(bundle, cells)
+    positions = native.sample_points(bundle.origins, bundle.directions, many, SPACE)[0][: options.samples].contiguous()
     measure_encoding(options, positions, "along rays", rate)
     measure_sparse(options, positions, rate)
     measure_encoding(options, torch.rand(options.samples, 3, device=options.device), "at random", rate)
-    measure_picture(options, bits, rate)
+    measure_picture(options, cells, rate)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from torch import Tensor
 from kinosplat.render.camera import Camera, look_at
 from kinosplat.render.field import native_fused, reference
 from kinosplat.render.field.layout import GridLayout, Space, StepRule
+from kinosplat.render.field.marching import OccupiedCells
 
 RESOLUTION = 128
 SIZES = {"800x800": (800, 800), "1080p": (1920, 1080), "4K": (3840, 2160)}
@@ -43,13 +44,13 @@ def make_object(device: torch.device, thickness: float) -> tuple[native_fused.Pr
     outputs = reference.mlp(reference.encode(places, table, layout), density)[:, 0]
     step = rule.limits(space, RESOLUTION)[0]
     density[-1][0] *= torch.log(torch.tensor(thickness / step)).item() / outputs.mean()
-    field = native_fused.PreparedField(layout, space, table, density, colour, direction_degrees=4)
+    field = native_fused.PreparedField(layout, table, density, colour, direction_degrees=4)
 
-    cells = torch.arange(RESOLUTION**3, device=device)
-    places = torch.stack([cells % RESOLUTION, cells // RESOLUTION % RESOLUTION, cells // RESOLUTION**2], dim=1)
+    i = torch.arange(RESOLUTION**3, device=device)
+    places = torch.stack([i % RESOLUTION, i // RESOLUTION % RESOLUTION, i // RESOLUTION**2], dim=1)
     from_centre = (places - (RESOLUTION - 1) / 2).norm(dim=1)
     bits = reference.pack_bits((from_centre > 46) & (from_centre < 50))
-    return field, bits, rule
+    return field, OccupiedCells(bits, space, rule, RESOLUTION)
 
 
 def view(width: int, height: int) -> Camera:
@@ -69,15 +70,13 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=20)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    field, bits, rule = make_object(device, arguments.thickness)
+    field, cells = make_object(device, arguments.thickness)
 
     for name in arguments.sizes:
         camera = view(*SIZES[name])
 
         def draw(stages: bool = False, camera: Camera = camera) -> native_fused.FieldPicture:
-            return native_fused.draw(
-                field, bits, rule, RESOLUTION, camera, (1.0, 1.0, 1.0), near=0.05, as_bytes=True, stages=stages
-            )
+            return native_fused.draw(field, cells, camera, (1.0, 1.0, 1.0), near=0.05, as_bytes=True, stages=stages)
 
         picture = draw()
         if device.type == "cuda":

@@ -7,43 +7,21 @@ from torch import Tensor
 
 from kinosplat.render.field import native, reference
 from kinosplat.render.field.backend import FieldBackend
-from kinosplat.render.field.layout import Space, StepRule
+from kinosplat.render.field.layout import Space
+from kinosplat.render.field.marching import OccupiedCells, RayParts
 from kinosplat.render.field.picture_blocks import PictureBlocks
 from kinosplat.render.field.samples import Samples
 
 
-def march(
-    origins: Tensor,
-    directions: Tensor,
-    near: Tensor,
-    far: Tensor,
-    jitter: Tensor,
-    bits: Tensor,
-    space: Space,
-    rule: StepRule,
-    occupancy_resolution: int,
-    backend: FieldBackend,
-    picture: PictureBlocks | None = None,
-) -> Samples:
-    """Samples of R rays in occupied cells; the arguments are those of `reference.march`.
+def march(rays: RayParts, cells: OccupiedCells, backend: FieldBackend, picture: PictureBlocks | None = None) -> Samples:
+    """Samples of R rays in occupied cells (marching.py).
 
     With `picture` the rays are its pixels and occupied blocks are visited instead; the reference finds the same samples
     along the rays.
     """
     if backend == "reference":
-        return reference.march(origins, directions, near, far, jitter, bits, space, rule, occupancy_resolution)
-    return native.march(
-        origins.detach(),
-        directions.detach(),
-        near,
-        far,
-        jitter,
-        bits,
-        space,
-        rule,
-        occupancy_resolution,
-        picture=picture,
-    )
+        return reference.march(rays, cells)
+    return native.march(rays, cells, picture=picture)
 
 
 def sample_points(

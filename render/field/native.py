@@ -18,6 +18,7 @@ from torch import Tensor
 from kinosplat.errors import BackendError
 from kinosplat.render.backend import MISSING_CUDA, call_native, load_native
 from kinosplat.render.field.layout import OCCUPANCY_RESOLUTION, GridLayout, Space, StepRule
+from kinosplat.render.field.marching import OccupiedCells, RayParts
 from kinosplat.render.field.picture_blocks import PictureBlocks
 from kinosplat.render.field.reference import STOP
 from kinosplat.render.field.samples import Composited, Samples
@@ -144,38 +145,18 @@ def sh_backward(dL_dvalues: Tensor, directions: Tensor, n_degrees: int) -> Tenso
 
 
 def march(
-    origins: Tensor,
-    directions: Tensor,
-    near: Tensor,
-    far: Tensor,
-    jitter: Tensor,
-    bits: Tensor,
-    space: Space,
-    rule: StepRule,
-    occupancy_resolution: int = OCCUPANCY_RESOLUTION,
-    *,
-    picture: PictureBlocks | None = None,
-    n_visited: Tensor | None = None,
+    rays: RayParts, cells: OccupiedCells, *, picture: PictureBlocks | None = None, n_visited: Tensor | None = None
 ) -> Samples:
-    """Samples of R rays in occupied cells, as `reference.march` defines them.
+    """Samples of R rays in occupied cells, as marching.py defines them.
 
     With `picture` the rays are its pixels, and blocks of cells are visited from front to back instead of the empty
     space along each ray; the samples are the same. `n_visited` (R,) int32 receives the cells and blocks looked at.
     """
-    marching = native_marching(space, rule, occupancy_resolution)
-    blocks = picture.occupied if picture else occupied_blocks(bits, space, rule, occupancy_resolution)
-    if origins.is_cuda:
-        return _cuda().march(origins, directions, (near, far, jitter), bits, blocks, marching, picture, n_visited)
-    arguments = {
-        "marching": marching,
-        "origins": origins,
-        "directions": directions,
-        "near": near,
-        "far": far,
-        "jitter": jitter,
-        "bits": bits,
-        "blocks": blocks,
-    }
+    marching = native_marching(cells.space, cells.rule, cells.resolution)
+    blocks = picture.occupied if picture else occupied_blocks(cells)
+    if rays.origins.is_cuda:
+        return _cuda().march(rays, cells.bits, blocks, marching, picture, n_visited)
+    arguments = {**vars(rays), "marching": marching, "bits": cells.bits, "blocks": blocks}
     count, write = "march_count", "march_write"
     if picture is not None:
         count, write = "march_blocks_count", "march_blocks_write"
@@ -185,20 +166,21 @@ def march(
             "width": picture.width,
             "height": picture.height,
         }
-    offsets = torch.empty(len(origins) + 1, dtype=torch.int64)
+    offsets = torch.empty(len(rays) + 1, dtype=torch.int64)
     n_samples = _cpu(count, **arguments, offsets=offsets, n_visited=n_visited)
-    samples = Samples(offsets, origins.new_empty(n_samples), origins.new_empty(n_samples))
+    samples = Samples(offsets, rays.origins.new_empty(n_samples), rays.origins.new_empty(n_samples))
     _cpu(write, **arguments, offsets=offsets, t=samples.t, dt=samples.dt)
     return samples
 
 
-def occupied_blocks(bits: Tensor, space: Space, rule: StepRule, occupancy_resolution: int) -> Tensor:
+def occupied_blocks(cells: OccupiedCells) -> Tensor:
     """(n_cascades * (resolution / 8)^3,) uint8, not zero for the blocks of 8^3 cells that have an occupied one."""
-    marching = native_marching(space, rule, occupancy_resolution)
-    if bits.is_cuda:
-        return _cuda().occupied_blocks(bits, space.n_cascades, occupancy_resolution, marching)
-    blocks = bits.new_empty(space.n_cascades * (occupancy_resolution // 8) ** 3)
-    _cpu("occupied_blocks", marching=marching, bits=bits, blocks=blocks)
+    marching = native_marching(cells.space, cells.rule, cells.resolution)
+    n_cascades = cells.space.n_cascades
+    if cells.bits.is_cuda:
+        return _cuda().occupied_blocks(cells.bits, n_cascades, cells.resolution, marching)
+    blocks = cells.bits.new_empty(n_cascades * (cells.resolution // 8) ** 3)
+    _cpu("occupied_blocks", marching=marching, bits=cells.bits, blocks=blocks)
     return blocks
 
 

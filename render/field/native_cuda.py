@@ -16,6 +16,7 @@ from kinosplat._native import gpu as native
 from kinosplat.errors import InputError
 from kinosplat.render.cuda_call import Checked, address_of, current_queue, run_pass
 from kinosplat.render.field.layout import GridLayout
+from kinosplat.render.field.marching import RayParts
 from kinosplat.render.field.picture_blocks import PictureBlocks
 from kinosplat.render.field.samples import Composited, Samples
 from kinosplat.render.field.sparse_table import SparseTable
@@ -159,25 +160,23 @@ def occupied_blocks(bits: Tensor, n_cascades: int, resolution: int, marching: An
 
 
 def march(
-    origins: Tensor,
-    directions: Tensor,
-    bounds: Sequence[Tensor],
+    rays: RayParts,
     bits: Tensor,
     blocks: Tensor,
     marching: Any,
     picture: PictureBlocks | None,
     n_visited: Tensor | None,
 ) -> Samples:
-    """Samples of all rays; bounds are near, far and jitter."""
-    device = origins.device
+    """Samples of all rays."""
+    device = rays.origins.device
     checked = Checked(device)
-    n = len(origins)
+    n = len(rays)
     arguments: tuple[Any, ...] = (
         current_queue(device),
         marching,
         checked("bits", bits, tuple(bits.shape), torch.uint8, 1),
         checked("blocks", blocks, tuple(blocks.shape), torch.uint8, 1),
-        _rays(checked, origins, directions, bounds),
+        _rays(checked, rays.origins, rays.directions, (rays.near, rays.far, rays.jitter)),
     )
     count, write = native.march_count, native.march_write
     if picture is not None:
@@ -199,7 +198,7 @@ def march(
     offsets = torch.zeros(n + 1, dtype=torch.int64, device=device)
     torch.cumsum(counts, 0, dtype=torch.int64, out=offsets[1:])
     n_samples = int(offsets[-1])
-    t, dt = origins.new_empty(n_samples), origins.new_empty(n_samples)
+    t, dt = rays.origins.new_empty(n_samples), rays.origins.new_empty(n_samples)
     run_pass(write, *arguments, offsets.data_ptr(), t.data_ptr(), dt.data_ptr())
     return Samples(offsets, t, dt)
 

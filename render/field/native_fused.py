@@ -21,7 +21,8 @@ from torch import Tensor
 from kinosplat.errors import BackendError, InputError
 from kinosplat.render.backend import call_native, load_cuda, load_native
 from kinosplat.render.camera import Camera
-from kinosplat.render.field.layout import GridLayout, Space, StepRule
+from kinosplat.render.field.layout import GridLayout
+from kinosplat.render.field.marching import OccupiedCells
 from kinosplat.render.field.native import native_grid, native_marching, occupied_blocks
 from kinosplat.render.field.reference import STOP
 
@@ -84,13 +85,12 @@ class PreparedField:
 
     table (n_entries, F); weights (n_outputs, n_inputs) a layer; saliency (n, 1) logits on the one dense level of
     `saliency_layout`, None for a field without gate; sharpness of that gate; density_scale, the density where the
-    network says 0, 1 / world units, by default 1 / half_extent. float32, on the CPU also float64.
+    network says 0, 1 / world units. float32, on the CPU also float64.
     """
 
     def __init__(
         self,
         layout: GridLayout,
-        space: Space,
         table: Tensor,
         density_weights: Sequence[Tensor],
         colour_weights: Sequence[Tensor],
@@ -99,16 +99,16 @@ class PreparedField:
         saliency: Tensor | None = None,
         saliency_layout: GridLayout | None = None,
         sharpness: float = 0.0,
-        density_scale: float | None = None,
+        density_scale: float = 1.0,
     ) -> None:
         reason = why_not(layout, density_weights, colour_weights, direction_degrees, table.device)
         if reason is not None:
             raise BackendError(reason)
         if (saliency is None) != (saliency_layout is None):
             raise InputError("saliency and saliency_layout must be given together.")
-        self.layout, self.space = layout, space
+        self.layout = layout
         self.direction_degrees, self.sharpness = direction_degrees, sharpness
-        self.density_scale = 1.0 / space.half_extent if density_scale is None else density_scale
+        self.density_scale = density_scale
         self.saliency_layout = saliency_layout or layout
         # Whatever the addresses below point to has to live as long as they are used.
         self.table = table.detach()
@@ -175,9 +175,7 @@ def evaluate(field: PreparedField, positions: Tensor, directions: Tensor) -> tup
 
 def draw(
     field: PreparedField,
-    bits: Tensor,
-    rule: StepRule,
-    occupancy_resolution: int,
+    cells: OccupiedCells,
     camera: Camera,
     background: Sequence[float],
     *,
@@ -186,9 +184,9 @@ def draw(
     as_bytes: bool = False,
     stages: bool = False,
 ) -> FieldPicture:
-    """One picture of the samples that `reference.march` defines, without jitter.
+    """One picture of the samples that marching.py defines, without jitter; the cells are those of the field's space.
 
-    bits: occupancy, as `reference.pack_bits` leaves it. near: nothing is seen nearer, world units. stop: transmittance
+    near: nothing is seen nearer, world units. stop: transmittance
     at which a ray ends. as_bytes: 8-bit colours instead of floats. stages: also count cycles (CUDA), which takes some.
     """
     device = field.device
@@ -197,8 +195,8 @@ def draw(
     rgb = None if as_bytes else torch.empty(*shape, 3, dtype=dtype, device=device)
     as_8_bits = torch.empty(*shape, 3, dtype=torch.uint8, device=device) if as_bytes else None
     alpha, depth = (torch.empty(shape, dtype=dtype, device=device) for _ in range(2))
-    marching = native_marching(field.space, rule, occupancy_resolution)
-    blocks = occupied_blocks(bits, field.space, rule, occupancy_resolution)
+    marching = native_marching(cells.space, cells.rule, cells.resolution)
+    blocks, bits = occupied_blocks(cells), cells.bits
     view = _view(camera, background, near, stop)
 
     if device.type == "cpu":
@@ -220,7 +218,7 @@ def draw(
         return FieldPicture(rgb, alpha, depth, as_8_bits, n_rays, n_samples, None)
 
     native, calls = load_cuda()
-    n_bits = field.space.n_cascades * occupancy_resolution**3
+    n_bits = cells.space.n_cascades * cells.resolution**3
     counters = torch.empty(native.FIELD_COUNTERS, dtype=torch.int64, device=device)
     stage_cycles = torch.empty(len(native.FIELD_STAGES), dtype=torch.int64, device=device) if stages else None
     pixels = torch.empty(shape, dtype=torch.int32, device=device)

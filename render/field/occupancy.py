@@ -14,6 +14,7 @@ from torch import Tensor
 from kinosplat.render.camera import Camera
 from kinosplat.render.field import reference
 from kinosplat.render.field.layout import Space, StepRule
+from kinosplat.render.field.marching import OccupiedCells
 
 DECAY = 0.95
 """What is left of a cell's memory after an update."""
@@ -37,6 +38,11 @@ class OccupancyGrid:
         self.thickness = torch.zeros(n_cells, device=device)
         self.learnable = torch.ones(n_cells, dtype=torch.bool, device=device)
         self.bits = torch.full((n_cells // 8,), 255, dtype=torch.uint8, device=device)
+
+    @property
+    def cells(self) -> OccupiedCells:
+        """The grid as marching takes it."""
+        return OccupiedCells(self.bits, self.space, self.rule, self.resolution)
 
     @property
     def n_cells(self) -> int:

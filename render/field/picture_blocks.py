@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kinosplat.errors import InputError
 from kinosplat.render.camera import Camera
-from kinosplat.render.field.layout import OCCUPANCY_RESOLUTION, Space
+from kinosplat.render.field.marching import OccupiedCells
 
 BLOCK_CELLS = 8
 """Cells along one side of a block."""
@@ -45,13 +45,12 @@ class PictureBlocks:
         return replace(self, rectangles=self.rectangles - shift, height=last - first)
 
 
-def picture_blocks(
-    occupied: Tensor, camera: Camera, space: Space, occupancy_resolution: int = OCCUPANCY_RESOLUTION
-) -> PictureBlocks:
-    """Order and project the blocks that `occupied` (n^3,) uint8 marks (`native.occupied_blocks`)."""
+def picture_blocks(occupied: Tensor, camera: Camera, cells: OccupiedCells) -> PictureBlocks:
+    """Order and project the blocks of cells that `occupied` (n^3,) uint8 marks (`native.occupied_blocks`)."""
+    space = cells.space
     if space.n_cascades != 1:
         raise InputError(f"a space of {space.n_cascades} cascades cannot be marched by blocks; march along the rays.")
-    n = occupancy_resolution // BLOCK_CELLS
+    n = cells.resolution // BLOCK_CELLS
     blocks = torch.nonzero(occupied).flatten()
     lattice = torch.stack([blocks % n, blocks // n % n, blocks // (n * n)], dim=1).to(camera.K.dtype)
     center = camera.K.new_tensor(space.center)

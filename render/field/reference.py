@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kinosplat.render.field.layout import HASH_PRIMES, GridLayout, Space, StepRule
+from kinosplat.render.field.layout import HASH_PRIMES, GridLayout, Space
+from kinosplat.render.field.marching import OccupiedCells, RayParts
 from kinosplat.render.field.samples import Composited, Samples
 from kinosplat.render.spherical_harmonics import sh_basis
 
@@ -115,33 +116,21 @@ def unpack_bits(bits: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def march(
-    origins: Tensor,
-    directions: Tensor,
-    near: Tensor,
-    far: Tensor,
-    jitter: Tensor,
-    bits: Tensor,
-    space: Space,
-    rule: StepRule,
-    occupancy_resolution: int,
-) -> Samples:
-    """Samples of R rays: the members of t_0 = near + jitter dt(near), t_(i+1) = t_i + dt(t_i) in occupied cells.
-
-    origins, directions (R, 3), world units, directions of length 1; near, far (R,) world units, finite; jitter (R,) in
-    [0, 1); bits (n_cascades * resolution^3 / 8,) uint8. A member counts when near <= t + dt / 2 < far.
-    """
-    dt_min, dt_max = rule.limits(space, occupancy_resolution)
-    occupied = unpack_bits(bits)
+def march(rays: RayParts, cells: OccupiedCells) -> Samples:
+    """Samples of R rays in occupied cells, as marching.py defines them: every member is looked at."""
+    origins, directions, near, far = rays.origins, rays.directions, rays.near, rays.far
+    cone_angle = cells.rule.cone_angle
+    dt_min, dt_max = cells.rule.limits(cells.space, cells.resolution)
+    occupied = unpack_bits(cells.bits)
     good = torch.isfinite(directions).all(dim=1) & (directions != 0).any(dim=1)
     far = torch.where(good, far, near)
 
-    t = near + jitter * (near * rule.cone_angle).clamp(dt_min, dt_max)
+    t = near + rays.jitter * (near * cone_angle).clamp(dt_min, dt_max)
     kept_t, kept_dt, kept = [], [], []
     while bool((t < far).any()):
-        dt = (t * rule.cone_angle).clamp(dt_min, dt_max)
+        dt = (t * cone_angle).clamp(dt_min, dt_max)
         middle = t + dt / 2
-        cell = occupancy_cells(origins + middle[:, None] * directions, space, occupancy_resolution)
+        cell = occupancy_cells(origins + middle[:, None] * directions, cells.space, cells.resolution)
         kept.append((middle >= near) & (middle < far) & (cell >= 0) & occupied[cell.clamp_min(0)])
         kept_t.append(t)
         kept_dt.append(dt)

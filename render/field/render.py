@@ -17,6 +17,7 @@ from kinosplat.render.field.backend import FieldBackend
 from kinosplat.render.field.composite import composite, sample_weights
 from kinosplat.render.field.field import SALIENCY, Field
 from kinosplat.render.field.march import march, ray_range, sample_points
+from kinosplat.render.field.marching import RayParts
 from kinosplat.render.field.occupancy import OccupancyGrid
 from kinosplat.render.field.picture_blocks import PictureBlocks, picture_blocks
 from kinosplat.render.field.rays import Rays, camera_rays
@@ -90,7 +91,6 @@ def prepare(field: Field) -> native_fused.PreparedField:
     """The field as the fused kernels take it; BackendError where they cannot."""
     return native_fused.PreparedField(
         field.shape.layout,
-        field.shape.space,
         field.table,
         field.density_weights,
         field.colour_weights,
@@ -123,7 +123,7 @@ def why_not_fused(field: Field) -> str | None:
 def _draw(
     prepared: native_fused.PreparedField, grid: OccupancyGrid, camera: Camera, background: Tensor, near: float
 ) -> _Seen:
-    picture = native_fused.draw(prepared, grid.bits, grid.rule, grid.resolution, camera, background.tolist(), near=near)
+    picture = native_fused.draw(prepared, grid.cells, camera, background.tolist(), near=near)
     assert picture.rgb is not None
     return _Seen(picture.rgb.flatten(0, 1), picture.alpha.flatten(), None, None, None, int(picture.n_samples))
 
@@ -141,8 +141,7 @@ def _picture(
     rays, forward = camera_rays(camera), camera.forward
     blocks = None
     if by_blocks:
-        occupied = native.occupied_blocks(grid.bits, grid.space, grid.rule, grid.resolution)
-        blocks = picture_blocks(occupied, camera, grid.space, grid.resolution)
+        blocks = picture_blocks(native.occupied_blocks(grid.cells), camera, grid.cells)
     n_rows = max(1, RAYS // camera.width)
     pieces = []
     for top in range(0, camera.height, n_rows):
@@ -229,6 +228,4 @@ def march_rays(
     """
     origins, directions = rays.origins.detach(), rays.directions.detach()
     enters, leaves = ray_range(origins, directions, grid.space, near)
-    return march(
-        origins, directions, enters, leaves, jitter, grid.bits, grid.space, grid.rule, grid.resolution, backend, picture
-    )
+    return march(RayParts(origins, directions, enters, leaves, jitter), grid.cells, backend, picture)

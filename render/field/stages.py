@@ -113,17 +113,7 @@ def fused_timing(
     on_gpu = field.device.type == "cuda"
 
     def draw(camera: Camera, stages: bool = False) -> native_fused.FieldPicture:
-        return native_fused.draw(
-            prepared,
-            grid.bits,
-            grid.rule,
-            grid.resolution,
-            camera,
-            colour,
-            near=near,
-            as_bytes=True,
-            stages=stages,
-        )
+        return native_fused.draw(prepared, grid.cells, camera, colour, near=near, as_bytes=True, stages=stages)
 
     seconds = []
     for camera in cameras:

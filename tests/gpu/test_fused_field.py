@@ -78,6 +78,6 @@ def test_what_the_kernels_are_not_made_for_is_said(cuda_device: torch.device) ->
     on_cpu = [weight.cpu() for weight in case.density]
     wide = [torch.zeros(128, 32, device=cuda_device), torch.zeros(16, 128, device=cuda_device)]
     with pytest.raises(BackendError, match=r"layers of at most 64 numbers, got 128; draw it unfused\.$"):
-        PreparedField(case.layout, case.space, case.table, wide, case.colour, direction_degrees=4)
+        PreparedField(case.layout, case.table, wide, case.colour, direction_degrees=4)
     with pytest.raises(InputError, match=r"^density_weights\[0\] must be on cuda:\d+, got cpu; move it there first\.$"):
-        PreparedField(case.layout, case.space, case.table, on_cpu, case.colour, direction_degrees=4)
+        PreparedField(case.layout, case.table, on_cpu, case.colour, direction_degrees=4)

@@ -11,6 +11,7 @@ from torch import Tensor
 from kinosplat.render.camera import Camera, look_at
 from kinosplat.render.field import native_fused, reference
 from kinosplat.render.field.layout import GridLayout, Space, StepRule
+from kinosplat.render.field.marching import OccupiedCells, RayParts
 from kinosplat.render.field.native_fused import FieldPicture, PreparedField
 
 RESOLUTION = 32  # of the occupancy grid
@@ -36,7 +37,6 @@ class Case:
     def prepared(self) -> PreparedField:
         return PreparedField(
             self.layout,
-            self.space,
             self.table,
             self.density,
             self.colour,
@@ -44,20 +44,23 @@ class Case:
             saliency=self.saliency,
             saliency_layout=None if self.saliency is None else SALIENCY,
             sharpness=self.sharpness,
+            density_scale=1.0 / self.space.half_extent,
         )
 
     def draw(self, camera: Camera, *, as_bytes: bool = False, stages: bool = False) -> FieldPicture:
         return native_fused.draw(
             self.prepared(),
-            self.bits,
-            self.rule,
-            RESOLUTION,
+            self.cells,
             camera,
             BACKGROUND,
             near=NEAR,
             as_bytes=as_bytes,
             stages=stages,
         )
+
+    @property
+    def cells(self) -> OccupiedCells:
+        return OccupiedCells(self.bits, self.space, self.rule, RESOLUTION)
 
     def double(self) -> Case:
         """The same field in float64."""
@@ -133,7 +136,7 @@ def defined(case: Case, view: Camera) -> tuple[Tensor, Tensor, Tensor, int]:
     near = torch.minimum(a, b).amax(dim=1).clamp_min(NEAR)
     far = torch.maximum(torch.maximum(a, b).amin(dim=1), near)
     jitter = torch.zeros_like(near)
-    samples = reference.march(origins, directions, near, far, jitter, case.bits, case.space, case.rule, RESOLUTION)
+    samples = reference.march(RayParts(origins, directions, near, far, jitter), case.cells)
     positions, sample_directions = reference.sample_points(origins, directions, samples, case.space)
     density, rgb = case.evaluated(positions, sample_directions)
     seen = reference.composite(density, rgb, samples.t, samples.dt, samples.offsets)

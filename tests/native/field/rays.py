@@ -7,10 +7,11 @@ from torch import Tensor
 
 from kinosplat.render.field import reference
 from kinosplat.render.field.layout import Space
+from kinosplat.render.field.marching import RayParts
 from kinosplat.render.field.samples import Samples
 
 
-def rays(n: int, dtype: torch.dtype, space: Space, seed: int = 0) -> dict[str, Tensor]:
+def rays(n: int, dtype: torch.dtype, space: Space, seed: int = 0) -> RayParts:
     """Rays that start around the space's cube and look at it from all sides; some miss."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -20,13 +21,13 @@ def rays(n: int, dtype: torch.dtype, space: Space, seed: int = 0) -> dict[str, T
     outside = torch.nn.functional.normalize(normal(n, 3), dim=1) * 3.0
     directions = torch.nn.functional.normalize(0.7 * normal(n, 3) - outside, dim=1)
     center = torch.tensor(space.center, dtype=torch.float64)
-    return {
-        "origins": (center + space.half_extent * outside).to(dtype),
-        "directions": directions.to(dtype),
-        "near": torch.full((n,), 0.05, dtype=dtype),
-        "far": torch.full((n,), 30.0, dtype=dtype),
-        "jitter": torch.rand(n, generator=generator, dtype=torch.float64).to(dtype),
-    }
+    return RayParts(
+        origins=(center + space.half_extent * outside).to(dtype),
+        directions=directions.to(dtype),
+        near=torch.full((n,), 0.05, dtype=dtype),
+        far=torch.full((n,), 30.0, dtype=dtype),
+        jitter=torch.rand(n, generator=generator, dtype=torch.float64).to(dtype),
+    )
 
 
 def sparse_bits(n_cascades: int, resolution: int, share: float, seed: int = 1, singles: float = 0.002) -> Tensor:

@@ -99,21 +99,20 @@ def test_asking_for_geometry_does_not_change_the_picture(hollow: bool) -> None:
 def test_what_does_not_fit_is_named() -> None:
     case = field(CPU)
     with pytest.raises(BackendError, match=r"^direction_degrees must be 1 to 4 to be drawn fused, got 5\.$"):
-        PreparedField(case.layout, case.space, case.table, case.density, case.colour, direction_degrees=5)
+        PreparedField(case.layout, case.table, case.density, case.colour, direction_degrees=5)
     with pytest.raises(InputError, match=r"^colour_weights must end in 3 outputs, got 64\.$"):
-        PreparedField(case.layout, case.space, case.table, case.density, case.colour[:-1], direction_degrees=4)
+        PreparedField(case.layout, case.table, case.density, case.colour[:-1], direction_degrees=4)
     with pytest.raises(InputError, match=r"^saliency and saliency_layout must be given together\.$"):
         PreparedField(
             case.layout,
-            case.space,
             case.table,
             case.density,
             case.colour,
             direction_degrees=4,
             saliency=torch.zeros(8, 1),
         )
-    fewer = PreparedField(case.layout, case.space, case.table[:-1], case.density, case.colour, direction_degrees=4)
+    fewer = PreparedField(case.layout, case.table[:-1], case.density, case.colour, direction_degrees=4)
     with pytest.raises(ValueError, match=r"^table must have shape \(\d+, 2\), got \(\d+, 2\)\.$"):
-        native_fused.draw(fewer, case.bits, case.rule, 32, camera(8, 8), BACKGROUND, near=0.1)
+        native_fused.draw(fewer, case.cells, camera(8, 8), BACKGROUND, near=0.1)
     with pytest.raises(InputError, match=r"^picture must have been drawn on CUDA with stages=True\.$"):
         native_fused.stage_shares(case.draw(camera(8, 8)))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from kinosplat.render.field import native, reference
 from kinosplat.render.field.layout import Space, StepRule
+from kinosplat.render.field.marching import OccupiedCells, RayParts
 from native.field.rays import rays, sparse_bits
 
 STAGES = {
@@ -24,10 +27,10 @@ def test_samples_are_those_of_the_reference(stage: str, dtype: torch.dtype, shar
     space, rule, resolution = STAGES[stage]
     bundle = rays(300, dtype, space)
     bits = sparse_bits(space.n_cascades, resolution, share)
-    arguments = {"bits": bits, "space": space, "rule": rule, "occupancy_resolution": resolution}
-    expected = reference.march(**bundle, **arguments)
+    cells = OccupiedCells(bits, space, rule, resolution)
+    expected = reference.march(bundle, cells)
     n_visited = torch.empty(300, dtype=torch.int32)
-    samples = native.march(**bundle, **arguments, n_visited=n_visited)
+    samples = native.march(bundle, cells, n_visited=n_visited)
     assert len(expected) > 0
     assert torch.equal(samples.offsets, expected.offsets)
     # Measured: float64 1.6e-14, float32 5e-7 at distances up to 25.
@@ -35,12 +38,12 @@ def test_samples_are_those_of_the_reference(stage: str, dtype: torch.dtype, shar
     torch.testing.assert_close(samples.dt, expected.dt, rtol=1e-6, atol=0)
     assert (n_visited >= samples.offsets.diff()).all()
     if share == 0.0 and rule.n_steps > 100:  # nearly empty: whole blocks are passed at a time
-        steps = reference.march(**bundle, **{**arguments, "bits": torch.full_like(bits, 255)}).offsets.diff()
+        steps = reference.march(bundle, replace(cells, bits=torch.full_like(bits, 255))).offsets.diff()
         assert n_visited.sum() < 0.5 * steps.sum()
 
-    points = native.sample_points(bundle["origins"], bundle["directions"], samples, space)
+    points = native.sample_points(bundle.origins, bundle.directions, samples, space)
     for ours, theirs in zip(
-        points, reference.sample_points(bundle["origins"], bundle["directions"], samples, space), strict=True
+        points, reference.sample_points(bundle.origins, bundle.directions, samples, space), strict=True
     ):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-14 if dtype == torch.float64 else 1e-6)
 
@@ -57,7 +60,9 @@ def test_rays_that_see_nothing_have_no_samples() -> None:
     far[3] = near[3]
     far[4] = 1.0  # ends before the cube
     near[5] = torch.nan
-    samples = native.march(origins, directions, near, far, torch.zeros(7), full, space, rule, resolution)
+    samples = native.march(
+        RayParts(origins, directions, near, far, torch.zeros(7)), OccupiedCells(full, space, rule, resolution)
+    )
     counts = samples.offsets.diff()
     assert (counts[:6] == 0).all()
     assert counts[6] > 0
@@ -67,16 +72,9 @@ def test_a_ray_without_an_end_stops_at_the_cube_and_steps_too_small_to_count_end
     space, rule, resolution = STAGES["cube"]
     full = torch.full((resolution**3 // 8,), 255, dtype=torch.uint8)
     origins, directions = torch.tensor([[0.0, 0.0, -3.0], [0.0, 0.0, -1e9]]), torch.tensor([[0.0, 0.0, 1.0]] * 2)
+    near, far = torch.tensor([0.0, 9e8]), torch.tensor([torch.inf, torch.inf])
     samples = native.march(
-        origins,
-        directions,
-        torch.tensor([0.0, 9e8]),
-        torch.tensor([torch.inf, torch.inf]),
-        torch.zeros(2),
-        full,
-        space,
-        rule,
-        resolution,
+        RayParts(origins, directions, near, far, torch.zeros(2)), OccupiedCells(full, space, rule, resolution)
     )
     assert samples.t.isfinite().all()
     assert 0 < samples.offsets[1] < 2 * rule.n_steps
@@ -85,21 +83,19 @@ def test_a_ray_without_an_end_stops_at_the_cube_and_steps_too_small_to_count_end
 
 def test_no_rays_give_no_samples() -> None:
     space, rule, resolution = STAGES["cube"]
-    nothing = {name: values[:0].clone() for name, values in rays(1, torch.float32, space).items()}
-    samples = native.march(
-        **nothing, bits=sparse_bits(1, resolution, 0.1), space=space, rule=rule, occupancy_resolution=resolution
-    )
+    nothing = RayParts(*(values[:0].clone() for values in vars(rays(1, torch.float32, space)).values()))
+    samples = native.march(nothing, OccupiedCells(sparse_bits(1, resolution, 0.1), space, rule, resolution))
     assert samples.offsets.tolist() == [0]
     assert len(samples) == 0
 
 
 def test_occupancy_of_another_size_is_refused() -> None:
     space, rule, resolution = STAGES["cube"]
-    bundle = rays(1, torch.float32, space)
+    bundle, bits = rays(1, torch.float32, space), sparse_bits(1, 16, 0.1)
     with pytest.raises(ValueError, match=r"bits must have shape \(4096,\), got \(512,\)"):
-        native.march(**bundle, bits=sparse_bits(1, 16, 0.1), space=space, rule=rule, occupancy_resolution=resolution)
+        native.march(bundle, OccupiedCells(bits, space, rule, resolution))
     with pytest.raises(ValueError, match="the occupancy resolution must be a multiple of 8"):
-        native.march(**bundle, bits=sparse_bits(1, 16, 0.1), space=space, rule=rule, occupancy_resolution=20)
+        native.march(bundle, OccupiedCells(bits, space, rule, 20))
 
 
 def test_occupancy_decays_rises_and_is_packed() -> None:

@@ -8,6 +8,7 @@ import torch
 from kinosplat.render.camera import look_at
 from kinosplat.render.field import native
 from kinosplat.render.field.layout import Space, StepRule
+from kinosplat.render.field.marching import OccupiedCells, RayParts
 from kinosplat.render.field.picture_blocks import picture_blocks
 from kinosplat.render.field.rays import camera_rays
 from native.field.rays import sparse_bits
@@ -45,12 +46,13 @@ def test_samples_are_those_of_marching_along_the_rays(
     near, far = torch.full((n,), 0.05, dtype=dtype), torch.full((n,), 20.0, dtype=dtype)
     jitter = torch.rand(n, generator=torch.Generator().manual_seed(0)).to(dtype)
     bits = sparse_bits(1, RESOLUTION, share, singles=0.0 if share == 0.1 else 0.002)
-    arguments = (pixels.origins.contiguous(), pixels.directions, near, far, jitter, bits, SPACE, RULE, RESOLUTION)
+    parts = RayParts(pixels.origins.contiguous(), pixels.directions, near, far, jitter)
+    cells = OccupiedCells(bits, SPACE, RULE, RESOLUTION)
     along, by_blocks = torch.empty(n, dtype=torch.int32), torch.empty(n, dtype=torch.int32)
-    expected = native.march(*arguments, n_visited=along)
-    occupied = native.occupied_blocks(bits, SPACE, RULE, RESOLUTION)
-    picture = picture_blocks(occupied, camera, SPACE, RESOLUTION)
-    samples = native.march(*arguments, picture=picture, n_visited=by_blocks)
+    expected = native.march(parts, cells, n_visited=along)
+    occupied = native.occupied_blocks(cells)
+    picture = picture_blocks(occupied, camera, cells)
+    samples = native.march(parts, cells, picture=picture, n_visited=by_blocks)
     assert torch.equal(samples.offsets, expected.offsets)
     assert torch.equal(samples.t, expected.t)
     assert torch.equal(samples.dt, expected.dt)
@@ -65,16 +67,17 @@ def test_a_space_of_several_cascades_is_refused() -> None:
     camera = look_at(
         torch.tensor([4.0, 1.0, 3.0]), torch.zeros(3), torch.tensor([0.0, 0.0, 1.0]), K=torch.eye(3), width=1, height=1
     )
+    cells = OccupiedCells(sparse_bits(2, 16, 0.1), Space(n_cascades=2, contract=True), RULE, 16)
     with pytest.raises(ValueError, match="a space of 2 cascades cannot be marched by blocks; march along the rays"):
-        picture_blocks(torch.zeros(8, dtype=torch.uint8), camera, Space(n_cascades=2, contract=True), 16)
+        picture_blocks(torch.zeros(8, dtype=torch.uint8), camera, cells)
 
 
 def test_rays_that_are_no_picture_are_refused() -> None:
     camera = look_at(
         torch.tensor([4.0, 1.0, 3.0]), torch.zeros(3), torch.tensor([0.0, 0.0, 1.0]), K=torch.eye(3), width=3, height=2
     )
-    bits = sparse_bits(1, RESOLUTION, 0.1)
-    picture = picture_blocks(native.occupied_blocks(bits, SPACE, RULE, RESOLUTION), camera, SPACE, RESOLUTION)
-    rows = torch.ones(5, 3), torch.ones(5, 3)
+    cells = OccupiedCells(sparse_bits(1, RESOLUTION, 0.1), SPACE, RULE, RESOLUTION)
+    picture = picture_blocks(native.occupied_blocks(cells), camera, cells)
+    five = RayParts(torch.ones(5, 3), torch.ones(5, 3), *torch.ones(3, 5))
     with pytest.raises(ValueError, match="origins must be those of every pixel, line by line"):
-        native.march(*rows, *torch.ones(3, 5), bits, SPACE, RULE, RESOLUTION, picture=picture)
+        native.march(five, cells, picture=picture)

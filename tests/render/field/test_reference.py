@@ -9,6 +9,7 @@ import torch
 
 from kinosplat.render.field import reference
 from kinosplat.render.field.layout import GridLayout, Space, StepRule
+from kinosplat.render.field.marching import OccupiedCells, RayParts
 from kinosplat.render.field.samples import Samples
 
 F64 = torch.float64
@@ -111,7 +112,9 @@ def march(bits: torch.Tensor, space: Space, rule: StepRule, *, resolution: int =
     start = reference.points_from_unit(torch.tensor([[-2.0, 0.1, 0.1]], dtype=F64), space)
     one = torch.ones(1, dtype=F64)
     direction = torch.tensor([[1.0, 0.0, 0.0]], dtype=F64)
-    return reference.march(start, direction, 0 * one, 4 * one, jitter * one, bits, space, rule, resolution)
+    return reference.march(
+        RayParts(start, direction, 0 * one, 4 * one, jitter * one), OccupiedCells(bits, space, rule, resolution)
+    )
 
 
 class TestMarching:
@@ -165,7 +168,8 @@ class TestMarching:
         origins, ones = torch.zeros(2, 3), torch.ones(2)
         directions = torch.tensor([[0.0, 0.0, 0.0], [math.nan, 1.0, 0.0]])
         bits = torch.full((64,), 255, dtype=torch.uint8)
-        samples = reference.march(origins, directions, 0 * ones, ones, 0 * ones, bits, self.space, self.rule, 8)
+        parts = RayParts(origins, directions, 0 * ones, ones, 0 * ones)
+        samples = reference.march(parts, OccupiedCells(bits, self.space, self.rule, 8))
         assert samples.offsets.tolist() == [0, 0, 0]
 
     def test_bits_are_packed_lowest_first(self) -> None:
