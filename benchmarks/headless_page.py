@@ -1,11 +1,13 @@
 """A page without a browser: a process that speaks viser's protocol over a websocket on this machine.
 
-It turns its camera, or holds still; it decodes every picture and confirms it as a page does.
+It turns its camera, or holds still; it decodes every picture, several at once as browsers do, and confirms each when it
+is decoded (a page confirms before that).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import multiprocessing
 import time
@@ -16,6 +18,7 @@ from typing import Any
 import msgspec
 import viser
 import websockets.asyncio.client
+import websockets.exceptions
 import zstandard
 from PIL import Image
 
@@ -91,8 +94,22 @@ async def _look(port: int, messages: list[dict[str, Any]], seconds: float, turns
                 await socket.send(msgspec.msgpack.encode(messages[i % len(messages)]))
                 await asyncio.sleep(1 / turns_per_second)
 
+        async def show(picture: bytes, decoding: list[asyncio.Task[None]]) -> None:
+            size = await asyncio.to_thread(_decode, picture)
+            # In the order in which they came.
+            await asyncio.gather(*decoding)
+            arrived.append((time.monotonic(), size))
+
+        async def confirm(request: str, decoding: list[asyncio.Task[None]]) -> None:
+            await asyncio.gather(*decoding)
+            # The last ones find the line closed.
+            with contextlib.suppress(websockets.exceptions.ConnectionClosed):
+                await socket.send(msgspec.msgpack.encode(_answer(request)))
+
         async def receive() -> None:
             decompressor = zstandard.ZstdDecompressor()
+            decoding: list[asyncio.Task[None]] = []
+            confirming: set[asyncio.Task[None]] = set()
             while True:
                 raw = await socket.recv()
                 assert isinstance(raw, bytes)
@@ -100,11 +117,12 @@ async def _look(port: int, messages: list[dict[str, Any]], seconds: float, turns
                 packed = decompressor.decompress(raw[16 : 16 + n_packed], max_output_size=n_bytes)
                 for message in msgspec.msgpack.decode(packed)["messages"]:
                     if message["type"] == "BackgroundImageMessage" and message["rgb_data"] is not None:
-                        image = Image.open(io.BytesIO(message["rgb_data"]))
-                        image.load()
-                        arrived.append((time.monotonic(), image.size))
+                        decoding = [task for task in decoding if not task.done()]
+                        decoding.append(asyncio.create_task(show(message["rgb_data"], list(decoding))))
                     elif message["type"] == "LocalStorageGetItemRequestMessage":
-                        await socket.send(msgspec.msgpack.encode(_answer(message["request_uuid"])))
+                        task = asyncio.create_task(confirm(message["request_uuid"], list(decoding)))
+                        confirming.add(task)
+                        task.add_done_callback(confirming.discard)
 
         began = time.monotonic()
         tasks = [asyncio.create_task(turn()), asyncio.create_task(receive())]
@@ -114,6 +132,12 @@ async def _look(port: int, messages: list[dict[str, Any]], seconds: float, turns
     counted = [size for when, size in arrived if when - began > SETTLING]
     sizes = sorted(counted)
     return Seen(len(counted) / seconds, len(counted), sizes[len(sizes) // 2] if sizes else None)
+
+
+def _decode(picture: bytes) -> tuple[int, int]:
+    image = Image.open(io.BytesIO(picture))
+    image.load()
+    return image.size
 
 
 def _answer(request: str) -> dict[str, Any]:

@@ -109,8 +109,6 @@ def main(arguments: Arguments) -> None:
         finally:
             counter.close()
     pairs = [(counter.rate(a), counter.rate(b)) for a, b in zip(windows[False], windows[True], strict=True)]
-    for without, beside in pairs:
-        print(f"{without:8.2f} steps/s without, {beside:8.2f} with a page: {100 * (1 - beside / without):+.1f}% slower")
     slower = [100 * (1 - beside / without) for without, beside in pairs]
     spread = statistics.stdev(slower) / math.sqrt(len(slower)) if len(slower) > 1 else math.nan
     share = [100 * counter.share_held(windows[beside]) for beside in (False, True)]
@@ -136,6 +134,8 @@ def _open_and_close(counter: StepCounter, arguments: Arguments, windows: dict[bo
             windows[beside].append((began, time.monotonic()))
             if page is not None:
                 page.seen()
+        without, with_page = (counter.rate(windows[beside][-1]) for beside in (False, True))
+        print(f"{without:8.2f} steps/s without, {with_page:8.2f} with a page", flush=True)
     counter.is_enough.set()
 
 

@@ -48,7 +48,7 @@ class Session:
             self.playback = Playback(self.times[0], self.times[-1], self.fps, anchor=self.times[0])
         self.look = Look.of(self.subject.settings)
         self.wire = PageWire(client, lambda number: self.stream.confirm(number))
-        self.stream = ClientStream(self.wire.send_picture, renderer.wake, self.moment)
+        self.stream = ClientStream(self.wire.send_picture, renderer.wake, self.moment, renderer.encoder)
         self.shown_version = self.subject.version
         self._refreshed_at = 0.0
         self._objects: set[str] = set()

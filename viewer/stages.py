@@ -30,7 +30,7 @@ STAGE_WORDS: dict[Stage, str] = {
     "bin": "memory, and a list of Gaussians for every tile, sorted by depth",
     "blend": "front to back in every pixel",
     "read": "8-bit rounding and the copy from the device",
-    "encode": "JPEG or WebP, and the depth where objects are drawn into the picture",
+    "encode": "JPEG, in strips by several threads, or WebP; and the depth where objects are drawn into the picture",
     "send": "from handing over to the page's confirmation: network both ways and the page's own queue",
 }
 REMEMBERED = 120
@@ -64,6 +64,11 @@ class FrameTimes:
     n_visible: int
     """Gaussians that took part."""
 
+    @property
+    def made(self) -> float:
+        """From the beginning of rendering until the picture was handed over, seconds."""
+        return self.render + self.read + self.encode
+
 
 class FrameMeter:
     """The last frames of one client; safe to use from several threads."""
@@ -84,7 +89,7 @@ class FrameMeter:
         with self._lock:
             return self._frames[-1] if self._frames else None
 
-    def median_ms(self, stage: Stage | Literal["latency"]) -> float:
+    def median_ms(self, stage: Stage | Literal["made", "latency"]) -> float:
         """Median of a stage over the last frames of the newest one's size, milliseconds; 0 before the first."""
         with self._lock:
             frames = list(self._frames)

@@ -22,7 +22,7 @@ from kinosplat.render.camera import Camera
 from kinosplat.render.pass_times import Pass, PassTimes
 from kinosplat.viewer.adaptive import AdaptiveResolution, limited_size, scaled_size
 from kinosplat.viewer.draw import Drawn, draw
-from kinosplat.viewer.encode import Coding, encode_depth, encode_picture, to_depth_steps, to_pixels
+from kinosplat.viewer.encode import Coding, PictureEncoder, encode_depth, to_canvas, to_depth_steps
 from kinosplat.viewer.look import Look
 from kinosplat.viewer.scheduler import next_turn
 from kinosplat.viewer.stages import FrameMeter, FrameTimes
@@ -94,7 +94,7 @@ class Job:
 @dataclass(frozen=True)
 class _Parcel:
     job: Job
-    pixels: NDArray[np.uint8]
+    canvas: NDArray[np.uint8]
     depth: NDArray[np.uint8] | None
     n_visible: int
     render: float
@@ -105,14 +105,20 @@ class _Parcel:
 class ClientStream:
     """The pictures of one client. Its own thread encodes and sends; `close` ends it."""
 
-    def __init__(self, send: PictureSink, wake: Callable[[], None], moment: Callable[[float], float | None]) -> None:
+    def __init__(
+        self,
+        send: PictureSink,
+        wake: Callable[[], None],
+        moment: Callable[[float], float | None],
+        encoder: PictureEncoder,
+    ) -> None:
         """`wake` is called when there may be something to render; `moment` gives the clip's moment at a time of day."""
         self.meter = FrameMeter()
         self.adaptive = AdaptiveResolution()
         self.last_turn = 0.0
         self.last_drawn: Drawn | None = None
         self.has_objects = False
-        self._send, self._wake, self._moment = send, wake, moment
+        self._send, self._wake, self._moment, self._encoder = send, wake, moment, encoder
         self._settings = StreamSettings()
         self._wish: Wish | None = None
         self._playing = False
@@ -215,9 +221,9 @@ class ClientStream:
         `render` and `passes` are the seconds it took, as a whole and in parts.
         """
         began = time.perf_counter()
-        pixels = to_pixels(drawn.picture)
+        canvas = to_canvas(drawn.picture)
         depth = None if drawn.depth is None or not job.depth else to_depth_steps(drawn.depth, DEPTH_SIDE)
-        parcel = _Parcel(job, pixels, depth, drawn.n_visible, render, passes, time.perf_counter() - began)
+        parcel = _Parcel(job, canvas, depth, drawn.n_visible, render, passes, time.perf_counter() - began)
         with self._changed:
             self.last_drawn = replace(drawn, picture=drawn.picture[:0], depth=None)
             self._parcel = parcel
@@ -238,7 +244,7 @@ class ClientStream:
             self._wake()
             job = parcel.job
             began = time.perf_counter()
-            picture = encode_picture(parcel.pixels, job.coding, job.quality)
+            picture = self._encoder.encode(parcel.canvas, job.coding, job.quality)
             depth = None if parcel.depth is None else encode_depth(parcel.depth)
             encode = time.perf_counter() - began
             self.adaptive.learn(job.camera.width * job.camera.height, parcel.render + parcel.read + encode)
@@ -292,11 +298,12 @@ class ClientStream:
             del self._on_the_way[number]
 
     def close(self) -> None:
-        """The client is gone."""
+        """The client is gone; its thread ends with the picture it is at."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         self._wake()
+        self._thread.join(timeout=1.0)
 
 
 class Renderer:
@@ -304,6 +311,7 @@ class Renderer:
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
+        self.encoder = PictureEncoder()
         self._streams: list[ClientStream] = []
         self._woken = threading.Condition()
         self._exclusive = threading.RLock()
@@ -343,6 +351,7 @@ class Renderer:
             self._closed = True
             self._woken.notify_all()
         self._thread.join(timeout=5.0)
+        self.encoder.close()
 
     def _run(self) -> None:
         seen = -1

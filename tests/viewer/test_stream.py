@@ -10,11 +10,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from kinosplat.render.rasterize import rasterize
-from kinosplat.viewer.encode import Coding, encode_depth, encode_picture, to_depth_steps, to_pixels
+from kinosplat.viewer.encode import Coding, to_pixels
 from kinosplat.viewer.look import Look
 from kinosplat.viewer.stream import MAX_IN_FLIGHT, ClientStream, Renderer, Wish
 from viewer.toys import toy_cameras, toy_subject, wait_until
@@ -45,7 +44,7 @@ def renderer() -> Iterator[Renderer]:
 
 
 def connect(renderer: Renderer, page: Page, *, size: tuple[int, int] = (192, 144)) -> ClientStream:
-    stream = ClientStream(page.receive, renderer.wake, lambda now: 0.5)
+    stream = ClientStream(page.receive, renderer.wake, lambda now: 0.5, renderer.encoder)
     page.stream = stream
     renderer.add(stream)
     stream.wish(wish(size))
@@ -101,7 +100,7 @@ def test_a_page_that_blocks_while_it_receives_does_not_hold_the_others(renderer:
     def receive(*_: object) -> None:
         blocked.wait(timeout=30)
 
-    stuck = ClientStream(receive, renderer.wake, lambda now: 0.5)
+    stuck = ClientStream(receive, renderer.wake, lambda now: 0.5, renderer.encoder)
     renderer.add(stuck)
     stuck.wish(wish())
     stream = connect(renderer, fast)
@@ -164,37 +163,6 @@ def test_depth_is_sent_only_while_there_are_objects(renderer: Renderer) -> None:
     stream.wish(wish())
     assert wait_until(lambda: page.arrived[-1][3] is not None)
     stream.close()
-
-
-def test_depth_survives_its_coding_as_the_page_reads_it() -> None:
-    depth = torch.tensor([[1.0, 2.5], [torch.inf, 0.123456]])
-    image = np.asarray(Image.open(io.BytesIO(encode_depth(to_depth_steps(depth, 480))))).astype(float)
-    # The formula of viser's page, for channels in [0, 255].
-    found = (image[..., 2] * 0.00255 + image[..., 1] * 0.6528 + image[..., 0] * 167.1168) / 255
-    assert found[0] == pytest.approx([1.0, 2.5], abs=1e-5)
-    assert found[1, 0] > 167
-    assert found[1, 1] == pytest.approx(0.123456, abs=1e-5)
-
-
-def test_depth_is_shrunk_to_the_nearest_of_its_pixels() -> None:
-    depth = torch.full((100, 100), 5.0)
-    depth[10, 10] = 1.0
-    steps = to_depth_steps(depth, 50)
-    assert steps.shape == (50, 50, 3)
-    values = (steps[..., 0].astype(int) << 16) + (steps[..., 1].astype(int) << 8) + steps[..., 2]
-    assert values[5, 5] == 100_000
-    assert values[20, 20] == 500_000
-
-
-@pytest.mark.parametrize("coding", ["jpeg", "webp"])
-def test_codings_keep_the_picture(coding: Coding) -> None:
-    ramp = np.linspace(0, 255, 64).astype(np.uint8)
-    pixels = np.stack(
-        [np.tile(ramp, (64, 1)), np.tile(ramp[:, None], (1, 64)), np.full((64, 64), 90, np.uint8)], axis=-1
-    )
-    decoded = np.asarray(Image.open(io.BytesIO(encode_picture(pixels, coding, 92))).convert("RGB")).astype(int)
-    # 0.9 (JPEG) and 1.1 (WebP) on average.
-    assert np.abs(decoded - pixels).mean() < 2.5
 
 
 def test_a_first_picture_that_took_long_does_not_leave_a_small_one(renderer: Renderer) -> None:
