@@ -53,6 +53,7 @@ class Session:
         self._refreshed_at = 0.0
         self._objects: set[str] = set()
         self.panels: list[Panel] = build_panels(self)
+        self.wire.fold_on_phones()
         query = dict(parse_qsl(self.wire.query()))
         if "initialCameraFov" not in query:
             client.camera.fov = self._fitting_fov(self.cameras[0])

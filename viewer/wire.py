@@ -20,6 +20,29 @@ from kinosplat.viewer.encode import Coding
 
 STORAGE_PREFIX = "viser-user:"
 """What viser's page puts before the names in its local storage."""
+FOLD_ON_PHONES = """(() => {
+  // Once a page: one that lost its line for a moment keeps its panel as it is.
+  if (window.kinosplatFolded || !matchMedia("(max-width: 36em)").matches) return;
+  window.kinosplatFolded = true;
+  let tries = 50;
+  const timer = setInterval(() => {
+    const bars = [...document.querySelectorAll('div[style*="cursor: pointer"]')];
+    const bar = bars.find((e) => e.style.height === "3.5em" && e.closest('div[style*="position: fixed"]'));
+    if (bar) {
+      bar.closest('div[style*="position: fixed"]').style.width = "100%";
+      bar.parentElement.style.width = "100%";
+      // The grip that says: this can be pulled up.
+      bar.style.background = "linear-gradient(#8888, #8888) 50% 5px / 40px 4px no-repeat";
+      bar.click();
+    }
+    if (bar || !--tries) clearInterval(timer);
+  }, 100);
+})()"""
+"""viser's sheet at the bottom of a narrow page starts open, covers half of the scene, and has no command to fold it.
+
+So its own bar is clicked, once, and the sheet gets the width of the page. Where a later viser looks different, nothing
+happens. The width is the one from which on viser has no sheet.
+"""
 
 
 class PageWire:
@@ -45,6 +68,10 @@ class PageWire:
         """Run code of this package's in the page; what came from outside is only ever a quoted string in it."""
         self._connection.queue_message(messages.RunJavascriptMessage(source=javascript))
         self._client.flush()
+
+    def fold_on_phones(self) -> None:
+        """Fold the controls of a page as narrow as a phone's, so that the scene is seen first."""
+        self.run(FOLD_ON_PHONES)
 
     def copy(self, text: str) -> None:
         """Put `text` on the clipboard, where the page may (over https or on localhost)."""

@@ -249,12 +249,26 @@ def test_the_token_opens_the_page_and_leaves_the_address_bar(browser: Any, compl
         page.close()
 
 
-def test_the_page_fits_a_phone(browser: Any, server: ViewerServer, complaints: list[str]) -> None:
-    page, _ = visit(browser, server, complaints, (390, 844))
-    assert screenshot(page, "page_phone").shape == (844, 390, 3)
-    box = page.get_by_role("button", name="Play").bounding_box()
+def test_a_phone_sees_the_scene_first_and_unfolds_the_controls(
+    browser: Any, server: ViewerServer, complaints: list[str]
+) -> None:
+    page, session = visit(browser, server, complaints, (390, 844))
+    play = page.get_by_role("button", name="Play")
+    assert wait_for(page, lambda: not play.is_visible()), "The controls start folded."
+    screenshot(page, "phone_folded")
+    page.get_by_text(server.subject.label).first.click()
+    assert wait_for(page, play.is_visible)
+    assert screenshot(page, "phone_unfolded").shape == (844, 390, 3)
+    box = play.bounding_box()
     assert box is not None
-    assert 0 <= box["x"] < box["x"] + box["width"] <= 390
+    # The sheet is as wide as the page.
+    assert 0 <= box["x"] < 30
+    assert 360 < box["x"] + box["width"] <= 390
+    # A page that comes back to the server, as after a lost line, is left as the visitor has it.
+    session.wire.fold_on_phones()
+    page.wait_for_timeout(1000)
+    assert play.is_visible()
+    assert not complaints
     page.close()
 
 

@@ -18,7 +18,10 @@ from kinosplat.viewer.encode import encode_png, to_pixels
 if TYPE_CHECKING:
     from kinosplat.viewer.session import Session
 
-HELP = "Drag to turn, right-drag to shift, wheel to zoom; **W A S D** and **Q E** to fly, arrow keys to look around."
+HELP = (
+    "Drag to turn; right-drag or two fingers to shift; wheel or pinch to zoom; **W A S D** and **Q E** to fly; "
+    "arrow keys to look around."
+)
 SIZES = {"Page": 1.0, "2× page": 2.0, "4× page": 4.0}
 NARROWEST, WIDEST = 10.0, 120.0
 """Degrees of the slider's ends."""
@@ -37,7 +40,7 @@ class CameraPanel(PlainPanel):
             self.fov = gui.add_slider("Field of view", NARROWEST, WIDEST, 0.1, fov, hint="Degrees from top to bottom.")
             self.reset = gui.add_button("Back to the start", icon=Icon.HOME, color=QUIET)
             self.link_button = gui.add_button("Copy a link to this view", icon=Icon.LINK, color=QUIET)
-            self.size = gui.add_dropdown("Size", list(SIZES), initial_value="Page")
+            self.size = gui.add_dropdown("Picture size", list(SIZES), initial_value="Page", hint="Of the screenshot.")
             self.shot = gui.add_button("Screenshot", icon=Icon.CAMERA, color=QUIET)
             gui.add_markdown(HELP)
         self.fov.on_update(lambda event: self._set_fov() if event.client_id is not None else None)

@@ -55,6 +55,7 @@ class StatisticsPanel(PlainPanel):
                     uplot.Axis(stroke="#9aa", grid={"stroke": "#8883"}, size=50),
                 ),
                 height=150,
+                padding=(12, 10, 0, 0),
             )
             self.table = gui.add_html(self._stages())
 

@@ -39,6 +39,7 @@ class TrainingPanel(PlainPanel):
                     uplot.Axis(stroke="#9aa", grid={"stroke": "#8883"}, size=50),
                 ),
                 height=120,
+                padding=(12, 10, 0, 0),
                 visible=False,
             )
         self.pause.on_click(lambda _: self._toggle())
