@@ -23,6 +23,7 @@ from kinosplat.errors import InputError
 from kinosplat.render.camera import Camera
 from kinosplat.render.field.field import REMOVED, Field, FieldShape
 from kinosplat.render.field.layout import GridLayout, Space, StepRule
+from kinosplat.render.field.march import MarchBy
 from kinosplat.render.field.occupancy import OccupancyGrid
 from kinosplat.render.field.render import render_field
 from kinosplat.render.output import RenderOutput
@@ -47,10 +48,14 @@ class StoredField:
     """Where it is marched through."""
     near: float
     """Nothing is seen nearer to a camera than this, scene units."""
+    march_by: MarchBy = "rays"
+    """How pictures find their samples."""
 
     def render(self, cameras: Sequence[Camera], background: Tensor, *, geometry: bool = False) -> RenderOutput:
         """Pictures of cameras of one size over `background` (3,)."""
-        return render_field(self.field, self.grid, cameras, background, near=self.near, geometry=geometry)
+        return render_field(
+            self.field, self.grid, cameras, background, near=self.near, geometry=geometry, march_by=self.march_by
+        )
 
     def rounded(self, bits: int) -> StoredField:
         """The same with the table as `bits` would store it."""

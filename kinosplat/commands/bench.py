@@ -1,6 +1,7 @@
 """`kinosplat bench`: how fast a run or a file renders, on the orbit that the viewer's Benchmark button takes.
 
-Of a run of a field it also prints the share of every stage, at 1080p and 4K unless a resolution is given.
+Of a field it also prints the share of every stage, and what marching takes along rays and by blocks, at 1080p and 4K
+unless a resolution is given.
 
 Every frame is timed by itself (render/timing.py); reading back, encoding and display are not part of it. The first
 frames warm up and do not count. The passes of the rasterizer are timed in further frames.
@@ -11,18 +12,22 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from kinosplat.commands.marching import check_blocks, march
+from kinosplat.compression.hollow import StoredField
 from kinosplat.errors import InputError
-from kinosplat.opening import MethodSubject, open_subject
-from kinosplat.render.field.stages import fused_timing, unfused_seconds
+from kinosplat.opening import FieldSubject, MethodSubject, open_subject
+from kinosplat.render.field.march import MarchBy
+from kinosplat.render.field.stages import fused_timing, marching_timing, unfused_seconds
 from kinosplat.trainers.methods.hash_grid import FieldMethod
 from kinosplat.viewer.lens import orbit_to_show
 from kinosplat.viewer.measure import benchmark
+from kinosplat.viewer.subject import Subject
 
 FIELD_SIZES = ((1920, 1080), (3840, 2160))
 """Where the stages of a field are timed: 1080p and 4K."""
@@ -44,6 +49,8 @@ class BenchCommand:
     """Width and height; by default those of the run's pictures."""
     checkpoint: Literal["last", "best"] = "last"
     """Which checkpoint of the run."""
+    march: MarchBy = "rays"
+    """How pictures of a field find their samples: along each ray, or by the occupied blocks of cells (of objects)."""
     device: str = "auto"
     """cpu, cuda, cuda:1, or auto."""
     json: bool = False
@@ -56,6 +63,7 @@ def run(arguments: Sequence[str], program: str) -> int:
     if command.n_frames < 1 or command.warm_up < 0:
         raise InputError("--n-frames must be at least 1 and --warm-up at least 0.")
     subject = open_subject(command.run, checkpoint=command.checkpoint, device=command.device)
+    subject, field = marching_by(subject, command.march), field_of(subject)
     first = subject.cameras[0]
     width, height = command.resolution or (first.width, first.height)
     timing = benchmark(subject, width, height, n_frames=command.n_frames, warm_up=command.warm_up)
@@ -68,20 +76,42 @@ def run(arguments: Sequence[str], program: str) -> int:
         f"median {timing.median_ms:.3f} ms ({timing.fps:.1f} FPS), 95% below {timing.p95_ms:.3f} ms, "
         f"99% below {timing.p99_ms:.3f} ms, over {timing.n_frames} frames"
     )
-    if isinstance(subject, MethodSubject) and isinstance(subject.method, FieldMethod):
+    if field is not None:
         sizes = FIELD_SIZES if command.resolution is None else (command.resolution,)
         for size in sizes:
-            print_stages(subject, subject.method, *size)
+            print_stages(subject, field, *size)
     if timing.passes_ms:
         print("the passes: " + ", ".join(f"{name} {value:.3f} ms" for name, value in timing.passes_ms.items()))
     return 0
 
 
-def print_stages(subject: MethodSubject, method: FieldMethod, width: int, height: int) -> None:
-    """Frames a second of a field drawn in one go, and the share of each stage, fused and not."""
-    field, grid, background = method.field(), method.grid, subject.background
+def field_of(subject: Subject) -> StoredField | None:
+    """What is drawn, if it is a field."""
+    if isinstance(subject, FieldSubject):
+        return subject.stored
+    if isinstance(subject, MethodSubject) and isinstance(subject.method, FieldMethod):
+        method = subject.method
+        return StoredField(method.field(), method.grid, method.near)
+    return None
+
+
+def marching_by(subject: Subject, by: MarchBy) -> Subject:
+    """The subject, drawn that way; InputError where it cannot go by blocks."""
+    if isinstance(subject, MethodSubject):
+        march(subject.method, by)
+    elif isinstance(subject, FieldSubject):
+        check_blocks(subject.stored.grid.space.n_cascades, by)
+        return replace(subject, stored=replace(subject.stored, march_by=by))
+    elif by == "blocks":
+        raise InputError(f"--march blocks is for fields, but {subject.label} is none; leave it out.")
+    return subject
+
+
+def print_stages(subject: Subject, stored: StoredField, width: int, height: int) -> None:
+    """Frames a second of a field drawn in one go, the share of each stage, fused and not, and what marching takes."""
+    field, grid, background = stored.field, stored.grid, subject.background
     cameras = orbit_to_show(subject.cameras, FIELD_FRAMES, subject.times, width, height)
-    fused = fused_timing(field, grid, cameras, background, method.near)
+    fused = fused_timing(field, grid, cameras, background, stored.near)
     if fused is not None:
         shares = ", ".join(f"{stage} {share:.0%}" for stage, share in fused.shares.items())
         print(
@@ -89,9 +119,14 @@ def print_stages(subject: MethodSubject, method: FieldMethod, width: int, height
             f"({1e3 / fused.median_ms:.1f} FPS)" + (f": {shares}" if shares else "")
         )
     for warm in (False, True):
-        seconds = unfused_seconds(field, grid, cameras[0], background, method.near)
+        seconds = unfused_seconds(field, grid, cameras[0], background, stored.near)
         if not warm and subject.device.type == "cpu":
             break  # nothing there gets faster the second time
     total = sum(seconds.values())
     shares = ", ".join(f"{stage} {value / total:.0%}" for stage, value in seconds.items())
     print(f"{width}x{height} stage by stage: {1e3 * total:.1f} ms: {shares}")
+    for by, marching in marching_timing(grid, cameras[0], stored.near).items():
+        print(
+            f"{width}x{height} marching by {by}: {marching.median_ms:.2f} ms, {marching.n_samples:,} samples, "
+            f"{marching.n_visited:,} cells and blocks looked at"
+        )

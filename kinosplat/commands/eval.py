@@ -16,10 +16,12 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from kinosplat.commands.marching import march
 from kinosplat.compression.mesh.chamfer import CAP, SPACING, Chamfer, chamfer, read_observed
 from kinosplat.compression.mesh.mesh import Points, read_mesh, read_points
 from kinosplat.data.ground_truth import load_ground_truth
 from kinosplat.errors import InputError
+from kinosplat.render.field.march import MarchBy
 from kinosplat.scenes import Scene
 from kinosplat.trainers.evaluate import Evaluation, evaluate, spread
 from kinosplat.trainers.run import load_run
@@ -56,6 +58,8 @@ class EvalCommand:
     """Distances of this and more do not count, units of the input; the default is DTU's, in mm."""
     time: float | None = None
     """Moment of the clip that the mesh shows, seconds; by default the first."""
+    march: MarchBy = "rays"
+    """How pictures of a field find their samples: along each ray, or by the occupied blocks of cells (of objects)."""
     device: str = "auto"
     """cpu, cuda, cuda:1, or auto."""
     json: bool = False
@@ -68,6 +72,7 @@ def run(arguments: Sequence[str], program: str) -> int:
     if command.mesh is not None:
         return _measure_mesh(command, command.mesh)
     loaded = load_run(command.run, command.checkpoint, command.device)
+    march(loaded.method, command.march)
     scene = loaded.scene()
     views = spread(scene.test if command.views == "test" else scene.train, command.max_views)
     if not views:

@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
+from kinosplat.commands.marching import march
 from kinosplat.errors import InputError
 from kinosplat.render.camera import Camera
+from kinosplat.render.field.march import MarchBy
 from kinosplat.render.media import (
     IMAGE_ENDINGS,
     VIDEO_CODECS,
@@ -68,6 +70,8 @@ class RenderCommand:
     """Width and height; by default those of the run's pictures."""
     checkpoint: Literal["last", "best"] = "last"
     """Which checkpoint of the run."""
+    march: MarchBy = "rays"
+    """How pictures of a field find their samples: along each ray, or by the occupied blocks of cells (of objects)."""
     device: str = "auto"
     """cpu, cuda, cuda:1, or auto."""
 
@@ -76,6 +80,7 @@ def run(arguments: Sequence[str], program: str) -> int:
     """Render and write; prints where to."""
     command = tyro.cli(RenderCommand, args=arguments, prog=program)
     loaded = load_run(command.run, command.checkpoint, command.device)
+    march(loaded.method, command.march)
     scene = loaded.scene()
     views = chosen_views(command, scene)
     cameras = [view.camera for view in views] if views else path_cameras(command, scene)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,9 @@ from kinosplat.render.field.layout import Space
 from kinosplat.render.field.marching import OccupiedCells, RayParts
 from kinosplat.render.field.picture_blocks import PictureBlocks
 from kinosplat.render.field.samples import Samples
+
+MarchBy = Literal["rays", "blocks"]
+"""How a picture finds its samples: along each ray, or by the occupied blocks of cells that it shows (RT-NeRF)."""
 
 
 def march(rays: RayParts, cells: OccupiedCells, backend: FieldBackend, picture: PictureBlocks | None = None) -> Samples:

@@ -16,7 +16,7 @@ from kinosplat.render.field import native, native_fused, reference
 from kinosplat.render.field.backend import FieldBackend
 from kinosplat.render.field.composite import composite, sample_weights
 from kinosplat.render.field.field import SALIENCY, Field
-from kinosplat.render.field.march import march, ray_range, sample_points
+from kinosplat.render.field.march import MarchBy, march, ray_range, sample_points
 from kinosplat.render.field.marching import RayParts
 from kinosplat.render.field.occupancy import OccupancyGrid
 from kinosplat.render.field.picture_blocks import PictureBlocks, picture_blocks
@@ -55,18 +55,18 @@ def render_field(
     *,
     near: float,
     geometry: bool = False,
-    by_blocks: bool = False,
+    march_by: MarchBy = "rays",
 ) -> RenderOutput:
     """Pictures of C cameras of one size over the (3,) colour `background`; carries no gradients.
 
     near: nothing is seen nearer than this, world units. geometry: also depth, median depth and normals, the latter
-    against the gradient of the density. by_blocks: visit the occupied blocks of cells front to back instead of marching
-    along each ray (RT-NeRF), for spaces of one cascade; the picture is the same. `n_visible` counts the samples that
+    against the gradient of the density. march_by: "blocks" visits the occupied blocks of cells front to back instead
+    of marching along each ray, for spaces of one cascade; the picture is the same. `n_visible` counts the samples that
     were evaluated.
     """
-    prepared = None if geometry or by_blocks else _prepared(field)
+    prepared = None if geometry or march_by == "blocks" else _prepared(field)
     if prepared is None:
-        pictures = [_picture(field, grid, camera, background, near, geometry, by_blocks) for camera in cameras]
+        pictures = [_picture(field, grid, camera, background, near, geometry, march_by) for camera in cameras]
     else:
         pictures = [_draw(prepared, grid, camera, background, near) for camera in cameras]
 
@@ -135,12 +135,12 @@ def _picture(
     background: Tensor,
     near: float,
     geometry: bool,
-    by_blocks: bool,
+    march_by: MarchBy,
 ) -> _Seen:
     camera = camera.to(field.device)
     rays, forward = camera_rays(camera), camera.forward
     blocks = None
-    if by_blocks:
+    if march_by == "blocks":
         blocks = picture_blocks(native.occupied_blocks(grid.cells), camera, grid.cells)
     n_rows = max(1, RAYS // camera.width)
     pieces = []

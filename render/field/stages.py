@@ -2,7 +2,8 @@
 
 The native backend draws a picture in one go; on a GPU its kernel counts the cycles of each stage (native_fused.py).
 Beside that stands the unfused way, one stage after the other for a whole piece of rays, timed by the clock with the
-device waited for; it is what the stages cost where nothing is fused.
+device waited for; it is what the stages cost where nothing is fused. Marching by itself is timed along rays and by
+occupied blocks.
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ import torch
 from torch import Tensor
 
 from kinosplat.render.camera import Camera
-from kinosplat.render.field import native_fused
+from kinosplat.render.field import native, native_fused
 from kinosplat.render.field.composite import composite
 from kinosplat.render.field.encoding import encode
 from kinosplat.render.field.field import Field
-from kinosplat.render.field.march import sample_points
+from kinosplat.render.field.march import MarchBy, ray_range, sample_points
+from kinosplat.render.field.marching import RayParts
 from kinosplat.render.field.occupancy import OccupancyGrid
+from kinosplat.render.field.picture_blocks import picture_blocks
 from kinosplat.render.field.rays import camera_rays
 from kinosplat.render.field.render import RAYS, SAMPLES, march_rays, prepare, why_not_fused
+from kinosplat.render.field.samples import Samples
 
 Stage = Literal["rays", "marching", "encoding", "networks", "compositing", "background and rounding"]
 
@@ -39,6 +43,18 @@ class Fused:
     """Part of the drawing kernel's cycles by stage; empty on the CPU."""
     n_samples: int
     """Samples of the last picture."""
+
+
+@dataclass(frozen=True)
+class Marching:
+    """One picture's marching, without what is seen."""
+
+    n_samples: int
+    """Samples found."""
+    n_visited: int
+    """Cells and blocks that were looked at."""
+    median_ms: float
+    """Milliseconds, with the ordering and projecting of blocks where these are visited."""
 
 
 class _Clock:
@@ -123,3 +139,32 @@ def fused_timing(
         seconds.append(clock.seconds["rays"])
     shares = native_fused.stage_shares(draw(cameras[-1], stages=True)) if on_gpu else {}
     return Fused(1e3 * median(seconds[1:]), shares, int(picture.n_samples))
+
+
+@torch.no_grad()
+def marching_timing(grid: OccupancyGrid, camera: Camera, near: float, repeats: int = 5) -> dict[MarchBy, Marching]:
+    """The native marching of one picture along its rays, and by blocks where the space is of one cascade."""
+    device = grid.bits.device
+    camera = camera.to(device)
+    rays = camera_rays(camera)
+    n_visited = torch.empty(len(rays), dtype=torch.int32, device=device)
+    enters, leaves = ray_range(rays.origins, rays.directions, grid.space, near)
+    parts = RayParts(rays.origins, rays.directions, enters, leaves, torch.zeros_like(enters))
+
+    def marched(by: MarchBy) -> Samples:
+        if by == "rays":
+            return native.march(parts, grid.cells, n_visited=n_visited)
+        picture = picture_blocks(native.occupied_blocks(grid.cells), camera, grid.cells)
+        return native.march(parts, grid.cells, picture=picture, n_visited=n_visited)
+
+    timings: dict[MarchBy, Marching] = {}
+    ways: tuple[MarchBy, ...] = ("rays", "blocks") if grid.space.n_cascades == 1 else ("rays",)
+    for by in ways:
+        n_samples, seconds = len(marched(by)), []
+        for _ in range(repeats):
+            clock = _Clock(device)
+            marched(by)
+            clock.tick("marching")
+            seconds.append(clock.seconds["marching"])
+        timings[by] = Marching(n_samples, int(n_visited.sum()), 1e3 * median(seconds))
+    return timings

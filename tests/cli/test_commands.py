@@ -213,6 +213,57 @@ def test_bench_reports_a_median_and_a_tail(run_dir: Path, capsys: pytest.Capture
     assert (timing["width"], timing["height"], timing["n_frames"]) == (48, 36, 10)
 
 
+TINY_FIELD = ["--steps", "12", "--samples", "512", "--levels", "3", "--log2-table-size", "8", "--hidden", "16"]
+TINY_FIELD += ["--finest-resolution", "32", "--occupancy-resolution", "16", "--ray-steps", "32", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def field_dirs(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Finished hashgrid runs on the static scene, of an object and of everything around it."""
+    folders = {bounds: tmp_path_factory.mktemp("fields") / bounds for bounds in ("object", "unbounded")}
+    for bounds, folder in folders.items():
+        command = ["--scene", str(toy.folder), "--method", "hashgrid", "--run-dir", str(folder), "--quiet"]
+        assert train_main([*command, *TINY_FIELD, "--bounds", bounds]) == 0
+    return folders
+
+
+def test_a_field_looks_the_same_by_blocks(field_dirs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    measured = []
+    for by in ("rays", "blocks"):
+        assert main(["eval", str(field_dirs["object"]), "--march", by, "--json"]) == 0
+        measured.append(json.loads(capsys.readouterr().out)["psnr"])
+    assert measured[1] == pytest.approx(measured[0], abs=1e-3)
+    out = field_dirs["object"] / "sheet.png"
+    assert main(["render", str(field_dirs["object"]), "--march", "blocks", "--out", str(out)]) == 0
+    assert out.exists()
+
+
+def test_bench_reports_what_marching_takes_both_ways(
+    field_dirs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["bench", str(field_dirs["object"]), "--n-frames", "2", "--warm-up", "1", "--resolution", "48", "36"]
+    assert main([*command, "--march", "blocks"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if " marching by " in line]
+    assert [line.split()[3] for line in lines] == ["rays:", "blocks:"]
+    along, by_blocks = (line.split(" ms, ")[1].split(" samples, ")[0] for line in lines)
+    assert along == by_blocks
+
+
+def test_only_objects_are_marched_by_blocks(
+    field_dirs: dict[str, Path], run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("render", "eval", "bench"):
+        assert main([command, str(run_dir), "--march", "blocks"]) == 2
+        assert capsys.readouterr().err == (
+            "kinosplat: --march blocks is for fields, but this run is of 4dgs; leave it out.\n"
+        )
+    assert main(["eval", str(field_dirs["unbounded"]), "--march", "blocks"]) == 2
+    assert capsys.readouterr().err == (
+        "kinosplat: --march blocks is for objects, but this field covers a scene without bounds (5 cascades); "
+        "leave it out.\n"
+    )
+
+
 def test_info_explains_a_scene_and_a_run(clip: Toy, run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(clip.folder), "--json"]) == 0
     scene = json.loads(capsys.readouterr().out)

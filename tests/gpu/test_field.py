@@ -254,8 +254,8 @@ def test_a_picture_by_blocks_is_the_picture_along_rays(share: float, cuda_device
             height=119,
         ).to(cuda_device)
         seen = [
-            render_field(field, grid, [camera], torch.ones(3, device=cuda_device), near=0.05, by_blocks=by_blocks)
-            for by_blocks in (False, True)
+            render_field(field, grid, [camera], torch.ones(3, device=cuda_device), near=0.05, march_by=by)
+            for by in ("rays", "blocks")
         ]
         # Both march with the same steps; along rays the fused kernels draw in 16 bits, the passes in 32.
         error = (seen[0].rgb - seen[1].rgb).square().mean()

@@ -20,7 +20,7 @@ from kinosplat.render.field import reference
 from kinosplat.render.field.composite import composite, visible_part
 from kinosplat.render.field.field import Field, FieldShape
 from kinosplat.render.field.layout import GridLayout, Space
-from kinosplat.render.field.march import sample_points
+from kinosplat.render.field.march import MarchBy, sample_points
 from kinosplat.render.field.occupancy import OccupancyGrid
 from kinosplat.render.field.paint import paint_occupancy, paint_saliency
 from kinosplat.render.field.render import march_rays, render_field
@@ -87,6 +87,7 @@ class FieldMethod:
         self._target = config.training.samples
         self._n_rays = max(self._target // FIRST_SAMPLES_A_RAY, FEWEST_RAYS)
         self.n_samples = 0
+        self.march_by: MarchBy = "rays"
         self._groups = {name: _group(name, tensor, config.training) for name, tensor in first.parameters().items()}
         self.hollow = Hollow(config.hollow, self._groups["saliency"]) if isinstance(config, HollowNerf) else None
 
@@ -227,7 +228,9 @@ class FieldMethod:
 
     def render(self, cameras: Sequence[Camera], background: Tensor, *, geometry: bool = False) -> RenderOutput:
         """The field at all pixels' centres."""
-        return render_field(self.field(), self.grid, cameras, background, near=self.near, geometry=geometry)
+        return render_field(
+            self.field(), self.grid, cameras, background, near=self.near, geometry=geometry, march_by=self.march_by
+        )
 
     @property
     def painters(self) -> Mapping[str, Callable[[Camera], Tensor]]:

@@ -185,7 +185,7 @@ class TestPictures:
         grid.bits[::3] = 0
         arguments = (field, grid, [camera()], torch.tensor([0.0, 0.5, 1.0]))
         along = render_field(*arguments, near=0.01, geometry=True)
-        by_blocks = render_field(*arguments, near=0.01, geometry=geometry, by_blocks=True)
+        by_blocks = render_field(*arguments, near=0.01, geometry=geometry, march_by="blocks")
         assert torch.equal(by_blocks.rgb, along.rgb)
         assert by_blocks.n_visible == along.n_visible
         assert (by_blocks.depth is not None) == geometry
