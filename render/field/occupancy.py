@@ -15,6 +15,7 @@ from kinosplat.render.camera import Camera
 from kinosplat.render.field import reference
 from kinosplat.render.field.layout import Space, StepRule
 from kinosplat.render.field.marching import OccupiedCells
+from kinosplat.render.field.reach import overlapping, side_of
 
 DECAY = 0.95
 """What is left of a cell's memory after an update."""
@@ -110,8 +111,15 @@ class OccupancyGrid:
 
     @torch.no_grad()
     def keep_only(self, cells: Tensor) -> None:
-        """Empty every cell whose centre is not in or beside a kept cell of the saliency grid, (63^3,) bool."""
-        side = round(len(cells) ** (1 / 3))
+        """Empty every cell that is in no kept cell of the saliency grid, (63^3,) bool; what is empty now stays so.
+
+        In unbounded spaces, whose cascades do not lie on that lattice, what is beside a kept cell stays as it is.
+        """
+        if not self.space.contract:
+            self.learnable &= self.occupied() & overlapping(cells, self.resolution)
+            self._forget()
+            return
+        side = side_of(cells)
         near = torch.nn.functional.max_pool3d(cells.view(1, 1, side, side, side).float(), 3, stride=1, padding=1)
         near = near.flatten() > 0
         for first in range(0, self.n_cells, CHUNK):
@@ -119,6 +127,10 @@ class OccupancyGrid:
             centres = self.points(part, torch.full((len(part), 3), 0.5, device=cells.device))
             at = (reference.grid_positions(centres, self.space) * side).long().clamp(0, side - 1)
             self.learnable[part] &= near[at[:, 0] + side * (at[:, 1] + side * at[:, 2])]
+        self._forget()
+
+    def _forget(self) -> None:
+        """Empty what is not learned."""
         self.thickness *= self.learnable
         self.bits = reference.pack_bits(self.occupied() & self.learnable)
 

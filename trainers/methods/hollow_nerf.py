@@ -6,8 +6,8 @@ and maximises over the dual variable gamma >= 0
     loss + rho / 2 max(0, m - C)^2 + gamma (m - C),      gamma <- max(0, gamma + rho (m - C)) after every step.
 
 rho is the pruner's strength times the part of the run that a step is, so that runs of any length prune alike.
-Hardening removes the cells of the mask whose eight vertices are all below a threshold, and the entries of the hash grid
-that no sample reaches any more.
+Hardening removes the cells of the mask whose eight vertices are all below a threshold or in which the occupancy grid
+says that nothing is, and the entries of the hash grid that no sample reaches any more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 from kinosplat.render.field.field import REMOVED
 from kinosplat.render.field.layout import GridLayout
 from kinosplat.render.field.occupancy import OccupancyGrid
-from kinosplat.render.field.reach import cells_within, drop_vertices, reachable_entries
+from kinosplat.render.field.reach import SIDE, cells_within, drop_vertices, overlapping, reachable_entries
 from kinosplat.trainers.clock import Moment
 from kinosplat.trainers.methods.field_config import HollowConfig
 from kinosplat.trainers.optim import Group, exponential_decay
@@ -86,13 +86,18 @@ class Hollow:
         """Remove what is below the threshold and what cannot be reached any more; doing it twice changes nothing."""
         alive = torch.sigmoid(self._mask.parameter[:, 0]) >= self.config.harden_below
         cells = cells_within(alive)
+        grid.keep_only(cells)
+        reached = cells
+        if not grid.space.contract:
+            # Nothing looks into empty cells of the occupancy grid, which are finer than those of the mask.
+            reached = grid.occupied()
+            cells &= overlapping(reached, SIDE)
         self._mask.parameter[drop_vertices(cells)] = REMOVED
-        self.reachable = reachable_entries(cells, layout)
+        self.reachable = reachable_entries(reached, layout)
         table.parameter[~self.reachable] = 0.0
         for group in (table, self._mask):
             group.exp_avg.zero_()
             group.exp_avg_sq.zero_()
-        grid.keep_only(cells)
 
     def facts(self) -> dict[str, float]:
         """What a report says of the hardened mask."""

@@ -16,7 +16,7 @@ from kinosplat.render.field.layout import GridLayout, Space, StepRule
 from kinosplat.render.field.march import ray_range
 from kinosplat.render.field.occupancy import OccupancyGrid
 from kinosplat.render.field.rays import camera_rays
-from kinosplat.render.field.reach import SIDE, cells_within, drop_vertices, reachable_entries
+from kinosplat.render.field.reach import SIDE, cells_within, drop_vertices, overlapping, reachable_entries
 from kinosplat.render.field.render import render_field
 
 LAYOUT = GridLayout(n_levels=2, n_features=2, base_resolution=4, finest_resolution=8, log2_table_size=10)
@@ -225,15 +225,16 @@ class TestReach:
         assert cells.sum() == 8
         assert (~drop_vertices(cells)).sum() == 27
 
-    def test_no_sample_of_a_kept_cell_reads_a_removed_entry(self) -> None:
+    @pytest.mark.parametrize("side", [SIDE, 128])
+    def test_no_sample_of_a_kept_cell_reads_a_removed_entry(self, side: int) -> None:
         layout = GridLayout(n_levels=4, base_resolution=4, finest_resolution=200, log2_table_size=12)
-        cells = torch.zeros(SIDE**3, dtype=torch.bool)
-        chosen = torch.randint(SIDE**3, (3,), generator=torch.Generator().manual_seed(0))
+        cells = torch.zeros(side**3, dtype=torch.bool)
+        chosen = torch.randint(side**3, (3,), generator=torch.Generator().manual_seed(0))
         cells[chosen] = True
         reachable = reachable_entries(cells, layout)
         assert 0 < reachable.sum() < layout.n_entries
-        corner = torch.stack([chosen % SIDE, chosen // SIDE % SIDE, chosen // SIDE**2], dim=1)
-        inside = (corner[:, None] + torch.rand(1, 400, 3, generator=torch.Generator().manual_seed(1))) / SIDE
+        corner = torch.stack([chosen % side, chosen // side % side, chosen // side**2], dim=1)
+        inside = (corner[:, None] + torch.rand(1, 400, 3, generator=torch.Generator().manual_seed(1))) / side
         table = torch.zeros(layout.n_entries, 2, requires_grad=True)
         reference.encode(inside.view(-1, 3), table, layout).sum().backward()
         assert table.grad is not None
@@ -241,3 +242,14 @@ class TestReach:
         assert not (read & ~reachable).any()
         # And little more than that is kept: measured 1.11 times the entries that 1200 samples happen to read.
         assert reachable.sum() < 1.5 * read.sum()
+
+    @pytest.mark.parametrize(("side", "other"), [(63, 128), (128, 63), (8, 8), (16, 8), (8, 16)])
+    def test_cells_of_two_lattices_overlap_where_they_share_volume(self, side: int, other: int) -> None:
+        cell = torch.tensor([1, side // 2, side - 1])
+        cells = torch.zeros(side**3, dtype=torch.bool)
+        cells[cell[0] + side * (cell[1] + side * cell[2])] = True
+        reached = overlapping(cells, other).view(other, other, other)
+        i = torch.arange(other)
+        # In units of 1 / (side * other), so that nothing is rounded.
+        x, y, z = ((i * side < (c + 1) * other) & ((i + 1) * side > c * other) for c in cell)
+        assert torch.equal(reached, z[:, None, None] & y[None, :, None] & x[None, None, :])
