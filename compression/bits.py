@@ -16,8 +16,9 @@ from torch import Tensor
 
 from kinosplat.compression.appearance import appearance_options, palette_bytes, with_palette
 from kinosplat.compression.entropy import morton_bytes, plane_bytes
+from kinosplat.compression.grid import Grid, quats_of, ratios_of
 from kinosplat.compression.kino.networks import LATENTS
-from kinosplat.compression.quantised import Grid, Plan, rotation_integers, rounded_rotation
+from kinosplat.compression.quantised import TABLE_BITS, Plan
 from kinosplat.compression.stored import StoredSet
 from kinosplat.compression.surroundings import Surroundings, ViewBatch
 from kinosplat.compression.svq import SubVectors
@@ -37,7 +38,6 @@ BITS: dict[str, range] = {
 }
 """Numbers of bits that are tried."""
 PROBE_VIEWS = 12
-TABLE_BITS = 8
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,21 @@ def measure_options(stored: StoredSet, probe: Probe, importance: Tensor, seed: i
 
 
 def _measure(stored: StoredSet, probe: Probe, name: str, rows: Tensor, bits: int) -> Option:
-    if name == "quats":
-        mse = probe.mse(stored.drawn({name: rounded_rotation(rows, bits)}))
-        return Option(mse, plane_bytes(rotation_integers(rows, bits), bits), bits)
-    flat = rows.reshape(len(rows), -1)
-    grid = Grid.over(flat, bits)
+    flat = _flat(name, rows)
+    grid = _grid(name, flat, bits)
     n_bytes = morton_bytes(len(rows), bits) if name == "means" else plane_bytes(grid.integers(flat), bits)
-    return Option(probe.mse(stored.drawn({name: grid.rounded(flat).reshape(rows.shape)})), n_bytes, bits)
+    rounded = grid.rounded(flat)
+    values = quats_of(rounded) if name == "quats" else rounded.reshape(rows.shape)
+    return Option(probe.mse(stored.drawn({name: values})), n_bytes, bits)
+
+
+def _flat(name: str, rows: Tensor) -> Tensor:
+    """(N, C) the numbers that are rounded."""
+    return ratios_of(rows) if name == "quats" else rows.reshape(len(rows), -1)
+
+
+def _grid(name: str, flat: Tensor, bits: int) -> Grid:
+    return Grid.of_rotations(bits, flat.device) if name == "quats" else Grid.over(flat, bits)
 
 
 def choose(options: Mapping[str, Sequence[Option]], budget: float) -> dict[str, Option]:
@@ -146,10 +154,12 @@ def budget_for(training_mse: float, loss: float) -> float:
 def make_plan(stored: StoredSet, chosen: Mapping[str, Option]) -> Plan:
     """The plan that the chosen options describe."""
     rows = stored.rows
-    grids, palettes = {}, {}
-    for name, option in chosen.items():
-        if option.palette is not None:
-            palettes[name] = option.palette
-        elif name != "quats":
-            grids[name] = Grid.over(rows[name].reshape(len(rows[name]), -1), option.bits)
-    return Plan(grids, chosen["quats"].bits, palettes, TABLE_BITS)
+    palettes = {name: option.palette for name, option in chosen.items() if option.palette is not None}
+    return Plan(
+        {
+            name: _grid(name, _flat(name, rows[name]), option.bits)
+            for name, option in chosen.items()
+            if option.palette is None
+        },
+        palettes,
+    )

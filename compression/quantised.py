@@ -7,22 +7,17 @@ codebooks are learned directly and their indices stay frozen. `write` hands the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kinosplat.compression.kino.codings import (
-    ROTATION_LIMIT,
-    CodebookCoding,
-    Coding,
-    MortonCoding,
-    QuantisedCoding,
-    RotationCoding,
-)
+from kinosplat.compression.grid import Grid, quats_of, ratios_of
+from kinosplat.compression.kino.codings import CodebookCoding, Coding, MortonCoding, QuantisedCoding, RotationCoding
 from kinosplat.compression.kino.metadata import Metadata
 from kinosplat.compression.kino.networks import LATENTS
 from kinosplat.compression.kino.tensors import store_tensor
@@ -34,72 +29,11 @@ from kinosplat.render.gaussians import Gaussians
 
 LAYER_BITS = 8
 """Of a weight of a network, on one grid a layer."""
+TABLE_BITS: Literal[8] = 8
+"""Of a number in a codebook, on one grid a column."""
 
-
-@dataclass(frozen=True)
-class Grid:
-    """value = minimum + step * integer, the same for all chunks."""
-
-    bits: int
-    """Bits of the integer."""
-    minimum: Tensor
-    """(C,) float64 holding float32 numbers."""
-    step: Tensor
-    """(C,) float64 holding float32 numbers."""
-
-    @classmethod
-    def over(cls, values: Tensor, bits: int) -> Grid:
-        """The grid that spans `values` (N, C)."""
-        low, high = values.amin(dim=0).double(), values.amax(dim=0).double()
-        step = ((high - low) / (2**bits - 1)).float().double()
-        return cls(bits, low, step)
-
-    def integers(self, values: Tensor) -> Tensor:
-        """Nearest integers (N, C), int64."""
-        return _nearest(values, self.minimum, self.step, self.largest).long()
-
-    def rounded(self, values: Tensor) -> Tensor:
-        """The decoded values (N, C) float32, to the bit."""
-        return (self.minimum + self.step * _nearest(values, self.minimum, self.step, self.largest)).float()
-
-    @property
-    def largest(self) -> Tensor:
-        """(C,) float64, the largest integer."""
-        return torch.full_like(self.minimum, 2**self.bits - 1)
-
-    def ranges(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Minimum and step as a coding takes them."""
-        return tuple(self.minimum.tolist()), tuple(self.step.tolist())
-
-
-def _nearest(values: Tensor, minimum: Tensor, step: Tensor, largest: Tensor) -> Tensor:
-    """Integers (N, C) as float64."""
-    scaled = (values.double() - minimum) / torch.where(step > 0, step, 1.0)
-    return torch.minimum(scaled.round().clamp_min(0.0), largest)
-
-
-class _SideBySide:
-    """Grids of several parameters of equal length, applied at once and in float32: a step has few kernels to wait for,
-    and what they give is within a float's last bit of what decoding gives.
-    """
-
-    def __init__(self, grids: dict[str, Grid]) -> None:
-        self._widths = {name: len(grid.minimum) for name, grid in grids.items()}
-        minimum = torch.cat([grid.minimum for grid in grids.values()])
-        step = torch.cat([grid.step for grid in grids.values()])
-        inverse = torch.where(step > 0, 1.0 / step, 0.0)
-        self._minimum, self._step, self._inverse = minimum.float(), step.float(), inverse.float()
-        self._zero = torch.zeros_like(self._minimum)
-        self._largest = torch.cat([grid.largest for grid in grids.values()]).float()
-
-    def rounded(self, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The values that decoding gives, with the gradients of the leaves."""
-        chosen = {name: leaves[name] for name in self._widths}
-        values = torch.cat([leaf.detach().reshape(len(leaf), -1) for leaf in chosen.values()], dim=1)
-        integers = (values - self._minimum).mul_(self._inverse).round_().clamp_(self._zero, self._largest)
-        columns = torch.addcmul(self._minimum, integers, self._step).split(list(self._widths.values()), dim=1)
-        pairs = zip(chosen.items(), columns, strict=True)
-        return {name: straight_through(leaf, part.reshape(leaf.shape).contiguous()) for (name, leaf), part in pairs}
+Rounding = Callable[[Sequence[Tensor]], list[Tensor]]
+"""Tensors to tensors of the same shapes."""
 
 
 @dataclass(frozen=True)
@@ -107,69 +41,26 @@ class Plan:
     """How each parameter is stored."""
 
     grids: dict[str, Grid]
-    """For every parameter but rotations and what `palettes` holds."""
-    rotation_bits: int
-    """Bits of each of the three numbers of a rotation."""
+    """For every parameter but what `palettes` holds; of `quats`, for their ratios."""
     palettes: dict[str, SubVectors]
     """Parameters stored as indices into codebooks, flattened to (N, C)."""
-    table_bits: int = 8
-    """Bits of a number in a codebook, 8 or 16."""
-
-
-def rounded_rotation(quats: Tensor, bits: int) -> Tensor:
-    """The unit quaternions (N, 4) that canonical `quats` decode to, on their device; the formula of
-    `codings.decode_rotation`.
-    """
-    middle = 2 ** (bits - 1) - 1
-    ratios = (rotation_integers(quats, bits).double() - middle) / middle * ROTATION_LIMIT
-    unnormalised = torch.cat([torch.ones_like(ratios[:, :1]), ratios], dim=1)
-    return (unnormalised / unnormalised.square().sum(dim=1, keepdim=True).sqrt()).float()
-
-
-def rotation_integers(quats: Tensor, bits: int) -> Tensor:
-    """Integers (N, 3) of canonical quaternions, as the file holds them."""
-    middle = 2 ** (bits - 1) - 1
-    ratios = quats[:, 1:].double() / quats[:, :1].double()
-    return ((ratios / ROTATION_LIMIT * middle).round() + middle).clamp(0, 2 * middle).long()
-
-
-def straight_through(values: Tensor, rounded: Tensor) -> Tensor:
-    """`rounded` to the bit, with the gradient of `values`."""
-    result: Tensor = _StraightThrough.apply(values, rounded)
-    return result
-
-
-class _StraightThrough(torch.autograd.Function):
-    """One node and no arithmetic: a step has a dozen of these."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, rounded: Tensor) -> Tensor:
-        return rounded.view_as(rounded)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient, None
 
 
 class QuantisedGaussians:
     """A `Tunable` over a canonical set and a plan."""
 
-    def __init__(self, stored: StoredSet, plan: Plan, rates: dict[str, float]) -> None:
+    def __init__(self, stored: StoredSet, plan: Plan, rates: Mapping[str, float]) -> None:
         self._stored = stored
         self._plan = plan
         self._leaves: dict[str, Tensor] = {}
         self._rates: dict[str, float] = {}
-        self._layers = [] if stored.networks is None else list(stored.networks.layers)
-        for name, tensor in stored.rows.items():
+        for name, tensor in stored.leaves.items():
             if name in plan.palettes:
-                for i, book in enumerate(plan.palettes[name].codebooks):
-                    self._add(f"{name}.{i}", book, 2 * rates[name])
+                for book_name, book in _books(name, plan.palettes[name]).items():
+                    self._add(book_name, book, 2 * rates[name])
             else:
-                self._add(name, tensor, rates[name])
-        self._grids = _joined(plan.grids, self._leaves)
-        if stored.networks is not None:
-            for name, layer in stored.networks.layers.items():
-                self._add(name, layer, WEIGHT_RATE)
+                self._add(name, ratios_of(tensor) if name == "quats" else tensor, rates.get(name, WEIGHT_RATE))
+        self._roundings = _roundings(stored, plan)
 
     def _add(self, name: str, tensor: Tensor, rate: float) -> None:
         self._leaves[name] = tensor.detach().clone().requires_grad_()
@@ -177,7 +68,7 @@ class QuantisedGaussians:
 
     @property
     def leaves(self) -> dict[str, Tensor]:
-        """Parameters behind the rounding, codebooks, layers of networks."""
+        """Parameters behind the rounding (of rotations their ratios), codebooks, layers of networks."""
         return self._leaves
 
     @property
@@ -187,24 +78,17 @@ class QuantisedGaussians:
 
     def gaussians(self) -> Gaussians:
         """The decoded set."""
-        values = {name: value for grids in self._grids for name, value in grids.rounded(self._leaves).items()}
-        for name, tensor in self._stored.rows.items():
-            if name in self._plan.palettes:
-                values[name] = self._palette(name).values().reshape(tensor.shape)
-        quats = self._leaves["quats"]
-        values["quats"] = straight_through(quats, rounded_rotation(quats.detach(), self._plan.rotation_bits))
-        return self._stored.drawn(values, self._rounded_layers())
+        return self._stored.drawn(self._decoded())
 
-    def _rounded_layers(self) -> dict[str, Tensor]:
-        layers = {name: self._leaves[name] for name in self._layers}
-        return {name: straight_through(layer, rounded_layer(layer.detach())) for name, layer in layers.items()}
-
-    def _palette(self, name: str) -> SubVectors:
-        books = tuple(
-            straight_through(book, rounded_table(book.detach(), self._plan.table_bits))
-            for book in (self._leaves[f"{name}.{i}"] for i in range(len(self._plan.palettes[name].codebooks)))
-        )
-        return SubVectors(books, self._plan.palettes[name].indices)
+    def _decoded(self) -> dict[str, Tensor]:
+        """What the file will give back, by the names of the set's leaves."""
+        values: dict[str, Tensor] = {}
+        for names, rounding in self._roundings:
+            values |= zip(names, straight_through(rounding, [self._leaves[name] for name in names]), strict=True)
+        for name, palette in self._plan.palettes.items():
+            books = tuple(values.pop(book_name) for book_name in _books(name, palette))
+            values[name] = SubVectors(books, palette.indices).values().reshape(self._stored.rows[name].shape)
+        return values | {"quats": quats_of(values["quats"])}
 
     def write(self, path: Path, metadata: Metadata) -> int:
         """Write the file and return its bytes."""
@@ -212,29 +96,27 @@ class QuantisedGaussians:
         return write_kino(path, gaussians, codings, metadata=metadata, appearance=self.appearance())
 
     def final(self) -> tuple[Gaussians, dict[str, Coding]]:
-        """What the writer takes: the set behind the rounding, and the coding of each parameter."""
-        values = {name: leaf.detach() for name, leaf in self._leaves.items() if name in self._stored.rows}
-        with torch.no_grad():
-            gaussians = self._stored.drawn(values, self._rounded_layers())
-        codings: dict[str, Coding] = {"quats": RotationCoding(self._plan.rotation_bits)}
+        """What the writer takes: the decoded set, and the coding of each parameter."""
+        codings: dict[str, Coding] = {}
         for name, grid in self._plan.grids.items():
-            minimum, step = grid.ranges()
-            kind = MortonCoding if name == "means" else QuantisedCoding
-            codings[name] = kind(grid.bits, minimum, step)
+            if name == "quats":
+                codings[name] = RotationCoding(grid.bits)
+            elif name == "means":
+                codings[name] = MortonCoding(grid.bits, *grid.ranges())
+            else:
+                codings[name] = QuantisedCoding(grid.bits, *grid.ranges())
         for name, palette in self._plan.palettes.items():
-            books = tuple(self._leaves[f"{name}.{i}"] for i in range(len(palette.codebooks)))
-            codings[name] = CodebookCoding(
-                tuple(book.detach().cpu().numpy().astype(np.float32) for book in books),
-                palette.indices.cpu().numpy(),
-                table_bits=8 if self._plan.table_bits == 8 else 16,
-            )
-        return replace(gaussians, quats=clamped_rotation(gaussians.quats)), codings
+            books = (self._leaves[book_name].detach().cpu().numpy() for book_name in _books(name, palette))
+            codings[name] = CodebookCoding(tuple(books), palette.indices.cpu().numpy(), table_bits=TABLE_BITS)
+        with torch.no_grad():
+            return self.gaussians(), codings
 
     def appearance(self) -> StoredAppearance | None:
         """Latents and networks as the writer takes them, None without networks."""
-        if self._stored.networks is None:
+        networks = self._stored.networks
+        if networks is None:
             return None
-        networks = self._stored.networks.with_layers({name: self._leaves[name].detach() for name in self._layers})
+        networks = networks.with_layers({name: self._leaves[name].detach() for name in networks.layers})
         arrays = {name: tensor.cpu().numpy().astype(np.float32) for name, tensor in networks.tensors().items()}
         tensors = {
             name: store_tensor(array, 32 if name.endswith("frame") else LAYER_BITS, one_range=True)
@@ -243,24 +125,85 @@ class QuantisedGaussians:
         return StoredAppearance(networks.spec, self._leaves[LATENTS].detach().cpu().numpy(), tensors)
 
 
-def _joined(grids: dict[str, Grid], leaves: dict[str, Tensor]) -> list[_SideBySide]:
-    groups: dict[int, dict[str, Grid]] = {}
-    for name, grid in grids.items():
-        groups.setdefault(len(leaves[name]), {})[name] = grid
-    return [_SideBySide(group) for group in groups.values()]
+def _books(name: str, palette: SubVectors) -> dict[str, Tensor]:
+    return {f"{name}.{i}": book for i, book in enumerate(palette.codebooks)}
 
 
-def rounded_layer(layer: Tensor) -> Tensor:
-    """The layer of a network that the file will hold."""
-    return Grid.over(layer.reshape(-1, 1), LAYER_BITS).rounded(layer.reshape(-1, 1)).reshape(layer.shape)
+def _roundings(stored: StoredSet, plan: Plan) -> list[tuple[list[str], Rounding]]:
+    """Which leaves are rounded together, and how: a step has the fewer kernels to launch, the more they are."""
+    on_grids: dict[int, dict[str, Grid]] = {}
+    for name, grid in plan.grids.items():
+        on_grids.setdefault(len(stored.leaves[name]), {})[name] = grid
+    tables: dict[int, list[str]] = {}
+    for name, palette in plan.palettes.items():
+        for book_name, book in _books(name, palette).items():
+            tables.setdefault(len(book), []).append(book_name)
+    roundings: list[tuple[list[str], Rounding]] = [(list(group), _OnGrids(group)) for group in on_grids.values()]
+    roundings += [(names, _rounded_tables) for names in tables.values()]
+    if stored.networks is not None:
+        roundings.append((list(stored.networks.layers), _rounded_layers))
+    return roundings
 
 
-def rounded_table(book: Tensor, bits: int) -> Tensor:
-    """The codebook (K, d) that the file will hold."""
-    return Grid.over(book, 8).rounded(book) if bits == 8 else book.half().float()
+class _OnGrids:
+    """Rounds leaves of equal length (N, ...) to their grids, side by side and in float32: within a float's last bit of
+    what decoding gives.
+    """
+
+    def __init__(self, grids: Mapping[str, Grid]) -> None:
+        minimum = torch.cat([grid.minimum for grid in grids.values()])
+        step = torch.cat([grid.step for grid in grids.values()])
+        largest = torch.cat([torch.full_like(grid.step, grid.largest) for grid in grids.values()])
+        self._minimum, self._step = minimum.float(), step.float()
+        self._inverse = torch.where(step > 0, 1.0 / step, 0.0).float()
+        self._zero, self._largest = torch.zeros_like(self._minimum), largest.float()
+
+    def __call__(self, leaves: Sequence[Tensor]) -> list[Tensor]:
+        values = _side_by_side(leaves)
+        integers = values.sub_(self._minimum).mul_(self._inverse).round_().clamp_(self._zero, self._largest)
+        return _apart(torch.addcmul(self._minimum, integers, self._step), leaves)
 
 
-def clamped_rotation(quats: Tensor) -> Tensor:
-    """Quaternions whose three ratios are inside the limit; rounding clamps them in the same way."""
-    ratios = (quats[:, 1:] / quats[:, :1]).clamp(-ROTATION_LIMIT, ROTATION_LIMIT)
-    return torch.nn.functional.normalize(torch.cat([torch.ones_like(ratios[:, :1]), ratios], dim=1), dim=1)
+def _rounded_tables(books: Sequence[Tensor]) -> list[Tensor]:
+    """Codebooks (K, d) as the file will hold them; ranges follow their columns."""
+    values = _side_by_side(books)
+    minimum, maximum = torch.aminmax(values, dim=0)
+    step = (maximum - minimum) / (2**TABLE_BITS - 1)
+    integers = ((values - minimum) / step.clamp_min(1e-30)).round_()
+    return _apart(torch.addcmul(minimum, integers, step), books)
+
+
+def _rounded_layers(layers: Sequence[Tensor]) -> list[Tensor]:
+    """Layers of networks as the file will hold them."""
+    columns = [layer.reshape(-1, 1) for layer in layers]
+    rounded = [Grid.over(column, LAYER_BITS).rounded(column) for column in columns]
+    return [column.reshape(layer.shape) for column, layer in zip(rounded, layers, strict=True)]
+
+
+def _side_by_side(tensors: Sequence[Tensor]) -> Tensor:
+    """A new (N, C) of tensors (N, ...)."""
+    return torch.cat([tensor.reshape(len(tensor), -1) for tensor in tensors], dim=1)
+
+
+def _apart(values: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """The columns of `values` (N, C) as tensors of the shapes that `like` has."""
+    columns = values.split([tensor[:1].numel() for tensor in like], dim=1)
+    return [column.reshape(tensor.shape).contiguous() for column, tensor in zip(columns, like, strict=True)]
+
+
+def straight_through(rounding: Rounding, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """What `rounding` makes of the leaves, with the gradients of the leaves."""
+    rounded: tuple[Tensor, ...] = _StraightThrough.apply(rounding, *leaves)
+    return rounded
+
+
+class _StraightThrough(torch.autograd.Function):
+    """One node for all that is rounded together."""
+
+    @staticmethod
+    def forward(ctx: Any, rounding: Rounding, *leaves: Tensor) -> tuple[Tensor, ...]:
+        return tuple(rounding(leaves))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *gradients

@@ -46,15 +46,32 @@ class StoredSet:
         named |= {} if self.latents is None else {LATENTS: self.latents}
         return {name: tensor for name, tensor in named.items() if tensor.numel()}
 
-    def drawn(self, values: Mapping[str, Tensor], layers: dict[str, Tensor] | None = None) -> Gaussians:
-        """The Gaussians with some of `rows` and maybe the networks' layers replaced; differentiable in both."""
-        latents = values.get(LATENTS, self.latents)
-        own = {name: value for name, value in values.items() if name != LATENTS}
+    @cached_property
+    def leaves(self) -> dict[str, Tensor]:
+        """Everything that can be learned: `rows`, and the networks' layers by their names."""
+        return self.rows | ({} if self.networks is None else self.networks.layers)
+
+    def drawn(self, values: Mapping[str, Tensor]) -> Gaussians:
+        """The Gaussians with some of `leaves` replaced; differentiable in them."""
+        own = {name: value for name, value in values.items() if name in self.gaussians.parameters()}
         gaussians = with_parameters(self.gaussians, own, self.moving)
+        latents = values.get(LATENTS, self.latents)
         if self.networks is None or latents is None:
             return gaussians
-        networks = self.networks if layers is None else self.networks.with_layers(layers)
-        return networks.dressed(gaussians, latents)
+        return self._networks_with(self.networks, values).dressed(gaussians, latents)
+
+    def replaced(self, values: Mapping[str, Tensor]) -> StoredSet:
+        """The set with some of `leaves` replaced, in canonical form again."""
+        with torch.no_grad():
+            gaussians = canonical_axes(self.drawn(values).detach())
+        if self.networks is None:
+            return StoredSet(gaussians)
+        latents = values.get(LATENTS, self.latents)
+        return StoredSet(gaussians, latents, self._networks_with(self.networks, values))
+
+    @staticmethod
+    def _networks_with(networks: AppearanceNetworks, values: Mapping[str, Tensor]) -> AppearanceNetworks:
+        return networks.with_layers({name: values.get(name, layer) for name, layer in networks.layers.items()})
 
     def select(self, index: Tensor) -> StoredSet:
         """The part that `index` picks."""
@@ -67,10 +84,8 @@ class TunableSet:
 
     def __init__(self, stored: StoredSet, rates: Mapping[str, float]) -> None:
         self._stored = stored
-        layers = {} if stored.networks is None else stored.networks.layers
-        self._leaves = {name: leaf.detach().clone().requires_grad_() for name, leaf in (stored.rows | layers).items()}
-        self._layers = list(layers)
-        self._rates = {name: rates[name] for name in stored.rows} | dict.fromkeys(layers, WEIGHT_RATE)
+        self._leaves = {name: leaf.detach().clone().requires_grad_() for name, leaf in stored.leaves.items()}
+        self._rates = {name: rates.get(name, WEIGHT_RATE) for name in stored.leaves}
 
     @property
     def leaves(self) -> dict[str, Tensor]:
@@ -79,19 +94,13 @@ class TunableSet:
 
     @property
     def rates(self) -> dict[str, float]:
-        """As given."""
+        """As given, of layers `WEIGHT_RATE`."""
         return self._rates
 
     def gaussians(self) -> Gaussians:
         """The set with its leaves in place."""
-        values = {name: leaf for name, leaf in self._leaves.items() if name not in self._layers}
-        return self._stored.drawn(values, {name: self._leaves[name] for name in self._layers})
+        return self._stored.drawn(self._leaves)
 
     def tuned(self) -> StoredSet:
         """The set as it is now, in canonical form."""
-        with torch.no_grad():
-            gaussians = canonical_axes(self.gaussians().detach())
-        if self._stored.networks is None:
-            return StoredSet(gaussians)
-        layers = {name: self._leaves[name].detach() for name in self._layers}
-        return StoredSet(gaussians, self._leaves[LATENTS].detach(), self._stored.networks.with_layers(layers))
+        return self._stored.replaced({name: leaf.detach() for name, leaf in self._leaves.items()})

@@ -17,7 +17,7 @@ BLOCK_NUMBERS = 1 << 24
 """Distances held at once."""
 MOST_POINTS, POINTS_A_CLUSTER = 1 << 16, 16
 """Centres are found on a sample of so many points, or so many a cluster; all points are assigned."""
-EXACT_START = 256
+EXACT_START = 32
 """Centres up to which k-means++ draws them one by one."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from kinosplat.compression.canonical import canonical_axes
@@ -35,6 +37,9 @@ def random_gaussians(n: int, *, sh_degree: int = 1, moving: bool = True, n_still
 
 
 def sorted_rows(gaussians: Gaussians) -> torch.Tensor:
-    """All parameters side by side (N, P), rows in lexicographic order, to compare sets whose order differs."""
-    rows = torch.cat([tensor.reshape(len(gaussians), -1) for tensor in gaussians.parameters().values()], dim=1)
+    """All parameters side by side (N, P), quaternions of length 1, rows in lexicographic order, to compare sets whose
+    order differs.
+    """
+    unit = replace(gaussians, quats=torch.nn.functional.normalize(gaussians.quats, dim=1))
+    rows = torch.cat([tensor.reshape(len(gaussians), -1) for tensor in unit.parameters().values()], dim=1)
     return torch.tensor(sorted(rows.tolist()))

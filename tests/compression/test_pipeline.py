@@ -116,7 +116,7 @@ def test_fine_tuning_sees_exactly_what_the_file_will_hold() -> None:
     surroundings.fine_tune(tunable, 5)
     final, codings = tunable.final()
     decoded = read_kino(encode_kino(final, codings, metadata=CLIP)).gaussians
-    # Quaternions pass through one more normalisation before rounding; everything else is the same number.
+    # Tuning rounds in float32, a reader in float64.
     assert torch.allclose(sorted_rows(decoded), sorted_rows(tunable.gaussians().detach()), rtol=0, atol=1e-6)
     view = next(surroundings.views(1))
     rasterize(tunable.gaussians(), view.cameras).rgb.sum().backward()
