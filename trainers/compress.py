@@ -23,12 +23,12 @@ from kinosplat.compression.report import CompressReport
 from kinosplat.compression.surroundings import Quality, Surroundings, Tunable, ViewBatch
 from kinosplat.errors import InputError
 from kinosplat.render import Gaussians, RasterSettings, rasterize
-from kinosplat.scenes import FrameLoader, load_scene
+from kinosplat.scenes import load_scene
 from kinosplat.trainers.checkpoint import write_atomically
 from kinosplat.trainers.clock import Moment
 from kinosplat.trainers.compress_field import compress_field
 from kinosplat.trainers.evaluate import evaluate, spread
-from kinosplat.trainers.feed import LOOKAHEAD, UPCOMING_BATCHES, cache_bytes, make_sampler, picture_batch
+from kinosplat.trainers.feed import LOOKAHEAD, UPCOMING_BATCHES, make_loader, make_sampler, picture_batch
 from kinosplat.trainers.losses import image_loss
 from kinosplat.trainers.methods.gaussians import GaussianMethod
 from kinosplat.trainers.methods.hash_grid import FieldMethod
@@ -157,16 +157,13 @@ class _Pictures(AbstractContextManager["_Pictures"]):
         self._training = training
         self._method = method
         self._sampler = make_sampler(training)
-        self._loader = FrameLoader(
-            training.scene.train, cache_bytes=cache_bytes(training.config), device=training.device
-        )
-
-    def __enter__(self) -> _Pictures:
-        self._loader.__enter__()
-        return self
+        self._loader = make_loader(training)
+        self._held_out = spread(training.scene.test, training.config.evaluation.max_test_views)
+        self._held_out_loader = make_loader(training, self._held_out)
 
     def __exit__(self, *error: object) -> None:
-        self._loader.__exit__(None, None, None)
+        self._loader.close()
+        self._held_out_loader.close()
 
     def views(self, n_views: int | None) -> Iterator[ViewBatch]:
         """Training views one at a time, in the order that videos are read fastest."""
@@ -213,9 +210,9 @@ class _Pictures(AbstractContextManager["_Pictures"]):
         )
         result = evaluate(
             shown,
-            spread(training.scene.test, training.config.evaluation.max_test_views),
+            self._held_out,
             training.background.evaluation_color(),
             mask_use=training.config.image.settled_mask_use,
-            cache_bytes=cache_bytes(training.config),
+            pictures=self._held_out_loader,
         )
         return Quality(result.psnr, result.ssim)

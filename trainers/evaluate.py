@@ -12,6 +12,7 @@ import csv
 import io
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -105,13 +106,16 @@ def evaluate(
     mask_use: MaskUse,
     cache_bytes: int | None = None,
     renders_dir: Path | None = None,
+    pictures: FrameLoader | None = None,
 ) -> Evaluation:
     """Measure `method` on `views` (at least one), over the colour `background` (3,).
 
     With `renders_dir`, saves each picture as `<name>.png` and truth beside rendering as `<name>_compare.png`.
+    `pictures` is a loader of these very views that stays open; without it, one is opened for this call.
     """
     rows = []
-    with FrameLoader(views, cache_bytes=cache_bytes, device=background.device) as loader:
+    with ExitStack() as stack:
+        loader = pictures or stack.enter_context(FrameLoader(views, cache_bytes=cache_bytes, device=background.device))
         for i, view in enumerate(views):
             loader.prefetch(range(i, min(i + 4, len(views))))
             loaded = loader.get_batch([i])

@@ -6,13 +6,14 @@ Which pictures and rays a step gets is a function of the config and the step alo
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from kinosplat.scenes import FrameLoader, ViewSampler
+from kinosplat.scenes import FrameLoader, View, ViewSampler
 from kinosplat.trainers.batch import Batch, assemble
 from kinosplat.trainers.clock import Moment
 from kinosplat.trainers.config import TrainConfig
@@ -66,8 +67,10 @@ def make_sampler(training: Training) -> ViewSampler:
     return ViewSampler(training.scene.train, schedule.seed, schedule.batch_size, pool_bytes=int(POOL_SHARE * limit))
 
 
-def make_loader(training: Training) -> FrameLoader:
-    """The pictures to learn from, delivered where the run trains; on a GPU as many stay there as have room."""
+def make_loader(training: Training, views: Sequence[View] | None = None) -> FrameLoader:
+    """The pictures to learn from, or those of `views`, delivered where the run trains; on a GPU as many stay there as
+    have room.
+    """
     config, device = training.config, training.device
     n_workers, device_cache_bytes = 2, 0
     if device.type == "cuda":
@@ -75,7 +78,7 @@ def make_loader(training: Training) -> FrameLoader:
         n_workers = min(max((os.cpu_count() or 2) // 2, 2), MOST_WORKERS)
         device_cache_bytes = int(DEVICE_CACHE_SHARE * torch.cuda.mem_get_info(device)[0])
     return FrameLoader(
-        training.scene.train,
+        training.scene.train if views is None else views,
         cache_bytes=cache_bytes(config),
         n_workers=n_workers,
         device=device,
