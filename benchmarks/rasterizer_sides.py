@@ -28,10 +28,17 @@ class Ours:
         self.gaussians, self.camera, self.target = gaussians, camera, target
         self.leaves = gaussians.map(lambda tensor: tensor.clone().requires_grad_())
         self.moments: dict[str, tuple[Tensor, Tensor]] = {}
+        self.drawn: Gaussians | None = None
 
     def forward(self) -> Tensor:
         with torch.no_grad():
             return rasterize(self.gaussians, [self.camera]).rgb
+
+    def forward_for_drawing(self) -> Tensor:
+        if self.drawn is None:
+            self.drawn = self.gaussians.for_drawing()
+        with torch.no_grad():
+            return rasterize(self.drawn, [self.camera]).rgb
 
     def drop_gradients(self) -> None:
         for leaf in self.leaves.parameters().values():
@@ -54,7 +61,7 @@ class Ours:
             adam_step(leaf, leaf.grad, *self.moments[name], lr=LEARNING_RATE, betas=(0.9, 0.999), eps=1e-15, step=10)
 
     def release(self) -> None:
-        self.moments = {}
+        self.moments, self.drawn = {}, None
 
 
 class Gsplat:

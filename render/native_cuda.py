@@ -239,10 +239,13 @@ def _native_frame(inputs: FrameInputs, statistics: GaussianStatistics | None, *,
     if max(inputs.width, inputs.height) > native.MAX_IMAGE_SIZE:
         raise InputError(f"cameras must be at most {native.MAX_IMAGE_SIZE} pixels wide and high.")
     checked = Checked(means.device)
+    is_half = gaussians["sh_rest"].dtype == torch.float16
+    shapes = GAUSSIAN_SHAPES if is_half else {**GAUSSIAN_SHAPES, "sh_rest": (n_sh_rest, 3)}
     addresses = {
         name: checked(name, gaussians.get(name), (n, *shape), alignment=16 if name in READ_BY_16_BYTES else 4)
-        for name, shape in {**GAUSSIAN_SHAPES, "sh_rest": (n_sh_rest, 3)}.items()
+        for name, shape in shapes.items()
     }
+    half = checked("sh_rest", gaussians["sh_rest"], (n, n_sh_rest, 3), torch.float16, 16) if is_half else 0
     addresses["features"] = checked("features", inputs.features, (n, inputs.n_features))
     accumulators = {"visible": checked("visible", inputs.visible, (n,), torch.bool, 1)}
     if statistics is not None:
@@ -250,6 +253,7 @@ def _native_frame(inputs: FrameInputs, statistics: GaussianStatistics | None, *,
             accumulators[name] = checked(f"statistics.{name}", getattr(statistics, name), (n,), dtype, 1)
     return native.Frame(
         gaussians=native.GaussianArrays(**addresses),
+        half_sh_rest=half,
         statistics=native.StatisticsArrays(**accumulators),
         world_to_camera=checked("world_to_camera", inputs.world_to_camera, (n_cameras, 4, 4)),
         K=checked("K", inputs.K, (n_cameras, 3, 3)),

@@ -158,10 +158,11 @@ def rasterize(
 ) -> RenderOutput:
     """Render `gaussians` from C `cameras` of one size, each at its own time.
 
-    gaussians: N Gaussians, float32 or float64, contiguous. background: (3,) or (C, 3), black when None. features:
-    (N, F) channels blended beside the colour, over zero. statistics: added to by the forward pass, and by the backward
-    pass its screen gradient. visible: (N,) bool, becomes true for what is visible in any of the cameras and false for
-    the rest: the rows a sparse optimiser updates. times: marked between the passes of a forward pass without gradients.
+    gaussians: N Gaussians, float32 or float64, contiguous; what is only drawn may be `Gaussians.for_drawing`.
+    background: (3,) or (C, 3), black when None. features: (N, F) channels blended beside the colour, over zero.
+    statistics: added to by the forward pass, and by the backward pass its screen gradient. visible: (N,) bool, becomes
+    true for what is visible in any of the cameras and false for the rest: the rows a sparse optimiser updates. times:
+    marked between the passes of a forward pass without gradients.
     Differentiable with respect to every tensor of `gaussians`, the cameras' `world_to_camera` and `K` (focal lengths
     and principal point), `background` and `features`. Without a tensor that requires gradients nothing is kept.
     Raises InputError (a ValueError) for arguments that do not fit together, BackendError for a missing backend.
@@ -260,7 +261,12 @@ def _rasterize_native(
         background.to(means).expand(len(cameras), 3).contiguous(),
         *(() if features is None or features.shape[1] == 0 else (features,)),
     )
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+    wants_gradients = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    if gaussians.sh_rest.dtype == torch.float16 and (wants_gradients or means.device.type != "cuda"):
+        raise InputError(
+            "sh_rest in float16 is for drawing on a GPU without gradients; convert it to float32 for anything else."
+        )
+    if wants_gradients:
         *pictures, n_visible, n_hits = _Rasterize.apply(call, *tensors)
         frames = Frame(*pictures)
     else:

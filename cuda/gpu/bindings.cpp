@@ -196,12 +196,14 @@ void bind_frame(nb::module_& module) {
     nb::class_<Frame>(module, "Frame", "Inputs and settings of one frame.")
         .def(
             "__init__",
-            [](Frame* self, const GaussianArrays<const float>& gaussians, const StatisticsArrays& statistics,
-               Address world_to_camera, Address K, const std::vector<float>& times, Address background, int n_gaussians,
-               int n_cameras, int width, int height, int n_sh_rest, int sh_degree, int n_features, float near,
-               float far, bool antialiased, bool depth_channel, bool normal_channel, bool packed) {
+            [](Frame* self, const GaussianArrays<const float>& gaussians, Address half_sh_rest,
+               const StatisticsArrays& statistics, Address world_to_camera, Address K, const std::vector<float>& times,
+               Address background, int n_gaussians, int n_cameras, int width, int height, int n_sh_rest, int sh_degree,
+               int n_features, float near, float far, bool antialiased, bool depth_channel, bool normal_channel,
+               bool packed) {
                 Frame* frame = new (self) Frame{};
                 frame->gaussians = gaussians;
+                frame->half_sh_rest = at<const __half>(half_sh_rest);
                 frame->statistics = statistics;
                 frame->world_to_camera = at<const float>(world_to_camera);
                 frame->K = at<const float>(K);
@@ -221,10 +223,11 @@ void bind_frame(nb::module_& module) {
                 frame->normal_channel = normal_channel;
                 frame->packed = packed;
             },
-            nb::arg("gaussians"), nb::arg("statistics"), nb::arg("world_to_camera"), nb::arg("K"), nb::arg("times"),
-            nb::arg("background"), nb::arg("n_gaussians"), nb::arg("n_cameras"), nb::arg("width"), nb::arg("height"),
-            nb::arg("n_sh_rest"), nb::arg("sh_degree"), nb::arg("n_features"), nb::arg("near"), nb::arg("far"),
-            nb::arg("antialiased"), nb::arg("depth_channel"), nb::arg("normal_channel"), nb::arg("packed"))
+            nb::arg("gaussians"), nb::arg("half_sh_rest"), nb::arg("statistics"), nb::arg("world_to_camera"),
+            nb::arg("K"), nb::arg("times"), nb::arg("background"), nb::arg("n_gaussians"), nb::arg("n_cameras"),
+            nb::arg("width"), nb::arg("height"), nb::arg("n_sh_rest"), nb::arg("sh_degree"), nb::arg("n_features"),
+            nb::arg("near"), nb::arg("far"), nb::arg("antialiased"), nb::arg("depth_channel"),
+            nb::arg("normal_channel"), nb::arg("packed"))
         .def("project_bytes",
              [](const Frame& frame) {
                  size_t n_bytes;

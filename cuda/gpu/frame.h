@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include "constants.h"
@@ -45,6 +46,7 @@ constexpr int kMaxCameras = 64;
 
 struct Frame {
     GaussianArrays<const float> gaussians;
+    const __half* half_sh_rest;   // instead of gaussians.sh_rest, where nothing is kept for a backward pass
     const float* world_to_camera; // (C, 4, 4)
     const float* K;               // (C, 3, 3)
     const float* background;      // (C, 3)

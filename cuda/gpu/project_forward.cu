@@ -60,8 +60,10 @@ __device__ inline bool is_near_view(const StoredGaussian<float>& g, const View<f
     return reaches(m.x, c.fx, c.cx, c.width) && reaches(m.y, c.fy, c.cy, c.height);
 }
 
-template <int kDegree>
+// `Coefficient` is the type of the stored harmonics beyond the first.
+template <int kDegree, class Coefficient>
 __global__ __launch_bounds__(kThreads, 9) void project_forward_kernel(const __grid_constant__ Frame frame,
+                                                                      const Coefficient* __restrict__ sh_rest,
                                                                       const __grid_constant__ ProjectScratch scratch,
                                                                       const __grid_constant__ Rows rows) {
     extern __shared__ float4 shared_sh[];
@@ -82,9 +84,9 @@ __global__ __launch_bounds__(kThreads, 9) void project_forward_kernel(const __gr
     // Coefficients are on their way while the rest is worked out; those of Gaussians that turn out not to be visible
     // come in vain.
     const WarpRows sh_rows{first, frame.n_gaussians, 3 * frame.n_sh_rest};
-    float* warp_sh = reinterpret_cast<float*>(shared_sh) + warp_id() * kWarp * sh_rows.row_length;
+    Coefficient* warp_sh = reinterpret_cast<Coefficient*>(shared_sh) + warp_id() * kWarp * sh_rows.row_length;
     if (kDegree > 0)
-        start_loading_warp_rows(warp_sh, frame.gaussians.sh_rest, sh_rows, __ballot_sync(kAllLanes, candidate));
+        start_loading_warp_rows(warp_sh, sh_rest, sh_rows, __ballot_sync(kAllLanes, candidate));
     bool visible = false;
     ScreenGaussian<float> s;
     Falloff falloff;
@@ -140,6 +142,17 @@ __global__ __launch_bounds__(kThreads, 9) void project_forward_kernel(const __gr
     record_projection(frame.statistics, i, s);
 }
 
+template <class Coefficient>
+void launch(const Frame& frame, const Coefficient* sh_rest, const ProjectScratch& scratch, const Rows& rows,
+            cudaStream_t stream) {
+    const size_t shared_bytes = frame.sh_degree == 0 ? 0 : kThreads * 3 * frame.n_sh_rest * sizeof(Coefficient);
+    with_sh_degree(frame.sh_degree, [&](auto degree) {
+        project_forward_kernel<degree(), Coefficient>
+            <<<project_blocks(frame), kThreads, shared_bytes, stream>>>(frame, sh_rest, scratch, rows);
+    });
+    check_launch("project");
+}
+
 } // namespace
 
 TileGrid tile_grid(const Frame& frame) {
@@ -152,12 +165,10 @@ void project_forward(const Frame& frame, const ProjectScratch& scratch, const Ro
     check(cudaMemsetAsync(scratch.counts, 0, scratch.zeroed_bytes, stream), "project");
     if (frame.n_pairs() == 0)
         return;
-    const size_t shared_bytes = frame.sh_degree == 0 ? 0 : kThreads * 3 * frame.n_sh_rest * sizeof(float);
-    with_sh_degree(frame.sh_degree, [&](auto degree) {
-        project_forward_kernel<degree()>
-            <<<project_blocks(frame), kThreads, shared_bytes, stream>>>(frame, scratch, rows);
-    });
-    check_launch("project");
+    if (frame.half_sh_rest)
+        launch(frame, frame.half_sh_rest, scratch, rows, stream);
+    else
+        launch(frame, frame.gaussians.sh_rest, scratch, rows, stream);
 }
 
 } // namespace kinosplat::gpu

@@ -1,6 +1,8 @@
 // Loading what is stored of a Gaussian, and moving rows of SH coefficients between global and shared memory.
 #pragma once
 
+#include <cuda_fp16.h>
+
 #include "gpu/device.cuh"
 #include "gpu/frame.h"
 #include "math/gaussian.h"
@@ -31,6 +33,10 @@ __device__ inline View<float> load_view(const Frame& frame, int camera) {
 
 __device__ inline Vec3<float> load3(const float* data, int64_t i) {
     return {data[3 * i], data[3 * i + 1], data[3 * i + 2]};
+}
+
+__device__ inline Vec3<float> load3(const __half* data, int64_t i) {
+    return {__half2float(data[3 * i]), __half2float(data[3 * i + 1]), __half2float(data[3 * i + 2])};
 }
 
 __device__ inline void store3(float* data, int64_t i, Vec3<float> v) {
@@ -68,33 +74,35 @@ __device__ inline StoredGaussian<float> load_gaussian(const GaussianArrays<const
     return g;
 }
 
-// A warp's 32 Gaussians own 32 consecutive rows of `row_length` floats. In shared memory they keep that layout:
+// A warp's 32 Gaussians own 32 consecutive rows of `row_length` numbers. In shared memory they keep that layout:
 // row_length is odd for degrees 1 and 3, so that lanes reading one column of their rows hit different banks.
 struct WarpRows {
     int first_gaussian, n_gaussians; // of the warp, of the set
-    int row_length;                  // floats
+    int row_length;                  // numbers
 };
 
-// Row number of float `offset`, for offsets below 32 * 45; exact for row lengths 9, 24 and 45.
+// Row number of number `offset`, for offsets below 32 * 45; exact for row lengths 9, 24 and 45.
 __device__ inline int row_of_offset(int offset, int row_length) {
     return int(__umulhi(unsigned(offset), 0xffffffffu / unsigned(row_length) + 1u));
 }
 
 // Starts to read the rows of the lanes in `wanted`, 16 bytes at a time; other rows are left as they are.
-__device__ inline void start_loading_warp_rows(float* shared, const float* global, WarpRows rows, unsigned wanted) {
+template <class Number>
+__device__ inline void start_loading_warp_rows(Number* shared, const Number* global, WarpRows rows, unsigned wanted) {
+    constexpr int kNumbers = 16 / sizeof(Number);
     if (!wanted || rows.row_length == 0)
         return;
-    const float* source = global + int64_t(rows.first_gaussian) * rows.row_length;
-    const int n_floats = min(kWarp, rows.n_gaussians - rows.first_gaussian) * rows.row_length;
-    for (int offset = 4 * lane_id(); offset < n_floats; offset += 4 * kWarp) {
+    const Number* source = global + int64_t(rows.first_gaussian) * rows.row_length;
+    const int n_numbers = min(kWarp, rows.n_gaussians - rows.first_gaussian) * rows.row_length;
+    for (int offset = kNumbers * lane_id(); offset < n_numbers; offset += kNumbers * kWarp) {
         const unsigned first = row_of_offset(offset, rows.row_length);
-        const unsigned last = min(unsigned(row_of_offset(offset + 3, rows.row_length)), 31u);
+        const unsigned last = min(unsigned(row_of_offset(offset + kNumbers - 1, rows.row_length)), 31u);
         if (!((wanted >> first | wanted >> last) & 1))
             continue;
-        if (offset + 4 <= n_floats)
+        if (offset + kNumbers <= n_numbers)
             copy_16_async(shared + offset, source + offset);
         else
-            for (int k = offset; k < n_floats; ++k)
+            for (int k = offset; k < n_numbers; ++k)
                 shared[k] = source[k];
     }
 }
@@ -119,8 +127,8 @@ __device__ inline void store_warp_rows(const float* shared, float* global, WarpR
 }
 
 // The colour before it is clamped at 0; `rest` is this Gaussian's row.
-template <int kDegree>
-__device__ inline Vec3<float> sh_colour(const float* basis, Vec3<float> dc, const float* rest) {
+template <int kDegree, class Coefficient>
+__device__ inline Vec3<float> sh_colour(const float* basis, Vec3<float> dc, const Coefficient* rest) {
     constexpr int kSize = (kDegree + 1) * (kDegree + 1);
     const float offset = float(kShOffset);
     Vec3<float> colour = Vec3<float>{offset, offset, offset} + basis[0] * dc;

@@ -140,6 +140,27 @@ def test_the_picture_without_gradients_is_at_least_50_db_from_the_exact_one() ->
     assert -10 * torch.log10((packed - exact).square().mean()) > 50
 
 
+@pytest.mark.parametrize("moving", [False, True])
+@pytest.mark.parametrize("sh_degree", [1, 2, 3])
+def test_a_set_for_drawing_looks_the_same(moving: bool, sh_degree: int) -> None:
+    gaussians, settings = cloud(50_003, moving=moving), RasterSettings(sh_degree=sh_degree)
+    stored = replace(gaussians, sh_rest=gaussians.sh_rest[:, : (sh_degree + 1) ** 2 - 1].contiguous())
+    view = camera(320, 240, time=0.4 if moving else None)
+    with torch.no_grad():
+        exact, drawn = (rasterize(g, [view], settings=settings).rgb for g in (stored, stored.for_drawing()))
+        with_depth = rasterize(stored.for_drawing(), [view], settings=replace(settings, depth=True)).rgb
+    assert -10 * torch.log10((exact - drawn).square().mean()) > 50.0
+    assert -10 * torch.log10((exact - with_depth).square().mean()) > 50.0
+
+
+def test_a_set_for_drawing_takes_no_gradients() -> None:
+    gaussians = cloud(100).for_drawing()
+    looked_from = camera(32, 24)
+    looked_from.world_to_camera.requires_grad_()
+    with pytest.raises(InputError, match="sh_rest in float16 is for drawing on a GPU without gradients"):
+        rasterize(gaussians, [looked_from])
+
+
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (17, 1), (1, 300), (8192, 4096)])
 def test_every_size_of_picture_is_rendered_to_its_last_pixel(width: int, height: int) -> None:
     gaussians = cloud(300, scale=0.3)

@@ -4,13 +4,16 @@ driver, code for the GPU at hand.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from kinosplat.errors import BackendError
-from kinosplat.render import backend
+from kinosplat.errors import BackendError, InputError
+from kinosplat.render import backend, rasterize
+
+from .scenes import SCENES
 
 
 def test_tensors_on_a_gpu_need_a_build_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,6 +29,15 @@ def test_tensors_elsewhere_are_refused() -> None:
     with pytest.raises(BackendError) as caught:
         backend.passes_for(torch.device("meta"))
     assert str(caught.value) == "Tensors on 'meta' cannot be rendered; move them to the CPU or a CUDA device."
+
+
+def test_half_precision_is_for_drawing_on_a_gpu() -> None:
+    scene = SCENES["crowded"](torch.float32)
+    gaussians = scene.gaussians
+    halved = replace(gaussians, sh_rest=gaussians.sh_rest.half())
+    with pytest.raises(InputError, match="sh_rest in float16 is for drawing on a GPU without gradients"):
+        rasterize(halved, scene.cameras)
+    assert gaussians.for_drawing().sh_rest.dtype == torch.float32
 
 
 def test_a_build_with_cuda_says_that_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
