@@ -60,6 +60,15 @@ class DeviceFeed:
         """Forget what has not begun, and wait for the copy under way."""
         self._thread.shutdown(cancel_futures=True)
 
+    def keep(self, index: int, frame: HostFrame) -> None:
+        """Copy one picture to the device now, to stay there; for whoever has memory for all of them and brings them at
+        once, before the first batch.
+        """
+        copies = [torch.from_numpy(a).to(self._device) for a in (frame.pixels, frame.mask) if a is not None]
+        self._consumer = torch.cuda.current_stream(self._device).cuda_stream
+        self._resident[index] = self._at_hand[index] = _DeviceFrame(copies[0], copies[1] if len(copies) > 1 else None)
+        self._free_bytes -= sum(copy.nbytes for copy in copies)
+
     def batch(
         self, indices: Sequence[int], upcoming: Sequence[Sequence[int]]
     ) -> tuple[list[Tensor], list[Tensor | None]]:

@@ -23,6 +23,10 @@ from kinosplat.scenes.device_feed import DeviceFeed
 from kinosplat.scenes.frame_cache import FrameCache, default_cache_bytes
 from kinosplat.scenes.prefetch import Fetcher
 from kinosplat.scenes.scene import ImageSource, View
+from kinosplat.scenes.video import VideoFrame
+
+FILL_AHEAD = 64
+"""Pictures that are asked for together when the device is filled."""
 
 __all__ = ["FrameLoader", "LoadedBatch", "LoadedFrame", "default_cache_bytes"]
 
@@ -105,8 +109,13 @@ class FrameLoader:
         self.cache = FrameCache(default_cache_bytes() if cache_bytes is None else cache_bytes)
         self._fetcher = Fetcher(list(sources), n_bytes, self.cache, n_workers)
         self._feed: DeviceFeed | None = None
+        self._all_fit_on_device = False
         if self.device.type == "cuda":
             self._feed = DeviceFeed(self._read, self.device, device_cache_bytes)
+            # A fourth channel is not known before a picture is read.
+            largest = sum(view.camera.width * view.camera.height * (4 if view.mask is None else 5) for view in views)
+            has_videos = any(isinstance(view.image, VideoFrame) for view in views)
+            self._all_fit_on_device = largest <= device_cache_bytes and not has_videos
 
     def __enter__(self) -> FrameLoader:
         return self
@@ -130,6 +139,24 @@ class FrameLoader:
         if self._feed is not None:
             indices = [index for index in indices if not self._feed.has([index])]
         self._fetcher.want([key for index in indices for key in self._keys(index)])
+
+    def fill_device(self) -> None:
+        """Bring all pictures to the CUDA device now, if all of them may stay there; else, and with videos, do nothing.
+
+        One after the other as the steps ask for them, with a change of threads for each, they would hold up the first
+        steps for longer than it takes to read them all.
+        """
+        if (
+            self._feed is None
+            or not self._all_fit_on_device
+            or any(isinstance(v.image, VideoFrame) for v in self.views)
+        ):
+            return
+        indices = range(len(self.views))
+        for index in indices:
+            if index % FILL_AHEAD == 0:
+                self.prefetch(indices[index : index + 2 * FILL_AHEAD])
+            self._feed.keep(index, self._read(index))
 
     def get(self, index: int) -> LoadedFrame:
         """Picture, alpha and mask of view `index`, waiting for them if need be."""

@@ -119,6 +119,11 @@ class PictureFeed(AbstractContextManager["PictureFeed"]):
         self._method = method
         self._sampler = make_sampler(training)
         self._loader = make_loader(training)
+        try:
+            self._loader.fill_device()
+        except BaseException:
+            self._loader.close()
+            raise
 
     def __exit__(self, *error: object) -> None:
         self._loader.close()

@@ -1,0 +1,73 @@
+"""Pictures on the GPU are those on the CPU, and are brought there at once where all of them have room."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from kinosplat.render.camera import Camera
+from kinosplat.scenes import FrameLoader, View
+
+pytestmark = pytest.mark.gpu
+
+WIDTH, HEIGHT, N = 40, 30, 150
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A picture that says when it was loaded."""
+
+    number: int
+    loads: list[int] = field(compare=False)
+    n_channels: int = 3
+
+    @property
+    def description(self) -> str:
+        return f"picture {self.number}"
+
+    def load(self) -> NDArray[np.uint8]:
+        self.loads.append(self.number)
+        shape = (HEIGHT, WIDTH, self.n_channels) if self.n_channels > 1 else (HEIGHT, WIDTH)
+        return np.random.default_rng(self.number).integers(0, 256, shape, np.uint8)
+
+
+def views(loads: list[int]) -> list[View]:
+    """Every other one with a mask, every third one with alpha."""
+    camera = Camera(torch.eye(4), torch.eye(3), WIDTH, HEIGHT)
+    return [
+        View(
+            f"view {i}",
+            camera,
+            0,
+            Counted(i, loads, 4 if i % 3 == 0 else 3),
+            Counted(1000 + i, loads, 1) if i % 2 == 0 else None,
+        )
+        for i in range(N)
+    ]
+
+
+def test_all_pictures_are_on_the_device_before_the_first_is_asked_for() -> None:
+    loads: list[int] = []
+    with FrameLoader(views(loads), device="cuda:0", device_cache_bytes=2**24) as loader, FrameLoader(views([])) as host:
+        loader.fill_device()
+        assert sorted(loads) == sorted([*range(N), *range(1000, 1000 + N, 2)])
+        for indices in ([0, 1], [149, 2, 75], [0]):
+            there, here = loader.get_batch(indices, [[3], [4]]), host.get_batch(indices)
+            assert torch.equal(there.images.cpu(), here.images)
+            for a, b in ((there.alphas, here.alphas), (there.masks, here.masks)):
+                assert (a is None) == (b is None)
+                assert a is None or b is None or torch.equal(a.cpu(), b)
+    assert len(loads) == N + N // 2
+
+
+def test_pictures_that_do_not_all_fit_are_read_when_they_are_asked_for() -> None:
+    loads: list[int] = []
+    with FrameLoader(views(loads), device="cuda:0", device_cache_bytes=2**18) as loader:
+        loader.fill_device()
+        assert loads == []
+        assert loader.get_batch([5]).images.shape == (1, HEIGHT, WIDTH, 3)
+        assert 5 in loads
