@@ -21,7 +21,7 @@ from kinosplat.trainers.methods.config import ClassicConfig, FourDGS, McmcConfig
 from kinosplat.trainers.optim import exponential_decay
 from kinosplat.trainers.run import train
 
-from .toys import Toy, blobs, ring, tiny_config
+from .toys import Toy, blobs, moving_blobs, ring, tiny_config
 
 ROUND = Moment(50, 0.5, 0.51)
 """A step at which a round is due."""
@@ -36,16 +36,6 @@ def rows_of(gaussians: Gaussians, lr: float = 0.0) -> GaussianRows:
 def picture(rows: GaussianRows, time: float | None = None) -> torch.Tensor:
     with torch.no_grad():
         return rasterize(rows.gaussians().detach(), [ring(1, time=time)[0]]).rgb
-
-
-def moving_blobs(duration: float) -> Gaussians:
-    still = blobs(6)
-    return Gaussians(
-        **still.parameters(),
-        displacements=torch.zeros(6, 3),
-        time_centres=torch.zeros(6),
-        log_durations=torch.full((6,), math.log(duration)),
-    )
 
 
 def seen(n: int) -> GaussianStatistics:

@@ -173,3 +173,14 @@ def _write_points(path: Path, truth: Gaussians, noise: float) -> None:
     header += [f"property uchar {color}" for color in ("red", "green", "blue")] + ["end_header"]
     lines = [f"{x:.6f} {y:.6f} {z:.6f} 128 128 128" for x, y, z in positions.tolist()]
     path.write_text("\n".join(header + lines) + "\n")
+
+
+def moving_blobs(duration: float) -> Gaussians:
+    """Six that live around the beginning of the clip, where they stand still."""
+    still = blobs(6)
+    return Gaussians(
+        **still.parameters(),
+        displacements=torch.zeros(6, 3),
+        time_centres=torch.zeros(6),
+        log_durations=torch.full((6,), math.log(duration)),
+    )

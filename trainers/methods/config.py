@@ -120,6 +120,25 @@ class TimeConfig:
 
 
 @dataclass(frozen=True)
+class MotionConfig:
+    """What is asked of motion beyond explaining the pictures (motion.py)."""
+
+    lifetime: float = 0.0
+    """Weight of the mean of log(clip length / duration) of what is in view."""
+    coherence: float = 0.0
+    """Weight of the mean distance, in scene radii, of displacements from those of the neighbourhood."""
+    neighbourhood: float = 0.03
+    """Edge of a neighbourhood, in scene radii."""
+    neighbourhood_time: float = 0.15
+    """Length of a neighbourhood, in seconds."""
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether there is anything to add to the loss."""
+        return self.lifetime > 0.0 or self.coherence > 0.0
+
+
+@dataclass(frozen=True)
 class ThreeDGS:
     """Still Gaussians; of a moving scene they take one frame."""
 
@@ -147,6 +166,8 @@ class FourDGS:
     """Learning rates."""
     time: TimeConfig = field(default_factory=TimeConfig)
     """How Gaussians live and move in time."""
+    motion: MotionConfig = field(default_factory=MotionConfig)
+    """What is asked of motion beyond explaining the pictures."""
     densify: Literal["mcmc", "classic", "none"] = "mcmc"
     """How Gaussians are added and moved: by relocation and noise, by gradients, or not at all."""
     mcmc: McmcConfig = field(default_factory=McmcConfig)

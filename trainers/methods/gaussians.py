@@ -26,11 +26,13 @@ from kinosplat.trainers.config import ImageConfig
 from kinosplat.trainers.densify.classic import Classic
 from kinosplat.trainers.densify.mcmc import Mcmc
 from kinosplat.trainers.densify.strategy import NoDensification, Strategy
+from kinosplat.trainers.draws import draw_key
 from kinosplat.trainers.gaussian_rows import GaussianRows
 from kinosplat.trainers.losses import image_loss
 from kinosplat.trainers.method import Losses, Measure, MethodState
 from kinosplat.trainers.methods.config import FourDGS, ThreeDGS
 from kinosplat.trainers.methods.initial import first_gaussians, first_moving_gaussians, thin
+from kinosplat.trainers.motion import motion_penalties
 from kinosplat.trainers.optim import Group, LearningRate, exponential_decay
 
 GaussiansConfig = ThreeDGS | FourDGS
@@ -100,6 +102,7 @@ class GaussianMethod:
         self.config = config
         self.image = image
         self.clip = clip
+        self.seed = seed
         self.rows = GaussianRows(first, learning_rates(config, radius, clip), radius)
         self.strategy = strategy_of(config, seed, clip)
         self._statistics: GaussianStatistics | None = None
@@ -190,6 +193,10 @@ class GaussianMethod:
         )
         terms, squared_error = image_loss(output, batch, self.image)
         terms |= self.strategy.penalties(self.rows, self._visible, batch.cameras)
+        if self.clip is not None and isinstance(self.config, FourDGS) and self.config.motion.is_asked:
+            times = [camera.time for camera in batch.cameras if camera.time is not None]
+            key = draw_key(self.seed, moment.step, "motion")
+            terms |= motion_penalties(self.config.motion, self.rows, self._visible, times, self.clip, key)
         return Losses(terms, squared_error)
 
     def touched(self) -> Mapping[str, Tensor]:
