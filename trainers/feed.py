@@ -69,7 +69,7 @@ def make_sampler(training: Training) -> ViewSampler:
 
 def make_loader(training: Training, views: Sequence[View] | None = None) -> FrameLoader:
     """The pictures to learn from, or those of `views`, delivered where the run trains; on a GPU as many stay there as
-    have room.
+    have room, from the start if it is all of them.
     """
     config, device = training.config, training.device
     n_workers, device_cache_bytes = 2, 0
@@ -77,13 +77,19 @@ def make_loader(training: Training, views: Sequence[View] | None = None) -> Fram
         # The processor has nothing else to do there than to decode.
         n_workers = min(max((os.cpu_count() or 2) // 2, 2), MOST_WORKERS)
         device_cache_bytes = int(DEVICE_CACHE_SHARE * torch.cuda.mem_get_info(device)[0])
-    return FrameLoader(
+    loader = FrameLoader(
         training.scene.train if views is None else views,
         cache_bytes=cache_bytes(config),
         n_workers=n_workers,
         device=device,
         device_cache_bytes=device_cache_bytes,
     )
+    try:
+        loader.fill_device()
+    except BaseException:
+        loader.close()
+        raise
+    return loader
 
 
 def picture_batch(
@@ -119,11 +125,6 @@ class PictureFeed(AbstractContextManager["PictureFeed"]):
         self._method = method
         self._sampler = make_sampler(training)
         self._loader = make_loader(training)
-        try:
-            self._loader.fill_device()
-        except BaseException:
-            self._loader.close()
-            raise
 
     def __exit__(self, *error: object) -> None:
         self._loader.close()
