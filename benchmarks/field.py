@@ -152,7 +152,7 @@ def measure_sparse(options: Options, positions: Tensor, rate: float) -> None:
         sparse = sparse_table(table, torch.rand(layout.n_entries, device=options.device) < share)
         ms = median_ms(lambda sparse=sparse: native.encode_sparse(positions, sparse, layout), options)  # type: ignore[misc]
         whole = table.numel() * table.element_size()
-        note = f"{sparse.n_bytes / 1e6:.1f} MB ({sparse.index_bytes / 1e6:.1f} index) of {whole / 1e6:.1f}"
+        note = f"{sparse.n_bytes / 1e6:.1f} MB ({sparse.index.n_bytes / 1e6:.1f} index) of {whole / 1e6:.1f}"
         line(f"encode along rays, {share:.0%} of the entries", ms, 0, note)
 
 

@@ -1,8 +1,8 @@
 """Hash-grid fields in a .kino file: entries that are left, quantised; where they are, as bitmaps or coordinates.
 
-What cannot be reached through the mask is zero already (HollowNeRF), and what rounds to zero may as well be. Blocks of
-256 entries say which of theirs are left in whichever way is shorter (RT-NeRF, 2022): one byte an entry where few are, a
-bit an entry where many are, nothing where all are or none is. docs/format.md describes the tensors.
+What cannot be reached through the mask is zero already (HollowNeRF), and what rounds to zero may as well be. Which
+entries are left is stored as the renderer reads it (render/field/sparse_table.py), and a field that was loaded is drawn
+without being unpacked. docs/format.md describes the tensors.
 """
 
 from __future__ import annotations
@@ -21,18 +21,15 @@ from kinosplat.compression.kino import KinoFile, Limits
 from kinosplat.compression.kino.tensors import StoredTensor, store_tensor
 from kinosplat.errors import InputError
 from kinosplat.render.camera import Camera
-from kinosplat.render.field.field import REMOVED, Field, FieldShape
+from kinosplat.render.field.field import REMOVED, SALIENCY, Field, FieldShape
 from kinosplat.render.field.layout import GridLayout, Space, StepRule
 from kinosplat.render.field.march import MarchBy
 from kinosplat.render.field.occupancy import OccupancyGrid
 from kinosplat.render.field.render import render_field
+from kinosplat.render.field.sparse_table import SparseIndex, SparseTable, sparse_index, stored_index
 from kinosplat.render.output import RenderOutput
 
 KIND = "hash-grid"
-BLOCK = 256
-"""Entries whose places are stored together; a place in a block is one byte."""
-FEWEST_IN_BITMAP = BLOCK // 8
-"""With fewer entries their coordinates are shorter than a bitmap."""
 MOST_BITS = 8
 WEIGHT_BITS = 16
 """Weights of the networks are halves."""
@@ -59,27 +56,28 @@ class StoredField:
 
     def rounded(self, bits: int) -> StoredField:
         """The same with the table as `bits` would store it."""
-        integers, steps = _table_integers(self.field, bits)
-        return replace(self, field=replace(self.field, table=integers * _by_entry(steps, self.field.shape.layout)))
+        field = self.field.whole()
+        integers, steps = _table_integers(field, bits)
+        return replace(self, field=replace(field, table=integers * _by_entry(steps, field.shape.layout)))
 
     def n_left(self, bits: int) -> int:
         """Entries of the table that are not zero once rounded."""
-        return int((_table_integers(self.field, bits)[0] != 0).any(dim=1).sum())
+        return int((_table_integers(self.field.whole(), bits)[0] != 0).any(dim=1).sum())
 
 
 def tensors_of(stored: StoredField, bits: int) -> dict[str, StoredTensor]:
     """Everything the file holds of a field whose table takes `bits` (2 to 8) a feature."""
-    field = stored.field
-    integers, steps = _table_integers(field, bits)
-    left = (integers != 0).any(dim=1).cpu().numpy()
-    values = (integers.cpu().numpy()[left] + 2 ** (MOST_BITS - 1)).astype(np.uint8)
-    tensors = _places("table", left)
-    tensors |= {"table.values": StoredTensor(values), "table.steps": StoredTensor(steps.cpu().numpy())}
+    field = stored.field.whole()
+    integers, steps = (tensor.cpu() for tensor in _table_integers(field, bits))
+    left = (integers != 0).any(dim=1)
+    values = (integers[left] + 2 ** (MOST_BITS - 1)).to(torch.uint8).numpy()
+    tensors = _index_tensors("table", left)
+    tensors |= {"table.values": StoredTensor(values), "table.steps": StoredTensor(steps.numpy())}
     for name, tensor in field.parameters().items():
         if name == "saliency":
-            alive = (tensor[:, 0] > 0.5 * REMOVED).cpu().numpy()
-            tensors |= _places("saliency", alive)
-            tensors["saliency.values"] = store_tensor(tensor.cpu().numpy()[alive], 8)
+            alive = (tensor[:, 0] > 0.5 * REMOVED).cpu()
+            tensors |= _index_tensors("saliency", alive)
+            tensors["saliency.values"] = store_tensor(tensor.cpu()[alive].numpy(), 8)
         elif name != "table":
             tensors[name] = store_tensor(tensor.cpu().float().numpy(), WEIGHT_BITS)
     tensors["occupancy"] = StoredTensor(stored.grid.bits.cpu().numpy())
@@ -155,14 +153,16 @@ def _load(
         hollow="saliency.counts" in tensors,
     )
     empty = Field.create(replace(shape, layout=replace(layout, n_levels=1, log2_table_size=4)), "native", _no_draws())
-    found = {name: _parameter(name, tensors) for name in _names(shape)} | {"table": _table_of(layout, tensors)}
+    table = _table_of(layout, tensors)
+    found = {name: _parameter(name, tensors) for name in _names(shape)} | {"table": table.values}
     for name, parameter in empty.parameters().items():
-        expected = (layout.n_entries, layout.n_features) if name == "table" else tuple(parameter.shape)
+        expected = tuple(table.values.shape) if name == "table" else tuple(parameter.shape)
         if name == "density.0":
             expected = (parameter.shape[0], layout.width)
         if tuple(found[name].shape) != expected:
             raise ValueError(f"`{name}` has another shape than the model says")
     field = replace(empty, shape=shape, sharpness=sharpness).with_parameters(found).mapped(lambda t: t.to(device))
+    field = replace(field, index=table.index.to(device))
     grid = OccupancyGrid(space, rule, resolution, device)
     bits = torch.from_numpy(np.array(tensors["occupancy"], np.uint8)).to(device)
     if bits.shape != grid.bits.shape:
@@ -209,22 +209,33 @@ def _no_draws() -> torch.Generator:
 def _parameter(name: str, tensors: Mapping[str, NDArray[Any]]) -> Tensor:
     if name != "saliency":
         return torch.from_numpy(np.array(tensors[name], np.float32))
-    n = len(tensors["saliency.counts"]) * BLOCK
-    alive = _joined("saliency", tensors, n)
-    logits = np.full((n, 1), REMOVED, np.float32)
-    logits[alive] = tensors["saliency.values"]
-    return torch.from_numpy(logits)
+    index = _index_of("saliency", tensors, SALIENCY.n_entries)
+    logits = torch.full((SALIENCY.n_entries, 1), REMOVED)
+    logits[index.kept()] = torch.from_numpy(np.array(tensors["saliency.values"], np.float32))
+    return logits
 
 
-def _table_of(layout: GridLayout, tensors: Mapping[str, NDArray[Any]]) -> Tensor:
-    kept = _joined("table", tensors, layout.n_entries)
-    values = tensors["table.values"]
-    if values.shape != (int(kept.sum()), layout.n_features) or tensors["table.steps"].shape != (layout.n_levels,):
+def _table_of(layout: GridLayout, tensors: Mapping[str, NDArray[Any]]) -> SparseTable:
+    index = _index_of("table", tensors, layout.n_entries)
+    n_before = index.n_before(torch.tensor(layout.offsets))
+    values, steps = tensors["table.values"], torch.from_numpy(np.array(tensors["table.steps"], np.float32))
+    if values.shape != (int(n_before[-1]), layout.n_features) or steps.shape != (layout.n_levels,):
         raise ValueError("`table.values` or `table.steps` has another shape than the model says")
-    integers = np.zeros((layout.n_entries, layout.n_features), np.float32)
-    integers[kept] = values.astype(np.float32) - 2 ** (MOST_BITS - 1)
-    steps = torch.from_numpy(np.array(tensors["table.steps"], np.float32))
-    return torch.from_numpy(integers) * _by_entry(steps, layout)
+    features = torch.from_numpy(np.array(values, np.float32)) - 2 ** (MOST_BITS - 1)
+    return SparseTable(features * steps.repeat_interleave(n_before.diff())[:, None], index)
+
+
+def _index_tensors(name: str, kept: Tensor) -> dict[str, StoredTensor]:
+    index = sparse_index(kept)
+    counts = index.counts.numpy().astype(np.uint16)
+    return {f"{name}.counts": StoredTensor(counts), f"{name}.places": StoredTensor(index.places.numpy())}
+
+
+def _index_of(name: str, tensors: Mapping[str, NDArray[Any]], n_entries: int) -> SparseIndex:
+    counts, places = (tensors[f"{name}.{part}"] for part in ("counts", "places"))
+    # Torch has few operations on uint16.
+    whole = counts.astype(np.int64) if counts.dtype.kind in "ui" else counts
+    return stored_index(torch.from_numpy(np.array(whole)), torch.from_numpy(np.array(places)), n_entries)
 
 
 def _table_integers(field: Field, bits: int) -> tuple[Tensor, Tensor]:
@@ -239,55 +250,3 @@ def _table_integers(field: Field, bits: int) -> tuple[Tensor, Tensor]:
 def _by_entry(steps: Tensor, layout: GridLayout) -> Tensor:
     """(n_entries, 1) of one number (L,) a level."""
     return steps.repeat_interleave(torch.tensor(layout.sizes, device=steps.device))[:, None]
-
-
-def _places(name: str, kept: NDArray[np.bool_]) -> dict[str, StoredTensor]:
-    counts, places = split_blocks(kept)
-    return {f"{name}.counts": StoredTensor(counts), f"{name}.places": StoredTensor(places)}
-
-
-def _joined(name: str, tensors: Mapping[str, NDArray[Any]], n: int) -> NDArray[np.bool_]:
-    return join_blocks(tensors[f"{name}.counts"], tensors[f"{name}.places"], n)
-
-
-def split_blocks(kept: NDArray[np.bool_]) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
-    """How many of each block of 256 are kept, and the bytes that say which."""
-    blocks = np.zeros((-(-len(kept) // BLOCK), BLOCK), bool)
-    blocks.reshape(-1)[: len(kept)] = kept
-    counts = blocks.sum(axis=1).astype(np.uint16)
-    sizes = np.minimum(BLOCK, len(kept) - BLOCK * np.arange(len(blocks)))
-    bitmaps = np.packbits(blocks, axis=1, bitorder="little")
-    pieces = [
-        np.flatnonzero(block).astype(np.uint8) if n < FEWEST_IN_BITMAP else bitmap
-        for block, bitmap, n, size in zip(blocks, bitmaps, counts, sizes, strict=True)
-        if 0 < n < size
-    ]
-    return counts, np.concatenate(pieces) if pieces else np.zeros(0, np.uint8)
-
-
-def join_blocks(counts: NDArray[np.integer], places: NDArray[np.uint8], n: int) -> NDArray[np.bool_]:
-    """The mask (n,) that `split_blocks` took apart; ValueError where the parts do not fit together."""
-    n_blocks = -(-n // BLOCK)
-    if counts.shape != (n_blocks,) or counts.dtype.kind not in "ui" or places.dtype != np.uint8 or places.ndim != 1:
-        raise ValueError("counts or places of entries have the wrong shape or type")
-    sizes = np.minimum(BLOCK, n - BLOCK * np.arange(n_blocks))
-    counts = counts.astype(np.int64)
-    if ((counts < 0) | (counts > sizes)).any():
-        raise ValueError("a block has more entries than there are")
-    mixed = (counts > 0) & (counts < sizes)
-    lengths = np.where(mixed, np.where(counts < FEWEST_IN_BITMAP, counts, BLOCK // 8), 0)
-    ends = np.cumsum(lengths)
-    if len(places) != (ends[-1] if n_blocks else 0):
-        raise ValueError("places of entries have the wrong length")
-    blocks = np.zeros((n_blocks, BLOCK), bool)
-    blocks[counts == sizes] = True
-    for i in np.flatnonzero(mixed):
-        piece = places[ends[i] - lengths[i] : ends[i]]
-        if counts[i] < FEWEST_IN_BITMAP:
-            blocks[i, piece] = True
-        else:
-            blocks[i] = np.unpackbits(piece, bitorder="little")
-    blocks.reshape(-1)[n:] = False
-    if (blocks.sum(axis=1) != counts).any():
-        raise ValueError("a block has another number of entries than it says")
-    return blocks.reshape(-1)[:n]

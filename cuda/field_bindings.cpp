@@ -71,6 +71,21 @@ Occupancy occupancy(Arguments& a, const Marching<double>& m) {
             a.array<const uint8_t>("blocks", {m.space.n_cascades * n_blocks * n_blocks * n_blocks})};
 }
 
+SparseIndex sparse_index(Arguments& a, const HashGrid& grid, int64_t n_kept) {
+    const int64_t n_words = a.size("words", 0), n_blocks = chunks_of(grid_entries(grid), kSparseBlock);
+    const int32_t* headers = a.array<const int32_t>("headers", {n_blocks + 1, 2});
+    const int32_t* words = a.array<const int32_t>("words", {n_words});
+    // Headers may come out of a file, and say where is read.
+    for (int64_t i = 0; i < n_blocks; ++i) {
+        const int64_t n = int64_t(headers[2 * i + 2]) - headers[2 * i];
+        const int64_t length = n == 0 || n == kSparseBlock ? 0 : std::min<int64_t>(chunks_of(n, 4), kBitmapWords);
+        if (headers[2 * i] < 0 || n < 0 || n > int64_t(kSparseBlock) || headers[2 * i + 2] > n_kept ||
+            headers[2 * i + 1] < 0 || headers[2 * i + 1] + length > n_words)
+            throw nb::value_error("headers must lead to rows and words that are there.");
+    }
+    return {reinterpret_cast<const SparseHeader*>(headers), reinterpret_cast<const uint32_t*>(words)};
+}
+
 namespace {
 
 template <class T>
@@ -99,20 +114,9 @@ void run_encode_sparse(Arguments& a) {
     e.grid = a.object<HashGrid>("grid");
     e.n_samples = a.size("positions", 0);
     e.positions = a.array<const T>("positions", {e.n_samples, 3});
-    const int64_t n_kept = a.size("values", 0), n_words = a.size("words", 0);
-    const int64_t n_blocks = chunks_of(grid_entries(e.grid), kSparseBlock);
+    const int64_t n_kept = a.size("values", 0);
     e.table = a.array<const T>("values", {n_kept, e.grid.n_features});
-    const int32_t* headers = a.array<const int32_t>("headers", {n_blocks + 1, 2});
-    e.sparse = {reinterpret_cast<const SparseHeader*>(headers),
-                reinterpret_cast<const uint32_t*>(a.array<const int32_t>("words", {n_words}))};
-    // Headers may come out of a file, and say where is read.
-    for (int64_t i = 0; i < n_blocks; ++i) {
-        const int64_t n = int64_t(headers[2 * i + 2]) - headers[2 * i];
-        const int64_t length = n == 0 || n == kSparseBlock ? 0 : std::min<int64_t>(chunks_of(n, 4), kBitmapWords);
-        if (headers[2 * i] < 0 || n < 0 || n > int64_t(kSparseBlock) || headers[2 * i + 2] > n_kept ||
-            headers[2 * i + 1] < 0 || headers[2 * i + 1] + length > n_words)
-            throw nb::value_error("headers must lead to rows and words that are there.");
-    }
+    e.sparse = sparse_index(a, e.grid, n_kept);
     T* features = a.array<T>("features", {e.n_samples, e.grid.n_levels * e.grid.n_features});
     const int n_threads = threads(a);
     a.finish();

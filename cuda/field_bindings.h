@@ -2,7 +2,9 @@
 #pragma once
 
 #include "arguments.h"
+#include "math/hash_grid.h"
 #include "math/march.h"
+#include "math/sparse_table.h"
 
 namespace kinosplat {
 
@@ -12,6 +14,9 @@ void bind_field_types(nanobind::module_& module);
 namespace cpu {
 // The arguments `bits` and `blocks`.
 Occupancy occupancy(Arguments& a, const Marching<double>& m);
+// The arguments `headers` and `words`, checked to lead nowhere but to the `n_kept` rows of the grid's table and to
+// words.
+SparseIndex sparse_index(Arguments& a, const HashGrid& grid, int64_t n_kept);
 
 void bind_field(nanobind::module_& module);
 } // namespace cpu

@@ -64,7 +64,12 @@ void run_draw_field(Arguments& a) {
     const int n_threads = threads(a);
     FusedField<T> field{};
     field.grid = a.object<HashGrid>("grid");
-    field.table = a.array<const T>("table", {grid_entries(field.grid), field.grid.n_features});
+    const bool has_headers = a.is_given("headers"), has_words = a.is_given("words"),
+               is_sparse = has_headers && has_words;
+    const int64_t n_rows = is_sparse ? a.size("table", 0) : grid_entries(field.grid);
+    field.table = a.array<const T>("table", {n_rows, field.grid.n_features});
+    if (is_sparse)
+        field.sparse = sparse_index(a, field.grid, n_rows);
     field.saliency_grid = a.object<HashGrid>("saliency_grid");
     field.saliency = a.optional_array<const T>("saliency", {grid_entries(field.saliency_grid), 1});
     field.sharpness = T(a.number("sharpness"));
@@ -119,13 +124,14 @@ void bind_fused_field(nb::module_& module) {
     nb::class_<FusedField>(module, "FusedField", "A field's parameters as they are drawn.")
         .def(
             "__init__",
-            [](FusedField* self, const HashGrid& grid, Address table, const HashGrid& saliency_grid, Address saliency,
-               float sharpness, const std::vector<int>& density_widths, const std::vector<Address>& density_weights,
-               const std::vector<int>& colour_widths, const std::vector<Address>& colour_weights, int n_degrees,
-               float density_scale) {
+            [](FusedField* self, const HashGrid& grid, Address table, Address sparse_headers, Address sparse_words,
+               const HashGrid& saliency_grid, Address saliency, float sharpness, const std::vector<int>& density_widths,
+               const std::vector<Address>& density_weights, const std::vector<int>& colour_widths,
+               const std::vector<Address>& colour_weights, int n_degrees, float density_scale) {
                 FusedField* field = new (self) FusedField{};
                 field->grid = grid;
                 field->table = at<void>(table);
+                field->sparse = {at<const SparseHeader>(sparse_headers), at<const uint32_t>(sparse_words)};
                 field->saliency_grid = saliency_grid;
                 field->saliency = at<float>(saliency);
                 field->sharpness = sharpness;
@@ -134,9 +140,10 @@ void bind_fused_field(nb::module_& module) {
                 field->n_degrees = n_degrees;
                 field->density_scale = density_scale;
             },
-            nb::arg("grid"), nb::arg("table"), nb::arg("saliency_grid"), nb::arg("saliency"), nb::arg("sharpness"),
-            nb::arg("density_widths"), nb::arg("density_weights"), nb::arg("colour_widths"), nb::arg("colour_weights"),
-            nb::arg("n_degrees"), nb::arg("density_scale"));
+            nb::arg("grid"), nb::arg("table"), nb::arg("sparse_headers"), nb::arg("sparse_words"),
+            nb::arg("saliency_grid"), nb::arg("saliency"), nb::arg("sharpness"), nb::arg("density_widths"),
+            nb::arg("density_weights"), nb::arg("colour_widths"), nb::arg("colour_weights"), nb::arg("n_degrees"),
+            nb::arg("density_scale"));
 
     nb::class_<FieldPicture>(module, "FieldPicture", "Addresses of what is drawn, and of scratch.")
         .def(

@@ -104,7 +104,8 @@ class Tile {
             const T position[3] = {p.x, p.y, p.z};
             std::copy_n(position, 3, scratch_.positions + 3 * i);
         }
-        encode_forward<T>({field_.grid, n_alive_, scratch_.positions, field_.table}, scratch_.features, 1);
+        encode_forward<T>({field_.grid, n_alive_, scratch_.positions, field_.table, field_.sparse}, scratch_.features,
+                          1);
         if (field_.saliency)
             gate_features();
         density_.n_samples = colour_.n_samples = n_alive_;

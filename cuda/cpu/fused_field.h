@@ -8,6 +8,7 @@
 #include "cpu/mlp.h"
 #include "math/hash_grid.h"
 #include "math/pixel_ray.h"
+#include "math/sparse_table.h"
 
 namespace kinosplat::cpu {
 
@@ -16,7 +17,8 @@ constexpr int kFieldTile = 32; // pixels along one side of a tile
 template <class T>
 struct FusedField {
     HashGrid grid;
-    const T* table;         // (entries, n_features)
+    const T* table;         // (entries, n_features), or the rows kept of it
+    SparseIndex sparse;     // which rows are kept
     HashGrid saliency_grid; // one dense level of one feature
     const T* saliency;      // optional logits: features are multiplied by their sigmoid, and
     T sharpness;            // densities by tanh(sharpness * length of the features)

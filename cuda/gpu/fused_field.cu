@@ -4,10 +4,12 @@
 // tensor cores, and lanes whose rays have ended take new ones from the queue. Nothing of a sample ever leaves the
 // registers and the warp's corner of shared memory.
 #include <algorithm>
+#include <type_traits>
 
 #include "gpu/fused_field.h"
 #include "gpu/launch.h"
 #include "gpu/layers.cuh"
+#include "gpu/table.cuh"
 #include "math/spherical_harmonics.h"
 
 namespace kinosplat::gpu {
@@ -96,8 +98,17 @@ __device__ inline void write_harmonics(const FusedField& field, const SharedMatr
         rows.pair(lane_id(), k) = round_pair(k < n ? basis[k] : 0.0f, k + 1 < n ? basis[k + 1] : 0.0f);
 }
 
+template <int kFeatures, bool kSparse>
+__device__ inline auto table_reader(const FusedField& field) {
+    const TableReader<kFeatures, Half> rows{static_cast<const Half*>(field.table)};
+    if constexpr (kSparse)
+        return SparseReader<kFeatures, Half>{rows, field.sparse};
+    else
+        return rows;
+}
+
 // This lane's row of features, multiplied by the saliency where there is one; returns the factor of the density.
-template <int kFeatures>
+template <int kFeatures, bool kSparse>
 __device__ inline float write_features(const FusedField& field, const SharedMatrix& rows, Vec3<float> position) {
     float saliency = 1.0f, square = 0.0f;
     if (field.saliency) {
@@ -107,27 +118,11 @@ __device__ inline float write_features(const FusedField& field, const SharedMatr
             [&](uint32_t entry, float* value) { *value = field.saliency[entry]; }, logit);
         saliency = sigmoid(logit[0]);
     }
-    const Pair* table = static_cast<const Pair*>(field.table);
+    const auto read = table_reader<kFeatures, kSparse>(field);
 #pragma unroll 2
     for (int level = 0; level < field.grid.n_levels; ++level) {
         float features[kFeatures];
-        grid_interpolate<kFeatures>(
-            field.grid.levels[level], position,
-            [&](uint32_t entry, float* values) {
-                if constexpr (kFeatures == 2) {
-                    const float2 two = unpack(__ldg(table + entry));
-                    values[0] = two.x;
-                    values[1] = two.y;
-                } else {
-                    const uint2 pairs = __ldg(reinterpret_cast<const uint2*>(table) + entry);
-                    const float2 first = unpack(pairs.x), second = unpack(pairs.y);
-                    values[0] = first.x;
-                    values[1] = first.y;
-                    values[2] = second.x;
-                    values[3] = second.y;
-                }
-            },
-            features);
+        grid_interpolate<kFeatures>(field.grid.levels[level], position, read, features);
 #pragma unroll
         for (int f = 0; f < kFeatures; f += 2) {
             const float low = saliency * features[f], high = saliency * features[f + 1];
@@ -188,7 +183,7 @@ __device__ inline Evaluated run_networks(const FusedField& field, const SharedFi
 
 // ---- samples ----
 
-template <int kFeatures>
+template <int kFeatures, bool kSparse>
 __global__ __launch_bounds__(kWarps* kWarp, 1) void evaluate_kernel(const __grid_constant__ FusedField field,
                                                                     int64_t n_samples, const float* positions,
                                                                     const float* directions, float* density,
@@ -202,7 +197,7 @@ __global__ __launch_bounds__(kWarps* kWarp, 1) void evaluate_kernel(const __grid
         if (i < n_samples) {
             const float *p = positions + 3 * i, *d = directions + 3 * i;
             write_harmonics(field, shared.corner.harmonics, {d[0], d[1], d[2]});
-            gate = write_features<kFeatures>(field, shared.corner.features, {p[0], p[1], p[2]});
+            gate = write_features<kFeatures, kSparse>(field, shared.corner.features, {p[0], p[1], p[2]});
         }
         __syncwarp();
         const Evaluated own = run_networks(field, shared, gate);
@@ -270,7 +265,7 @@ __global__ __launch_bounds__(kStartWidth* kStartHeight) void start_kernel(
         write_pixel(view, picture, pixel, {0.0f, 0.0f, 0.0f}, 1.0f, 0.0f);
 }
 
-template <int kFeatures, bool kTimed>
+template <int kFeatures, bool kSparse, bool kTimed>
 __global__ __launch_bounds__(kWarps* kWarp, 1) void draw_kernel(const __grid_constant__ FusedField field,
                                                                 const __grid_constant__ Marching<float> marching,
                                                                 const Occupancy occupancy,
@@ -319,8 +314,8 @@ __global__ __launch_bounds__(kWarps* kWarp, 1) void draw_kernel(const __grid_con
         n_samples += __popc(busy);
         float gate = 0.0f;
         if (alive)
-            gate = write_features<kFeatures>(field, shared.corner.features,
-                                             grid_position(marching.space, view.position + member.mid * direction));
+            gate = write_features<kFeatures, kSparse>(
+                field, shared.corner.features, grid_position(marching.space, view.position + member.mid * direction));
         __syncwarp();
         clock.lap(kStageEncode);
         const Evaluated sample = run_networks(field, shared, gate);
@@ -349,6 +344,16 @@ __global__ __launch_bounds__(kWarps* kWarp, 1) void draw_kernel(const __grid_con
     clock.add_to(picture.stage_cycles);
 }
 
+// What `make` returns for the field's number of features and kind of table, which it gets as constants.
+template <class Make>
+auto chosen(const FusedField& field, const Make& make) {
+    const auto of_features = [&](auto n_features) {
+        return field.sparse.headers ? make(n_features, std::true_type()) : make(n_features, std::false_type());
+    };
+    return field.grid.n_features == 2 ? of_features(std::integral_constant<int, 2>())
+                                      : of_features(std::integral_constant<int, 4>());
+}
+
 // As many blocks as can be on the GPU together.
 template <class Kernel>
 int resident_blocks(Kernel kernel, int n_warps, int n_bytes, const char* pass) {
@@ -362,7 +367,8 @@ void evaluate_field(const FusedField& field, int64_t n_samples, const float* pos
                     float* density, float* rgb, cudaStream_t stream) {
     if (n_samples == 0)
         return;
-    const auto kernel = field.grid.n_features == 2 ? evaluate_kernel<2> : evaluate_kernel<4>;
+    const auto kernel =
+        chosen(field, [](auto n_features, auto sparse) { return evaluate_kernel<n_features(), sparse()>; });
     const int n_warps = block_warps(field), n_bytes = shared_bytes(field, n_warps);
     const int64_t n_blocks = std::min<int64_t>(divide_up(n_samples, int64_t(n_warps * kWarp)),
                                                resident_blocks(kernel, n_warps, n_bytes, "evaluate field"));
@@ -380,8 +386,9 @@ void draw_field(const FusedField& field, const Marching<float>& marching, const 
     start_kernel<<<tiles, kStartWidth * kStartHeight, 0, stream>>>(marching, occupancy, view, picture);
     check_launch("draw field");
     const bool timed = picture.stage_cycles;
-    const auto kernel = field.grid.n_features == 2 ? (timed ? draw_kernel<2, true> : draw_kernel<2, false>)
-                                                   : (timed ? draw_kernel<4, true> : draw_kernel<4, false>);
+    const auto kernel = chosen(field, [&](auto n_features, auto sparse) {
+        return timed ? draw_kernel<n_features(), sparse(), true> : draw_kernel<n_features(), sparse(), false>;
+    });
     const int n_warps = block_warps(field), n_bytes = shared_bytes(field, n_warps);
     const int n_blocks = resident_blocks(kernel, n_warps, n_bytes, "draw field");
     kernel<<<unsigned(n_blocks), n_warps * kWarp, n_bytes, stream>>>(field, marching, occupancy, view, picture);

@@ -9,6 +9,7 @@
 #include "math/hash_grid.h"
 #include "math/mlp.h"
 #include "math/pixel_ray.h"
+#include "math/sparse_table.h"
 
 namespace kinosplat::gpu {
 
@@ -20,7 +21,8 @@ constexpr int kMaxFusedWidth = 64;
 
 struct FusedField {
     HashGrid grid;            // of 2 or 4 features a level, kMaxFusedWidth in all
-    const void* table;        // (entries, n_features) of 16 bits
+    const void* table;        // (entries, n_features) of 16 bits, or the rows kept of it
+    SparseIndex sparse;       // which rows are kept
     HashGrid saliency_grid;   // one dense level of one feature
     const float* saliency;    // optional logits: features are multiplied by their sigmoid, and
     float sharpness;          // densities by tanh(sharpness * length of the features)

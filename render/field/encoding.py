@@ -12,10 +12,18 @@ from typing_extensions import assert_never
 from kinosplat.render.field import native, reference
 from kinosplat.render.field.backend import FieldBackend
 from kinosplat.render.field.layout import GridLayout
+from kinosplat.render.field.sparse_table import SparseTable
 
 
-def encode(positions: Tensor, table: Tensor, layout: GridLayout, backend: FieldBackend) -> Tensor:
-    """(S, L * F) features of (S, 3) positions in [0, 1]^3; table (n_entries, F), for tcnn as long as it asks for."""
+def encode(positions: Tensor, table: Tensor | SparseTable, layout: GridLayout, backend: FieldBackend) -> Tensor:
+    """(S, L * F) features of (S, 3) positions in [0, 1]^3; table (n_entries, F), for tcnn as long as it asks for.
+
+    Sparse tables are not learned; they are unpacked only where gradients of the positions are wanted.
+    """
+    if isinstance(table, SparseTable):
+        if backend == "native" and not (torch.is_grad_enabled() and positions.requires_grad):
+            return native.encode_sparse(positions, table, layout)
+        table = table.whole()
     match backend:
         case "native":
             return _NativeGrid.apply(positions, table, layout)

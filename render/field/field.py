@@ -19,6 +19,7 @@ from kinosplat.render.field.backend import FieldBackend
 from kinosplat.render.field.encoding import encode, encode_directions, n_table_entries
 from kinosplat.render.field.layout import GridLayout, Space
 from kinosplat.render.field.mlp import mlp
+from kinosplat.render.field.sparse_table import SparseIndex, SparseTable
 
 LARGEST_EXPONENT = 15.0
 """Log densities are clamped at this from above, and at minus this in gradients, so that both stay finite."""
@@ -84,7 +85,7 @@ class Field:
     backend: FieldBackend
     """Which code evaluates it."""
     table: Tensor
-    """(n_entries, F) features of the hash grid."""
+    """(n_entries, F) features of the hash grid, or the rows kept of them where there is an index."""
     density_weights: tuple[Tensor, ...]
     """(n_outputs, n_inputs) a layer."""
     colour_weights: tuple[Tensor, ...]
@@ -93,6 +94,8 @@ class Field:
     """(64^3, 1) logits at the vertices, x fastest; REMOVED where nothing is for good."""
     sharpness: float = 1e5
     """Factor on the length of the gated features in the gate."""
+    index: SparseIndex | None = None
+    """Which entries the rows of the table are, on its device; None for all of them."""
 
     @staticmethod
     def create(shape: FieldShape, backend: FieldBackend, generator: torch.Generator) -> Field:
@@ -119,6 +122,16 @@ class Field:
         """Where its tensors are."""
         return self.table.device
 
+    @property
+    def entries(self) -> Tensor | SparseTable:
+        """The table as it is read."""
+        return self.table if self.index is None else SparseTable(self.table, self.index)
+
+    def whole(self) -> Field:
+        """The same with all entries in its table."""
+        entries = self.entries
+        return replace(self, table=entries.whole(), index=None) if isinstance(entries, SparseTable) else self
+
     def parameters(self) -> dict[str, Tensor]:
         """All tensors by name."""
         named = {"table": self.table}
@@ -142,7 +155,7 @@ class Field:
 
     def density(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Density (S,), in 1 / world units, and outputs of the density network (S, n_outputs), at grid positions."""
-        features = encode(positions, self.table, self.shape.layout, self.backend)
+        features = encode(positions, self.entries, self.shape.layout, self.backend)
         if self.saliency is None:
             outputs = mlp(features, self.density_weights, self.backend)
             return self._unit_density(outputs), outputs

@@ -64,8 +64,8 @@ def encode_sparse(
     positions: Tensor, table: SparseTable, layout: GridLayout, dtype: torch.dtype | None = None
 ) -> Tensor:
     """`encode_forward` from a table of which only some entries are kept, which is read as it is stored."""
-    if table.n_entries != layout.n_entries:
-        raise ValueError(f"table must have {layout.n_entries} entries, got {table.n_entries}.")
+    if table.index.n_entries != layout.n_entries:
+        raise ValueError(f"table must have {layout.n_entries} entries, got {table.index.n_entries}.")
     if positions.is_cuda:
         return _cuda().encode_sparse(positions, table, layout, native_grid(layout), dtype or positions.dtype)
     features = positions.new_empty(len(positions), layout.width)
@@ -74,8 +74,8 @@ def encode_sparse(
         positions=positions,
         grid=native_grid(layout),
         values=table.values,
-        headers=table.headers,
-        words=table.words,
+        headers=table.index.headers,
+        words=table.index.words,
         features=features,
     )
     return features

@@ -57,7 +57,7 @@ def encode_forward(positions: Tensor, table: Tensor, layout: GridLayout, grid: A
 def encode_sparse(positions: Tensor, table: SparseTable, layout: GridLayout, grid: Any, dtype: torch.dtype) -> Tensor:
     """(S, L * F) features in `dtype` from the entries kept; the headers are not read back to be checked."""
     n, n_kept = len(positions), len(table.values)
-    n_blocks = len(table.headers) - 1
+    headers, words = table.index.headers, table.index.words
     checked = Checked(positions.device)
     features = torch.empty(n, layout.width, dtype=dtype, device=positions.device)
     run_pass(
@@ -70,8 +70,8 @@ def encode_sparse(positions: Tensor, table: SparseTable, layout: GridLayout, gri
         _is_half("values", table.values.dtype),
         features.data_ptr(),
         _is_half("features", dtype),
-        checked("headers", table.headers, (n_blocks + 1, 2), torch.int32, 8),
-        checked("words", table.words, (len(table.words),), torch.int32),
+        checked("headers", headers, (len(headers), 2), torch.int32, 8),
+        checked("words", words, (len(words),), torch.int32),
     )
     return features
 

@@ -25,6 +25,7 @@ from kinosplat.render.field.layout import GridLayout
 from kinosplat.render.field.marching import OccupiedCells
 from kinosplat.render.field.native import native_grid, native_marching, occupied_blocks
 from kinosplat.render.field.reference import STOP
+from kinosplat.render.field.sparse_table import BLOCK, SparseTable
 
 
 @dataclass(frozen=True)
@@ -83,15 +84,15 @@ def why_not(
 class PreparedField:
     """Parameters on one device in the form in which they are drawn.
 
-    table (n_entries, F); weights (n_outputs, n_inputs) a layer; saliency (n, 1) logits on the one dense level of
-    `saliency_layout`, None for a field without gate; sharpness of that gate; density_scale, the density where the
-    network says 0, 1 / world units. float32, on the CPU also float64.
+    table (n_entries, F), or sparse and read as it is; weights (n_outputs, n_inputs) a layer; saliency (n, 1) logits on
+    the one dense level of `saliency_layout`, None for a field without gate; sharpness of that gate; density_scale, the
+    density where the network says 0, 1 / world units. float32, on the CPU also float64.
     """
 
     def __init__(
         self,
         layout: GridLayout,
-        table: Tensor,
+        table: Tensor | SparseTable,
         density_weights: Sequence[Tensor],
         colour_weights: Sequence[Tensor],
         *,
@@ -101,7 +102,9 @@ class PreparedField:
         sharpness: float = 0.0,
         density_scale: float = 1.0,
     ) -> None:
-        reason = why_not(layout, density_weights, colour_weights, direction_degrees, table.device)
+        values = table.values if isinstance(table, SparseTable) else table
+        self.index = table.index if isinstance(table, SparseTable) else None
+        reason = why_not(layout, density_weights, colour_weights, direction_degrees, values.device)
         if reason is not None:
             raise BackendError(reason)
         if (saliency is None) != (saliency_layout is None):
@@ -111,13 +114,13 @@ class PreparedField:
         self.density_scale = density_scale
         self.saliency_layout = saliency_layout or layout
         # Whatever the addresses below point to has to live as long as they are used.
-        self.table = table.detach()
+        self.table = values.detach()
         self.density_weights = [weight.detach() for weight in density_weights]
         self.colour_weights = [weight.detach() for weight in colour_weights]
         self.saliency = None if saliency is None else saliency.detach()
         if self.colour_weights[-1].shape[0] != 3:
             raise InputError(f"colour_weights must end in 3 outputs, got {self.colour_weights[-1].shape[0]}.")
-        if table.is_cuda:
+        if values.is_cuda:
             self.table = self.table.half().contiguous()
             self.native = self._native_field()
 
@@ -140,9 +143,14 @@ class PreparedField:
                 checked(f"{name}_weights[{i}]", weight, (n_out, n_in))
                 for i, (weight, (n_in, n_out)) in enumerate(zip(weights, pairwise(widths), strict=True))
             ]
+        index = self.index
+        n_rows = self.layout.n_entries if index is None else len(self.table)
+        headers, words = (None, None) if index is None else (index.headers, index.words)
         return native.FusedField(
             grid=native_grid(self.layout),
-            table=checked("table", self.table, (self.layout.n_entries, self.layout.n_features), torch.float16, 8),
+            table=checked("table", self.table, (n_rows, self.layout.n_features), torch.float16, 8),
+            sparse_headers=checked("headers", headers, (-(-self.layout.n_entries // BLOCK) + 1, 2), torch.int32, 8),
+            sparse_words=checked("words", words, None if words is None else tuple(words.shape), torch.int32),
             saliency_grid=native_grid(gate),
             saliency=checked("saliency", self.saliency, (gate.n_entries, 1)),
             sharpness=self.sharpness,
@@ -282,6 +290,8 @@ def _cpu_arguments(field: PreparedField, n_threads: int) -> dict[str, Any]:
     return arguments | {
         "grid": native_grid(field.layout),
         "table": field.table,
+        "headers": None if field.index is None else field.index.headers,
+        "words": None if field.index is None else field.index.words,
         "saliency_grid": native_grid(field.saliency_layout),
         "saliency": field.saliency,
         "sharpness": field.sharpness,

@@ -91,7 +91,7 @@ def prepare(field: Field) -> native_fused.PreparedField:
     """The field as the fused kernels take it; BackendError where they cannot."""
     return native_fused.PreparedField(
         field.shape.layout,
-        field.table,
+        field.entries,
         field.density_weights,
         field.colour_weights,
         direction_degrees=field.shape.direction_degrees,

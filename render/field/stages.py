@@ -109,7 +109,7 @@ def _evaluate(field: Field, positions: Tensor, directions: Tensor, clock: _Clock
     rgb = field.colour(outputs, directions)
     clock.tick("networks")
     # The encoding is part of the field's density; done once more alone, it says how much of that time is its own.
-    encode(positions, field.table, field.shape.layout, field.backend)
+    encode(positions, field.entries, field.shape.layout, field.backend)
     before = clock.seconds.get("encoding", 0.0)
     clock.tick("encoding")
     clock.seconds["networks"] -= clock.seconds["encoding"] - before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from render.fused_fields import BACKGROUND, camera, defined, field
@@ -71,6 +73,20 @@ def test_the_shares_of_the_stages_sum_to_one_and_change_nothing(cuda_device: tor
     assert torch.equal(plain.rgb, timed.rgb)
     with pytest.raises(InputError, match=r"^picture must have been drawn on CUDA with stages=True\.$"):
         native_fused.stage_shares(plain)
+
+
+@pytest.mark.parametrize("n_features", [2, 4])
+@pytest.mark.parametrize("share", [0.05, 0.6])
+def test_a_sparse_table_is_drawn_like_the_whole_one(share: float, n_features: int, cuda_device: torch.device) -> None:
+    view = camera(160, 120).to(cuda_device)
+    case = field(cuda_device, gated=True, n_features=n_features)
+    keep = torch.rand(case.layout.n_entries, generator=torch.Generator().manual_seed(1)) < share
+    keep = keep.to(cuda_device)
+    zeroed = replace(case, table=case.table * keep[:, None])
+    sparse, whole = replace(zeroed, keep=keep).draw(view), zeroed.draw(view)
+    assert sparse.n_samples == whole.n_samples
+    # The same rows of 16 bits in the same order.
+    torch.testing.assert_close(sparse.rgb, whole.rgb, rtol=0, atol=1e-3)
 
 
 def test_what_the_kernels_are_not_made_for_is_said(cuda_device: torch.device) -> None:

@@ -13,6 +13,7 @@ from kinosplat.render.field import native_fused, reference
 from kinosplat.render.field.layout import GridLayout, Space, StepRule
 from kinosplat.render.field.marching import OccupiedCells, RayParts
 from kinosplat.render.field.native_fused import FieldPicture, PreparedField
+from kinosplat.render.field.sparse_table import sparse_table
 
 RESOLUTION = 32  # of the occupancy grid
 SALIENCY = GridLayout(n_levels=1, n_features=1, base_resolution=63, finest_resolution=63, log2_table_size=18)
@@ -33,11 +34,13 @@ class Case:
     saliency: Tensor | None
     bits: Tensor
     sharpness: float = 3.0
+    keep: Tensor | None = None
+    """(n_entries,) bool, drawn from a sparse table of these where given; the others are zeros."""
 
     def prepared(self) -> PreparedField:
         return PreparedField(
             self.layout,
-            self.table,
+            self.table if self.keep is None else sparse_table(self.table, self.keep),
             self.density,
             self.colour,
             direction_degrees=4,
