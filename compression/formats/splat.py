@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from kinosplat.compression.formats.frame import checked
 from kinosplat.compression.formats.packing import color_of, dc_of, logit, normalised, sigmoid, to_uint8
@@ -21,17 +22,22 @@ ROW = np.dtype([("position", "<f4", 3), ("scale", "<f4", 3), ("color", "u1", 4),
 
 def write_splat(path: Path, gaussians: Gaussians) -> None:
     """Write a still set, ordered by volume times opacity so that a viewer shows the most visible first."""
+    table = splat_table(gaussians)
+    volume = np.exp(gaussians.log_scales.detach().cpu().double().sum(dim=1).numpy())
+    opacity = sigmoid(gaussians.opacity_logits.detach().cpu().numpy())
+    path.write_bytes(table[np.argsort(-volume * opacity, kind="stable")].tobytes())
+
+
+def splat_table(gaussians: Gaussians) -> NDArray[np.void]:
+    """The records (N,) of a still set, in its order."""
     g = checked(gaussians)
-    opacity = sigmoid(g.opacity_logits.numpy())
-    order = np.argsort(-np.exp(g.log_scales.double().sum(dim=1).numpy()) * opacity, kind="stable")
-    g, opacity = g.select(torch.from_numpy(order)), opacity[order]
     table = np.empty(len(g), ROW)
     table["position"] = g.means.numpy()
     table["scale"] = np.exp(g.log_scales.numpy())
     table["color"][:, :3] = to_uint8(255 * color_of(g.sh_dc.numpy()))
-    table["color"][:, 3] = to_uint8(255 * opacity)
+    table["color"][:, 3] = to_uint8(255 * sigmoid(g.opacity_logits.numpy()))
     table["rotation"] = np.clip(np.floor(128 + 128 * normalised(g.quats.numpy()) + 0.5), 0, 255).astype(np.uint8)
-    path.write_bytes(table.tobytes())
+    return table
 
 
 def read_splat(path: Path) -> Gaussians:
