@@ -29,7 +29,7 @@ MOST_ROUNDS = 10
 """Rounds at most; 0.7^10 is 3% of the set."""
 ROUNDING_SHARE = 0.5
 """Part of the bound on the loss that is left to rounding."""
-ROUNDING_RUNS = 4
+ROUNDING_RUNS = 3
 """Files written at most to meet a loss."""
 TUNING_RECOVERS = 4.0
 """Rounding may cost so many times what is left of the bound, as tuning through it wins back most (on DTU scan 24, 0.1
@@ -63,7 +63,7 @@ def meet_loss(pipeline: Pipeline, settings: Resolved, bound: float) -> CompressR
     rounding = min(TUNING_RECOVERS * (bound - _loss(pipeline, rounds[-1][1])), COARSEST_LOSS)
     reports = (pipeline.first, *(report for _, report in rounds[1:]))
     met: CompressReport | None = None
-    file, too_coarse = b"", math.inf
+    file, fine_enough, too_coarse = b"", 0.0, math.inf
     for _ in range(ROUNDING_RUNS if "quantise" in settings.stages else 1):
         last = pipeline.finish(rounds[-1][0], reports, replace(settings, rounding_loss=rounding))
         if last.loss <= bound:
@@ -71,9 +71,14 @@ def meet_loss(pipeline: Pipeline, settings: Resolved, bound: float) -> CompressR
                 met, file = last, pipeline.file.path.read_bytes()
             if last.loss >= CLOSE_ENOUGH * bound:
                 break
-            rounding *= 2.0 if math.isinf(too_coarse) else math.sqrt(too_coarse / rounding)
+            fine_enough = rounding
         else:
             too_coarse = rounding
+        if math.isinf(too_coarse):
+            rounding *= 2.0
+        elif fine_enough > 0.0:
+            rounding = math.sqrt(fine_enough * too_coarse)
+        else:
             # What rounding cost is about proportional to what it was allowed to.
             before = _loss(pipeline, rounds[-1][1])
             rounding *= min(max(0.9 * (bound - before) / (last.loss - before), SMALLEST_CUT), LARGEST_CUT)
