@@ -40,7 +40,7 @@ class Options:
     scene: str
     """Path or name of the scene."""
     variants: tuple[str, ...] = ("hashgrid:19", "hollownerf:17", "hollownerf:18")
-    """method:log2_table_size, or method:log2_table_size:finest_resolution."""
+    """method:log2_table_size, and if wanted :finest_resolution and then :levels."""
     steps: int = 3000
     """Optimisation steps of each."""
     resolution: tuple[int, int] | None = None
@@ -73,11 +73,10 @@ class SharedFeed(AbstractContextManager["SharedFeed"]):
 def config_of(options: Options, variant: str) -> TrainConfig:
     """The run of a variant; InputError where it is ill-formed."""
     name, *numbers = variant.split(":")
-    if name not in ("hashgrid", "hollownerf") or not 1 <= len(numbers) <= 2 or not all(n.isdigit() for n in numbers):
-        raise InputError(f"{variant} is no variant; write method:log2_table_size or method:log2_table_size:finest.")
-    grid = replace(options.grid, log2_table_size=int(numbers[0]))
-    if len(numbers) == 2:
-        grid = replace(grid, finest_resolution=int(numbers[1]))
+    if name not in ("hashgrid", "hollownerf") or not 1 <= len(numbers) <= 3 or not all(n.isdigit() for n in numbers):
+        raise InputError(f"{variant} is no variant; write method:log2_table_size, method:19:1024 or method:19:1024:12.")
+    names = ("log2_table_size", "finest_resolution", "levels")
+    grid = replace(options.grid, **{name: int(number) for name, number in zip(names, numbers, strict=False)})
     method = (
         HashGrid(grid, options.training) if name == "hashgrid" else HollowNerf(grid, options.training, options.hollow)
     )
