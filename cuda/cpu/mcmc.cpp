@@ -11,11 +11,6 @@ namespace {
 
 constexpr int64_t kChunk = 4096; // Gaussians a task
 
-template <class T>
-Vec3<T> load3(const T* data, int64_t i) {
-    return {data[3 * i], data[3 * i + 1], data[3 * i + 2]};
-}
-
 template <class Function>
 void for_each_chunk(int64_t n, int n_threads, Function&& function) {
     parallel_for(chunks_of(n, kChunk), n_threads,
@@ -38,11 +33,8 @@ void shake(const ShakeArrays<T>& a, int n_threads) {
             const T* q = a.quats + 4 * i;
             const Vec3<T> shift = position_noise<T>({q[0], q[1], q[2], q[3]}, load3(a.log_scales, i),
                                                     a.opacity_logits[i], a.strength, a.key, uint64_t(i));
-            if (!is_finite(shift))
-                continue;
-            a.means[3 * i] += shift.x;
-            a.means[3 * i + 1] += shift.y;
-            a.means[3 * i + 2] += shift.z;
+            if (is_finite(shift))
+                store3(a.means, i, load3(a.means, i) + shift);
         }
     });
 }
@@ -77,9 +69,7 @@ void penalties_backward(const PenaltyArrays<T>& a, PenaltyPoint<T> dL_dsums, T* 
             if (a.visible[i])
                 gradient = penalty_point_vjp(a.opacity_logits[i], load3(a.log_scales, i), fade_of(a, i), dL_dsums);
             dL_dopacity_logits[i] = gradient.opacity_logit;
-            dL_dlog_scales[3 * i] = gradient.log_scale.x;
-            dL_dlog_scales[3 * i + 1] = gradient.log_scale.y;
-            dL_dlog_scales[3 * i + 2] = gradient.log_scale.z;
+            store3(dL_dlog_scales, i, gradient.log_scale);
         }
     });
 }

@@ -10,33 +10,13 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int kRays = kThreads / kWarp;
 
-__device__ inline Vec3<float> load3(const float* rows, int64_t i) {
-    return {rows[3 * i], rows[3 * i + 1], rows[3 * i + 2]};
-}
-
-__device__ inline void store3(float* rows, int64_t i, Vec3<float> v) {
-    rows[3 * i] = v.x;
-    rows[3 * i + 1] = v.y;
-    rows[3 * i + 2] = v.z;
-}
-
-// Product and sum over the lanes up to and with this one.
+// Product over the lanes up to and with this one.
 __device__ inline float prefix_product(float x) {
 #pragma unroll
     for (int offset = 1; offset < kWarp; offset *= 2) {
         const float before = __shfl_up_sync(kAllLanes, x, offset);
         if (lane_id() >= offset)
             x *= before;
-    }
-    return x;
-}
-
-__device__ inline float prefix_sum(float x) {
-#pragma unroll
-    for (int offset = 1; offset < kWarp; offset *= 2) {
-        const float before = __shfl_up_sync(kAllLanes, x, offset);
-        if (lane_id() >= offset)
-            x += before;
     }
     return x;
 }
@@ -77,7 +57,7 @@ __global__ __launch_bounds__(kThreads) void forward_kernel(const __grid_constant
         const LaneSample s = lane_sample(a, i, inside, transmittance);
         const bool counts = inside && (i == begin || !(s.transmittance_before < a.stop)); // the first always does
         const float weight = counts ? s.weight : 0.0f;
-        const float weight_sum = prefix_sum(weight), depth_sum = prefix_sum(weight * s.mid);
+        const float weight_sum = warp_prefix(weight), depth_sum = warp_prefix(weight * s.mid);
         if (counts) {
             rgb = rgb + weight * load3(a.rgb, i);
             distortion += distortion_of_sample(weight, s.dt, s.mid, weights + weight_sum - weight,
@@ -117,12 +97,12 @@ __global__ __launch_bounds__(kThreads) void backward_kernel(const __grid_constan
         const bool inside = i < used;
         const LaneSample s = lane_sample(a, i, inside, transmittance);
         const float weight = s.weight; // 0 outside
-        const float weight_sum = prefix_sum(weight), depth_sum = prefix_sum(weight * s.mid);
+        const float weight_sum = warp_prefix(weight), depth_sum = warp_prefix(weight * s.mid);
         const float dL_dweight =
             inside ? weight_gradient(gradient, load3(a.rgb, i), weight, s.dt, s.mid, weights + weight_sum - weight,
                                      depths + depth_sum - weight * s.mid, total)
                    : 0.0f;
-        const float passed = prefix_sum(weight * dL_dweight);
+        const float passed = warp_prefix(weight * dL_dweight);
         if (inside) {
             g.density[i] = density_gradient(s.dt, s.transmittance_after, dL_dweight, behind - passed);
             store3(g.sample_rgb, i, weight * gradient.rgb);

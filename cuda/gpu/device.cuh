@@ -18,7 +18,8 @@ __host__ __device__ constexpr Integer divide_up(Integer a, Integer b) {
 __device__ inline int lane_id() { return threadIdx.x & (kWarp - 1); }
 __device__ inline int warp_id() { return threadIdx.x / kWarp; }
 
-__device__ inline float warp_sum(float x) {
+template <class T>
+__device__ inline T warp_sum(T x) {
 #pragma unroll
     for (int offset = kWarp / 2; offset > 0; offset /= 2)
         x += __shfl_xor_sync(kAllLanes, x, offset);
@@ -45,18 +46,12 @@ __device__ inline uint32_t warp_max(uint32_t x) {
 #endif
 }
 
-__device__ inline uint64_t warp_sum(uint64_t x) {
-#pragma unroll
-    for (int offset = kWarp / 2; offset > 0; offset /= 2)
-        x += __shfl_xor_sync(kAllLanes, x, offset);
-    return x;
-}
-
 // Inclusive sum over the lanes up to this one.
-__device__ inline uint32_t warp_prefix(uint32_t x) {
+template <class T>
+__device__ inline T warp_prefix(T x) {
 #pragma unroll
     for (int offset = 1; offset < kWarp; offset *= 2) {
-        const uint32_t before = __shfl_up_sync(kAllLanes, x, offset);
+        const T before = __shfl_up_sync(kAllLanes, x, offset);
         if (lane_id() >= offset)
             x += before;
     }

@@ -24,10 +24,6 @@ constexpr int kLevelsAThread =
 // Runs in a warp up to which summing them first costs less than the atomics it saves.
 constexpr int kMaxRuns = 12;
 
-__device__ inline Vec3<float> load3(const float* rows, int64_t i) {
-    return {rows[3 * i], rows[3 * i + 1], rows[3 * i + 2]};
-}
-
 template <int kFeatures, class Number, class Reader>
 __global__ __launch_bounds__(kThreads) void encode_kernel(const __grid_constant__ EncodeArrays a, const Reader read,
                                                           Number* features) {

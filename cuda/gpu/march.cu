@@ -9,16 +9,6 @@ namespace {
 constexpr int kRayThreads = 64;
 constexpr int kThreads = 128;
 
-__device__ inline Vec3<float> load3(const float* rows, int64_t i) {
-    return {rows[3 * i], rows[3 * i + 1], rows[3 * i + 2]};
-}
-
-__device__ inline void store3(float* rows, int64_t i, Vec3<float> v) {
-    rows[3 * i] = v.x;
-    rows[3 * i + 1] = v.y;
-    rows[3 * i + 2] = v.z;
-}
-
 template <class Emit>
 __device__ inline int walk(const Marching<float>& m, const Occupancy& occupancy, const RayArrays& rays, int64_t i,
                            Emit&& emit) {

@@ -10,10 +10,6 @@ constexpr int kTile = 16; // pixels along one side
 constexpr int kThreads = kTile * kTile;
 constexpr int kWarps = kThreads / kWarp;
 
-__device__ inline Vec3<float> load3(const float* rows, int64_t i) {
-    return {rows[3 * i], rows[3 * i + 1], rows[3 * i + 2]};
-}
-
 // Returns cells and blocks looked at; called by all threads of a tile, those outside of the picture with ray < 0.
 template <class Emit>
 __device__ inline int walk(const Marching<float>& m, const Occupancy& occupancy, const RayArrays& rays,

@@ -31,18 +31,8 @@ __device__ inline View<float> load_view(const Frame& frame, int camera) {
     return view;
 }
 
-__device__ inline Vec3<float> load3(const float* data, int64_t i) {
-    return {data[3 * i], data[3 * i + 1], data[3 * i + 2]};
-}
-
 __device__ inline Vec3<float> load3(const __half* data, int64_t i) {
     return {__half2float(data[3 * i]), __half2float(data[3 * i + 1]), __half2float(data[3 * i + 2])};
-}
-
-__device__ inline void store3(float* data, int64_t i, Vec3<float> v) {
-    data[3 * i] = v.x;
-    data[3 * i + 1] = v.y;
-    data[3 * i + 2] = v.z;
 }
 
 // Opacity (logit and time parameters) first: in a moving set most Gaussians are not alive, and nothing else of them is

@@ -1,6 +1,9 @@
 // Small vectors and matrices as plain structs that stay in registers. Matrices are kept as rows.
 #pragma once
 
+#include <cstdint>
+#include <type_traits>
+
 #include "math/scalar.h"
 
 namespace kinosplat {
@@ -104,6 +107,19 @@ KS_HOST_DEVICE Mat3<T> outer(Vec3<T> a, Vec3<T> b) {
 template <class T>
 KS_HOST_DEVICE Mat3<T> scale_columns(Mat3<T> m, Vec3<T> s) {
     return {m.x * s, m.y * s, m.z * s};
+}
+
+// Row i of an (n, 3) array.
+template <class T>
+KS_HOST_DEVICE Vec3<std::remove_const_t<T>> load3(T* rows, int64_t i) {
+    return {rows[3 * i], rows[3 * i + 1], rows[3 * i + 2]};
+}
+
+template <class T>
+KS_HOST_DEVICE void store3(T* rows, int64_t i, Vec3<T> v) {
+    rows[3 * i] = v.x;
+    rows[3 * i + 1] = v.y;
+    rows[3 * i + 2] = v.z;
 }
 
 template <class T>
