@@ -29,6 +29,41 @@ void run_photometric(Arguments& a) {
 }
 
 template <class T>
+ExposureArrays<T> exposure_arrays(Arguments& a) {
+    ExposureArrays<T> e{};
+    const int64_t n = e.n_images = a.size("rgb", 0), height = a.size("rgb", 1), width = a.size("rgb", 2);
+    e.n_pixels = height * width;
+    e.rgb = a.array<const T>("rgb", {n, height, width, 3});
+    e.exposures = a.optional_array<const T>("exposures", {n, 3, 4});
+    e.target = a.optional_array<const T>("target", {n, height, width, 3});
+    e.saturated = T(a.number("saturated"));
+    return e;
+}
+
+template <class T>
+void run_expose(Arguments& a) {
+    const ExposureArrays<T> arrays = exposure_arrays<T>(a);
+    T* shown = a.array<T>("shown", {arrays.n_images, a.size("rgb", 1), a.size("rgb", 2), 3});
+    const int n_threads = threads(a);
+    a.finish();
+    nb::gil_scoped_release release;
+    expose(arrays, shown, n_threads);
+}
+
+template <class T>
+void run_expose_backward(Arguments& a) {
+    const ExposureArrays<T> arrays = exposure_arrays<T>(a);
+    const int64_t n = arrays.n_images, height = a.size("rgb", 1), width = a.size("rgb", 2);
+    const T* dL_dshown = a.array<const T>("dL_dshown", {n, height, width, 3});
+    T* dL_drgb = a.array<T>("dL_drgb", {n, height, width, 3});
+    T* dL_dexposures = a.optional_array<T>("dL_dexposures", {n, 3, 4});
+    const int n_threads = threads(a);
+    a.finish();
+    nb::gil_scoped_release release;
+    expose_backward(arrays, dL_dshown, dL_drgb, dL_dexposures, n_threads);
+}
+
+template <class T>
 void run_keep_finite_rows(Arguments& a) {
     const int64_t n = a.size("numbers", 0), size = a.size("numbers", 1);
     const T* numbers = a.array<const T>("numbers", {n, size});
@@ -120,6 +155,8 @@ void run_penalties_backward(Arguments& a) {
 
 void bind_training(nb::module_& module) {
     KS_PASS(photometric, "rendered", "L1 and SSIM sums, and the gradient of the loss.");
+    KS_PASS(expose, "rgb", "Colours as the cameras show them.");
+    KS_PASS(expose_backward, "rgb", "Gradients of the colours and of the exposures.");
     KS_PASS(keep_finite_rows, "numbers", "Clears rows that hold a number that is not finite.");
     KS_PASS(adam_step, "parameter", "One Adam update in place.");
     KS_PASS(shake, "means", "Adds noise to positions in place.");

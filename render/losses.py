@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kinosplat.render.backend import passes_for
+from kinosplat.render.output import Photometric
 
 
 def photometric_loss(
@@ -30,11 +31,31 @@ def photometric_comparison(
     rendered: Tensor, target: Tensor, *, mask: Tensor | None = None, ssim_weight: float = 0.2
 ) -> tuple[Tensor, Tensor]:
     """`photometric_loss`, and the mean squared error of the pixels that count, without gradient, from one pass."""
+    _check(rendered, target, mask)
+    loss, squared_error = _PhotometricLoss.apply(rendered, target.detach(), mask, ssim_weight)
+    return loss, squared_error
+
+
+def compare(rendered: Tensor, target: Tensor, *, mask: Tensor | None, ssim_weight: float) -> Photometric:
+    """`photometric_loss` with its gradient by `rendered` at once, which then needs no history."""
+    _check(rendered, target, mask)
+    compared: Photometric = passes_for(rendered.device).photometric(rendered, target, mask, ssim_weight, gradient=True)
+    return compared
+
+
+def alpha_difference(rendered: Tensor, target: Tensor, *, mask: Tensor | None, weight: float) -> tuple[Tensor, Tensor]:
+    """`weight * mean(mask * |rendered - target|)` of alphas (C, H, W), and its gradient by `rendered`."""
+    error = rendered - target
+    dL_drendered = error.sign() * (weight / error.numel())
+    if mask is not None:
+        dL_drendered *= mask
+    return (error * dL_drendered).sum(), dL_drendered
+
+
+def _check(rendered: Tensor, target: Tensor, mask: Tensor | None) -> None:
     check_pictures(rendered, target)
     if mask is not None and mask.shape != rendered.shape[:3]:
         raise ValueError(f"mask must have shape {tuple(rendered.shape[:3])}, got {tuple(mask.shape)}.")
-    loss, squared_error = _PhotometricLoss.apply(rendered, target.detach(), mask, ssim_weight)
-    return loss, squared_error
 
 
 class _PhotometricLoss(torch.autograd.Function):

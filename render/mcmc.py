@@ -59,12 +59,15 @@ def view_penalties(
     *,
     opacity_weight: float,
     scale_weight: float,
+    add_to: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Two scalars: the weighted mean opacity and the weighted mean scale (world units) of what is in view.
 
     visible: (N,) bool, in view of any camera of the batch. times: seconds, one a camera; opacity and scale of a moving
     Gaussian count as far as it is there at the nearest of them. Means are taken over all N. Differentiable in opacity
     logits and log-scales; the fade is no variable, so that a penalty cannot push a Gaussian out of the moment.
+    add_to: gradients (N,) by the opacity logits and (N, 3) by the log-scales, to which those of the sum of both terms
+    are added at once; the scalars have no history then.
     """
     n = len(gaussians)
     if visible.shape != (n,):
@@ -72,7 +75,7 @@ def view_penalties(
     moments = tuple(time for time in times if time is not None) if gaussians.is_moving else ()
     if gaussians.is_moving and not moments:
         raise InputError("times must hold at least one time when the Gaussians move.")
-    opacity, scale = _ViewPenalties.apply(
+    inputs = PenaltyInputs(
         gaussians.opacity_logits,
         gaussians.log_scales,
         visible,
@@ -81,6 +84,10 @@ def view_penalties(
         moments,
         (opacity_weight / max(n, 1), scale_weight / max(3 * n, 1)),
     )
+    if add_to is not None:
+        with torch.no_grad():
+            return passes_for(gaussians.device).penalties(inputs, add_to)
+    opacity, scale = _ViewPenalties.apply(*vars(inputs).values())
     return opacity, scale
 
 

@@ -9,7 +9,7 @@ of the forward pass and 60 at that of the backward pass (benchmarks/rasterizer_c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +18,15 @@ from torch import Tensor
 
 from kinosplat._native import cpu as native
 from kinosplat.render.backend import call_native
+from kinosplat.render.frame import Frame, FrameGradients, FrameInputs, InputGradients
 from kinosplat.render.output import Photometric
 
 if TYPE_CHECKING:
     from kinosplat.render.adam import AdamTensor
+    from kinosplat.render.exposure import Sensor
     from kinosplat.render.gaussians import Gaussians
     from kinosplat.render.mcmc import PenaltyInputs
     from kinosplat.render.pass_times import PassTimes
-    from kinosplat.render.rasterize import Frame, FrameGradients, FrameInputs, InputGradients
     from kinosplat.render.statistics import GaussianStatistics
 
 
@@ -55,11 +56,14 @@ class CameraState:
     """(height, width) int32, how far into its tile's list a pixel came."""
 
 
+def check_gaussians(gaussians: Mapping[str, Tensor]) -> None:
+    """Nothing to keep: the passes check what they are given themselves."""
+
+
 def render_forward(
     inputs: FrameInputs, *, keep_state: bool, statistics: GaussianStatistics | None, times: PassTimes | None = None
 ) -> tuple[Frame, list[CameraState], int, int]:
     """Render all cameras; returns pictures, each one's state (none unless asked for), the numbers of rows and hits."""
-    from kinosplat.render.rasterize import Frame
 
     def picture(wanted: bool, *channels: int) -> Tensor | None:
         return inputs.background.new_empty(shape + channels) if wanted else None
@@ -194,8 +198,6 @@ def render_backward(
     statistics: GaussianStatistics | None,
 ) -> InputGradients:
     """Gradients of everything that went in, from those of the pictures."""
-    from kinosplat.render.rasterize import InputGradients
-
     out = InputGradients(
         # Filled by the pass of the first camera: zeroing here would leave torch's threads spinning beside ours.
         gaussians={name: torch.empty_like(tensor) for name, tensor in inputs.gaussians.items()},
@@ -341,6 +343,37 @@ def photometric(
     )
 
 
+def expose(rgb: Tensor, sensor: Sensor) -> Tensor:
+    """Pictures (C, H, W, 3) as cameras show them (render/exposure.py)."""
+    shown = torch.empty_like(rgb)
+    call_native(native.expose, **_exposure_arguments(rgb, sensor), shown=shown)
+    return shown
+
+
+def expose_backward(rgb: Tensor, sensor: Sensor, dL_dshown: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Gradients of colours and exposures from that of what is shown."""
+    dL_drgb = torch.empty_like(rgb)
+    dL_dexposures = None if sensor.exposures is None else torch.empty_like(sensor.exposures)
+    call_native(
+        native.expose_backward,
+        **_exposure_arguments(rgb, sensor),
+        dL_dshown=dL_dshown,
+        dL_drgb=dL_drgb,
+        dL_dexposures=dL_dexposures,
+    )
+    return dL_drgb, dL_dexposures
+
+
+def _exposure_arguments(rgb: Tensor, sensor: Sensor) -> dict[str, Any]:
+    return {
+        "rgb": rgb,
+        "exposures": sensor.exposures,
+        "target": sensor.target,
+        "saturated": sensor.saturated,
+        "n_threads": torch.get_num_threads(),
+    }
+
+
 class AdamTable:
     """The tensors of one row set, for `kinosplat.render.adam`, which has checked them."""
 
@@ -407,9 +440,15 @@ def shake(gaussians: Gaussians, strength: float, key: int) -> None:
     )
 
 
-def penalties(inputs: PenaltyInputs) -> tuple[Tensor, Tensor]:
-    """Weighted sums of opacities and of scales in view, two scalars (render/mcmc.py)."""
+def penalties(inputs: PenaltyInputs, add_to: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    """Weighted sums of opacities and of scales in view, two scalars; their gradients by opacity logits and log-scales
+    are added to those in `add_to` (render/mcmc.py).
+    """
     sums = inputs.log_scales.new_empty(2)
+    if add_to is not None:
+        one = sums.new_ones(())
+        for total, gradient in zip(add_to, penalties_backward(inputs, one, one), strict=True):
+            total += gradient
     call_native(native.penalties, **_penalty_arguments(inputs), sums=sums)
     opacity, scale = (weight * total for weight, total in zip(inputs.weights, sums.tolist(), strict=True))
     return sums.new_tensor(opacity), sums.new_tensor(scale)

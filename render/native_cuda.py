@@ -7,7 +7,7 @@ memory is taken as the lists need. Arrays are handed over as addresses, checked 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +17,15 @@ from torch import Tensor
 from kinosplat._native import gpu as native
 from kinosplat.errors import InputError
 from kinosplat.render.cuda_call import Checked, address_of, current_queue, run_pass
+from kinosplat.render.frame import Frame, FrameGradients, FrameInputs, InputGradients
 from kinosplat.render.output import Photometric
 
 if TYPE_CHECKING:
     from kinosplat.render.adam import AdamTensor
+    from kinosplat.render.exposure import Sensor
     from kinosplat.render.gaussians import Gaussians
     from kinosplat.render.mcmc import PenaltyInputs
     from kinosplat.render.pass_times import PassTimes
-    from kinosplat.render.rasterize import Frame, FrameGradients, FrameInputs, InputGradients
     from kinosplat.render.statistics import GaussianStatistics
 
 GAUSSIAN_SHAPES: dict[str, tuple[int, ...]] = {
@@ -75,12 +76,28 @@ class FrameState:
     """(C, H, W, channels) as blended."""
 
 
+def check_gaussians(gaussians: Mapping[str, Tensor], features: Tensor | None = None) -> tuple[Any, int]:
+    """The addresses of a set, and that of its harmonics if they are float16, checked: good for as long as these very
+    tensors are there (FrameInputs.checked).
+    """
+    means, sh_rest = gaussians["means"], gaussians["sh_rest"]
+    n, n_sh_rest = means.shape[0], sh_rest.shape[1]
+    is_half = sh_rest.dtype == torch.float16
+    shapes = GAUSSIAN_SHAPES if is_half else {**GAUSSIAN_SHAPES, "sh_rest": (n_sh_rest, 3)}
+    checked = Checked(means.device)
+    addresses = {
+        name: checked(name, gaussians.get(name), (n, *shape), alignment=16 if name in READ_BY_16_BYTES else 4)
+        for name, shape in shapes.items()
+    }
+    half = checked("sh_rest", sh_rest, (n, n_sh_rest, 3), torch.float16, 16) if is_half else 0
+    n_features = 0 if features is None else features.shape[1]
+    return native.GaussianArrays(**addresses, features=checked("features", features, (n, n_features))), half
+
+
 def render_forward(
     inputs: FrameInputs, *, keep_state: bool, statistics: GaussianStatistics | None, times: PassTimes | None = None
 ) -> tuple[Frame, FrameState | None, int, int]:
     """Render all cameras; returns pictures, the state (None unless asked for), and the numbers of rows and hits."""
-    from kinosplat.render.rasterize import Frame
-
     n_cameras, height, width = inputs.n_cameras, inputs.height, inputs.width
     n_features = inputs.n_features
     device = inputs.gaussians["means"].device
@@ -160,8 +177,6 @@ def render_backward(
     statistics: GaussianStatistics | None,
 ) -> InputGradients:
     """Gradients of everything that went in, from those of the pictures."""
-    from kinosplat.render.rasterize import InputGradients
-
     device = pictures.rgb.device
     n_cameras = inputs.n_cameras
     picture_shape = (n_cameras, inputs.height, inputs.width)
@@ -238,22 +253,15 @@ def _native_frame(inputs: FrameInputs, statistics: GaussianStatistics | None, *,
         raise InputError(f"Gaussians times cameras must be at most {MAX_PAIRS} in one call, got {n * n_cameras}.")
     if max(inputs.width, inputs.height) > native.MAX_IMAGE_SIZE:
         raise InputError(f"cameras must be at most {native.MAX_IMAGE_SIZE} pixels wide and high.")
+    arrays, half_sh_rest = inputs.checked or check_gaussians(gaussians, inputs.features)
     checked = Checked(means.device)
-    is_half = gaussians["sh_rest"].dtype == torch.float16
-    shapes = GAUSSIAN_SHAPES if is_half else {**GAUSSIAN_SHAPES, "sh_rest": (n_sh_rest, 3)}
-    addresses = {
-        name: checked(name, gaussians.get(name), (n, *shape), alignment=16 if name in READ_BY_16_BYTES else 4)
-        for name, shape in shapes.items()
-    }
-    half = checked("sh_rest", gaussians["sh_rest"], (n, n_sh_rest, 3), torch.float16, 16) if is_half else 0
-    addresses["features"] = checked("features", inputs.features, (n, inputs.n_features))
     accumulators = {"visible": checked("visible", inputs.visible, (n,), torch.bool, 1)}
     if statistics is not None:
         for name, dtype in STATISTICS_DTYPES.items():
             accumulators[name] = checked(f"statistics.{name}", getattr(statistics, name), (n,), dtype, 1)
     return native.Frame(
-        gaussians=native.GaussianArrays(**addresses),
-        half_sh_rest=half,
+        gaussians=arrays,
+        half_sh_rest=half_sh_rest,
         statistics=native.StatisticsArrays(**accumulators),
         world_to_camera=checked("world_to_camera", inputs.world_to_camera, (n_cameras, 4, 4)),
         K=checked("K", inputs.K, (n_cameras, 3, 3)),
@@ -318,6 +326,41 @@ def photometric(
     return Photometric(loss, squared_error, sums[:, 1], dL_drendered)
 
 
+def expose(rgb: Tensor, sensor: Sensor) -> Tensor:
+    """Pictures (C, H, W, 3) as cameras show them (render/exposure.py)."""
+    shown = torch.empty_like(rgb)
+    run_pass(native.expose, *_exposure_arguments(rgb, sensor), shown.data_ptr())
+    return shown
+
+
+def expose_backward(rgb: Tensor, sensor: Sensor, dL_dshown: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Gradients of colours and exposures from that of what is shown."""
+    dL_drgb = torch.empty_like(rgb)
+    dL_dexposures = None if sensor.exposures is None else torch.empty_like(sensor.exposures)
+    run_pass(
+        native.expose_backward,
+        *_exposure_arguments(rgb, sensor),
+        Checked(rgb.device)("the gradient of what is shown", dL_dshown, rgb.shape),
+        dL_drgb.data_ptr(),
+        address_of(dL_dexposures),
+    )
+    return dL_drgb, dL_dexposures
+
+
+def _exposure_arguments(rgb: Tensor, sensor: Sensor) -> tuple[Any, ...]:
+    n_images, height, width, _ = rgb.shape
+    checked = Checked(rgb.device)
+    return (
+        current_queue(rgb.device),
+        n_images,
+        height * width,
+        checked("rgb", rgb, rgb.shape),
+        checked("exposures", sensor.exposures, (n_images, 3, 4)),
+        checked("target", sensor.target, rgb.shape),
+        sensor.saturated,
+    )
+
+
 class AdamTable:
     """The tensors of one row set, for `kinosplat.render.adam`, which has checked their shapes."""
 
@@ -345,14 +388,16 @@ class AdamTable:
         dropped: Tensor | None,
     ) -> None:
         """One update in place; `dropped` (3,) int64 counts the rows and steps lost, and has the last such step."""
-        checked = Checked(self._device)
+        addresses = [address_of(gradient) for gradient in gradients]
+        if any(address % 16 for address in addresses):
+            raise InputError("gradient must start at a multiple of 16 bytes; call .clone() on it first.")
         run_pass(
             self._table.step,
             current_queue(self._device),
-            [0 if g is None else checked("gradient", g, g.shape, alignment=16) for g in gradients],
+            addresses,
             rates,
             step,
-            0 if visible is None else checked("visible", visible, visible.shape, torch.bool, 1),
+            0 if visible is None else Checked(self._device)("visible", visible, visible.shape, torch.bool, 1),
             address_of(dropped),
         )
 
@@ -374,11 +419,20 @@ def shake(gaussians: Gaussians, strength: float, key: int) -> None:
     )
 
 
-def penalties(inputs: PenaltyInputs) -> tuple[Tensor, Tensor]:
-    """Weighted sums of opacities and of scales in view, two scalars (render/mcmc.py)."""
-    device, arrays = inputs.log_scales.device, _penalty_arrays(inputs)
-    opacity, scale = torch.zeros((), device=device), torch.zeros((), device=device)
-    run_pass(native.penalties, current_queue(device), arrays, opacity.data_ptr(), scale.data_ptr())
+def penalties(inputs: PenaltyInputs, add_to: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    """Weighted sums of opacities and of scales in view, two scalars; their gradients by opacity logits and log-scales
+    are added to those in `add_to` (render/mcmc.py).
+    """
+    device = inputs.log_scales.device
+    sums = torch.empty(2, device=device)
+    run_pass(
+        native.penalties,
+        current_queue(device),
+        _penalty_arrays(inputs),
+        sums.data_ptr(),
+        *((0, 0) if add_to is None else (gradient.data_ptr() for gradient in add_to)),
+    )
+    opacity, scale = sums.unbind()
     return opacity, scale
 
 

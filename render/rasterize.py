@@ -20,10 +20,13 @@ from typing_extensions import assert_never
 from kinosplat.errors import BackendError, InputError
 from kinosplat.render.backend import MISSING_GSPLAT, passes_for
 from kinosplat.render.camera import Camera
+from kinosplat.render.frame import Frame, FrameGradients, FrameInputs, InputGradients
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.output import RenderOutput
 from kinosplat.render.pass_times import PassTimes
 from kinosplat.render.statistics import GaussianStatistics
+
+ONLY_DRAWN = "sh_rest in float16 is for drawing on a GPU without gradients; convert it to float32 for anything else."
 
 
 @dataclass(frozen=True)
@@ -46,103 +49,6 @@ class RasterSettings:
     """Also render the median depth."""
     normal: bool = False
     """Also render normals."""
-
-
-@dataclass(frozen=True)
-class FrameInputs:
-    """Everything the pictures of C cameras depend on, as the backends read it, without building a history."""
-
-    gaussians: dict[str, Tensor]
-    """Parameter name to tensor, without the time parameters of a static set."""
-    features: Tensor | None
-    """(N, F), None when there are none."""
-    world_to_camera: Tensor
-    """(C, 4, 4)."""
-    K: Tensor
-    """(C, 3, 3)."""
-    background: Tensor
-    """(C, 3)."""
-    width: int
-    """Pixels."""
-    height: int
-    """Pixels."""
-    times: tuple[float | None, ...]
-    """Seconds, one a camera; None in a static set."""
-    sh_degree: int
-    """Used degree, at most what is stored."""
-    antialiased: bool
-    """Opacity compensation on or off."""
-    near: float
-    """World units."""
-    far: float
-    """World units."""
-    depth: bool
-    """Whether depth is a channel."""
-    normal: bool
-    """Whether the normal is three channels."""
-    median_depth: bool
-    """Whether the median depth is wanted."""
-    camera_gradient: bool
-    """Whether the backward pass has to give gradients of world_to_camera and K."""
-    background_gradient: bool
-    """Whether the backward pass has to give the gradient of the background."""
-    visible: Tensor | None
-    """(N,) bool that the forward pass sets to true for what is visible, None when nobody asks."""
-
-    @property
-    def n_cameras(self) -> int:
-        """C."""
-        return len(self.times)
-
-    @property
-    def n_features(self) -> int:
-        """Number of feature channels."""
-        return 0 if self.features is None else self.features.shape[1]
-
-    @property
-    def n_channels(self) -> int:
-        """All blended channels: rgb, depth, normal, features."""
-        return 3 + int(self.depth) + 3 * int(self.normal) + self.n_features
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Pictures of C cameras, written by a backend."""
-
-    rgb: Tensor
-    """(C, H, W, 3)."""
-    alpha: Tensor
-    """(C, H, W)."""
-    depth_sum: Tensor | None
-    """(C, H, W), blended depth, not yet divided by alpha."""
-    normal: Tensor | None
-    """(C, H, W, 3)."""
-    features: Tensor | None
-    """(C, H, W, F)."""
-    median_depth: Tensor | None
-    """(C, H, W)."""
-
-
-@dataclass(frozen=True)
-class FrameGradients:
-    """Gradients of the loss by the pictures of C cameras, shaped like them; None where a picture was not used."""
-
-    rgb: Tensor | None
-    alpha: Tensor | None
-    depth_sum: Tensor | None
-    normal: Tensor | None
-    features: Tensor | None
-
-
-@dataclass(frozen=True)
-class InputGradients:
-    """Gradients by what went in, shaped like it; of cameras and background they may be None where not wanted."""
-
-    gaussians: dict[str, Tensor]
-    features: Tensor | None
-    world_to_camera: Tensor | None
-    K: Tensor | None
-    background: Tensor | None
 
 
 def rasterize(
@@ -168,7 +74,7 @@ def rasterize(
     Raises InputError (a ValueError) for arguments that do not fit together, BackendError for a missing backend.
     """
     settings = RasterSettings() if settings is None else settings
-    _check(gaussians, cameras, background, features, settings, statistics, visible)
+    check_arguments(gaussians, cameras, background, features, settings, statistics, visible)
     if visible is not None:
         visible.zero_()
     match settings.rasterizer:
@@ -200,7 +106,7 @@ def rasterize(
     )
 
 
-def _check(
+def check_arguments(
     gaussians: Gaussians,
     cameras: Sequence[Camera],
     background: Tensor | None,
@@ -209,6 +115,7 @@ def _check(
     statistics: GaussianStatistics | None,
     visible: Tensor | None,
 ) -> None:
+    """Refuse with InputError what does not fit together; arguments as of `rasterize`."""
     n = len(gaussians)
     if len({(camera.width, camera.height) for camera in cameras}) != 1:
         raise InputError("cameras must be at least one camera, all of one width and height.")
@@ -238,40 +145,16 @@ def _rasterize_native(
     visible: Tensor | None,
     times: PassTimes | None,
 ) -> RenderOutput:
-    means = gaussians.means
-    degree = gaussians.sh_degree if settings.sh_degree is None else min(settings.sh_degree, gaussians.sh_degree)
-    parameters = gaussians.parameters()
-    call = _Call(
-        passes=passes_for(means.device),
-        names=tuple(parameters),
-        width=cameras[0].width,
-        height=cameras[0].height,
-        times=tuple(camera.time if gaussians.is_moving else None for camera in cameras),
-        sh_degree=degree,
-        settings=settings,
-        statistics=statistics,
-        visible=visible,
-    )
-    if background is None:
-        background = means.new_zeros(3)
-    tensors = (
-        *parameters.values(),
-        _stacked([camera.world_to_camera.to(means) for camera in cameras]),
-        _stacked([camera.K.to(means) for camera in cameras]),
-        background.to(means).expand(len(cameras), 3).contiguous(),
-        *(() if features is None or features.shape[1] == 0 else (features,)),
-    )
-    wants_gradients = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    if gaussians.sh_rest.dtype == torch.float16 and (wants_gradients or means.device.type != "cuda"):
-        raise InputError(
-            "sh_rest in float16 is for drawing on a GPU without gradients; convert it to float32 for anything else."
-        )
+    passes = passes_for(gaussians.device)
+    inputs = frame_inputs(gaussians, cameras, background, features, settings, visible)
+    wants_gradients = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs.tensors)
+    if gaussians.sh_rest.dtype == torch.float16 and (wants_gradients or gaussians.device.type != "cuda"):
+        raise InputError(ONLY_DRAWN)
     if wants_gradients:
-        *pictures, n_visible, n_hits = _Rasterize.apply(call, *tensors)
+        *pictures, n_visible, n_hits = _Rasterize.apply(passes, inputs, statistics, *inputs.tensors)
         frames = Frame(*pictures)
     else:
-        inputs = call.inputs(tensors)
-        frames, _, n_visible, n_hits = call.passes.render_forward(
+        frames, _, n_visible, n_hits = passes.render_forward(
             inputs, keep_state=False, statistics=statistics, times=times
         )
     depth = None
@@ -289,62 +172,56 @@ def _rasterize_native(
     )
 
 
+def frame_inputs(
+    gaussians: Gaussians,
+    cameras: Sequence[Camera],
+    background: Tensor | None,
+    features: Tensor | None,
+    settings: RasterSettings,
+    visible: Tensor | None,
+    checked: Any = None,
+) -> FrameInputs:
+    """What the native passes read; arguments as of `rasterize`, and `checked` as of FrameInputs."""
+    means, is_moving = gaussians.means, gaussians.is_moving
+    world_to_camera = _stacked([camera.world_to_camera.to(means) for camera in cameras])
+    K = _stacked([camera.K.to(means) for camera in cameras])
+    if background is None:
+        background = means.new_zeros(3)
+    return FrameInputs(
+        gaussians=gaussians.parameters(),
+        features=None if features is None or features.shape[1] == 0 else features,
+        world_to_camera=world_to_camera,
+        K=K,
+        background=background.to(means).expand(len(cameras), 3).contiguous(),
+        width=cameras[0].width,
+        height=cameras[0].height,
+        times=tuple(camera.time if is_moving else None for camera in cameras),
+        sh_degree=gaussians.sh_degree if settings.sh_degree is None else min(settings.sh_degree, gaussians.sh_degree),
+        antialiased=settings.antialiased,
+        near=settings.near,
+        far=settings.far,
+        depth=settings.depth,
+        normal=settings.normal,
+        median_depth=settings.median_depth,
+        camera_gradient=world_to_camera.requires_grad or K.requires_grad,
+        background_gradient=background.requires_grad,
+        visible=visible,
+        checked=checked,
+    )
+
+
 def _stacked(tensors: list[Tensor]) -> Tensor:
     """Like torch.stack, but a single tensor costs no copy."""
     return tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)
 
 
-@dataclass(frozen=True)
-class _Call:
-    """One call of `rasterize` without its tensors, which are always handed on in the order
-
-    Gaussians as in `names`, world_to_camera (C, 4, 4), K (C, 3, 3), background (C, 3), features if there are any.
-    """
-
-    passes: ModuleType
-    names: tuple[str, ...]
-    width: int
-    height: int
-    times: tuple[float | None, ...]
-    sh_degree: int
-    settings: RasterSettings
-    statistics: GaussianStatistics | None
-    visible: Tensor | None
-
-    def inputs(self, tensors: Sequence[Tensor], needs_gradient: Sequence[bool] | None = None) -> FrameInputs:
-        """What the backends read; `needs_gradient` says so of each tensor, in their order."""
-        n = len(self.names)
-        world_to_camera, K, background = tensors[n : n + 3]
-        return FrameInputs(
-            gaussians=dict(zip(self.names, tensors[:n], strict=True)),
-            features=tensors[n + 3] if len(tensors) > n + 3 else None,
-            world_to_camera=world_to_camera,
-            K=K,
-            background=background,
-            width=self.width,
-            height=self.height,
-            times=self.times,
-            sh_degree=self.sh_degree,
-            antialiased=self.settings.antialiased,
-            near=self.settings.near,
-            far=self.settings.far,
-            depth=self.settings.depth,
-            normal=self.settings.normal,
-            median_depth=self.settings.median_depth,
-            camera_gradient=needs_gradient is not None and (needs_gradient[n] or needs_gradient[n + 1]),
-            background_gradient=needs_gradient is not None and needs_gradient[n + 2],
-            visible=self.visible,
-        )
-
-
 class _Rasterize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, call: _Call, *tensors: Tensor) -> Any:
-        inputs = call.inputs(tensors)
-        frames, state, n_visible, n_hits = call.passes.render_forward(
-            inputs, keep_state=True, statistics=call.statistics
-        )
-        ctx.call, ctx.state, ctx.n_inputs = call, state, len(tensors)
+    def forward(
+        ctx: Any, passes: ModuleType, inputs: FrameInputs, statistics: GaussianStatistics | None, *tensors: Tensor
+    ) -> Any:
+        frames, state, n_visible, n_hits = passes.render_forward(inputs, keep_state=True, statistics=statistics)
+        ctx.passes, ctx.inputs, ctx.statistics, ctx.state = passes, inputs, statistics, state
         pictures = tuple(vars(frames).values())
         ctx.save_for_backward(*tensors, *pictures)
         ctx.set_materialize_grads(False)
@@ -355,21 +232,14 @@ class _Rasterize(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *dL_dpictures: Tensor | None) -> Any:
-        call: _Call = ctx.call
+        needed = ctx.needs_input_grad[3:]
+        # Taken from torch, which notices tensors that were changed since.
         saved = ctx.saved_tensors
-        needed = ctx.needs_input_grad[1:]
-        gradients: InputGradients = call.passes.render_backward(
-            call.inputs(saved[: ctx.n_inputs], needed),
+        gradients: InputGradients = ctx.passes.render_backward(
+            ctx.inputs.with_tensors(saved[: len(needed)]),
             ctx.state,
-            Frame(*saved[ctx.n_inputs :]),
+            Frame(*saved[len(needed) :]),
             FrameGradients(*(None if g is None else g.contiguous() for g in dL_dpictures[:5])),
-            statistics=call.statistics,
+            statistics=ctx.statistics,
         )
-        ordered = [
-            *(gradients.gaussians[name] for name in call.names),
-            gradients.world_to_camera,
-            gradients.K,
-            gradients.background,
-            *([] if gradients.features is None else [gradients.features]),
-        ]
-        return None, *(g if wanted else None for g, wanted in zip(ordered, needed, strict=True))
+        return None, None, None, *(g if wanted else None for g, wanted in zip(gradients.tensors, needed, strict=True))

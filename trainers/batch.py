@@ -13,8 +13,8 @@ from typing import Literal
 from torch import Tensor
 
 from kinosplat.render.camera import Camera
+from kinosplat.render.exposure import Sensor, expose
 from kinosplat.scenes import LoadedBatch
-from kinosplat.trainers.exposure import apply_exposure
 
 MaskUse = Literal["ignore-outside", "object-only"]
 
@@ -37,8 +37,8 @@ class Batch:
     """(C, 3, 4) affine colour corrections, or None."""
 
     def expose(self, rgb: Tensor) -> Tensor:
-        """Colours (C, ..., 3) of the scene as the batch's cameras would have taken them."""
-        return rgb if self.exposures is None else apply_exposure(self.exposures, rgb)
+        """Colours (C, H, W, 3) of the scene as the batch's cameras would have taken them."""
+        return expose(rgb, Sensor(self.exposures))
 
 
 def target_of(

@@ -12,12 +12,6 @@ from torch import Tensor
 from kinosplat.trainers.optim import Group, exponential_decay
 
 
-def apply_exposure(exposures: Tensor, rgb: Tensor) -> Tensor:
-    """Colours (C, ..., 3) under affine maps (C, 3, 4): A rgb + b for each of the C cameras."""
-    flat = rgb.reshape(rgb.shape[0], -1, 3)
-    return torch.baddbmm(exposures[:, None, :, 3], flat, exposures[:, :, :3].mT).reshape(rgb.shape)
-
-
 class Exposure:
     """The corrections of all physical cameras of a scene; a camera no picture was learned from keeps the identity."""
 
@@ -29,7 +23,7 @@ class Exposure:
         learned[training_cameras] = 1.0
         # The correction is linear in the parameters: row i says how those of all cameras make that of camera i.
         free = torch.diag(learned) - torch.outer(learned, learned) / learned.sum()
-        self._rows = list(free.to(device))
+        self._rows = list(free.to(device).split(1))
         self._identity = torch.eye(3, 4, device=device).reshape(12)
 
     def corrections(self) -> Tensor:
@@ -39,5 +33,5 @@ class Exposure:
     def of(self, cameras: list[int]) -> Tensor:
         """(C, 3, 4) corrections of the cameras with these indices, with a gradient."""
         # Rows picked one by one: a list as the index would be copied to the device, which Python would wait for.
-        rows = torch.stack([self._rows[i] for i in cameras])
+        rows = self._rows[cameras[0]] if len(cameras) == 1 else torch.cat([self._rows[i] for i in cameras])
         return torch.addmm(self._identity, rows, self.group.parameter.reshape(-1, 12)).reshape(-1, 3, 4)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from kinosplat.render.exposure import Sensor, expose
 from kinosplat.render.losses import photometric_comparison
 from kinosplat.render.output import RenderOutput
 from kinosplat.trainers.batch import Batch
@@ -16,14 +16,14 @@ short of white.
 """
 
 
-def clipped(rgb: Tensor, target: Tensor) -> Tensor:
-    """Colours (C, H, W, 3) as a sensor that ends at 1 shows them, where the target (same shape) has reached its end.
+def sensor_of(batch: Batch, config: ImageConfig) -> Sensor:
+    """How the batch's cameras show the scene's colours.
 
-    There, and only there, brighter than 1 is no error and has no gradient; where the target is not saturated, a colour
-    beyond 1 is still pulled back. A lamp can so be as bright as it has to be for its edge to be sharp after clipping,
-    and in the pictures of cameras with differing exposures.
+    With `saturation` a lamp can be as bright as it has to be for its edge to be sharp after clipping, and in the
+    pictures of cameras with differing exposures; where the target is not saturated, a colour beyond 1 is still pulled
+    back.
     """
-    return torch.where((target >= SATURATED) & (rgb > 1.0), 1.0, rgb)
+    return Sensor(batch.exposures, batch.target if config.saturation else None, SATURATED)
 
 
 def image_loss(output: RenderOutput, batch: Batch, config: ImageConfig) -> tuple[dict[str, Tensor], Tensor]:
@@ -31,9 +31,7 @@ def image_loss(output: RenderOutput, batch: Batch, config: ImageConfig) -> tuple
 
     Pixels outside the mask have no influence: not on L1, and not on the SSIM of their neighbours.
     """
-    rgb = batch.expose(output.rgb)
-    if config.saturation:
-        rgb = clipped(rgb, batch.target)
+    rgb = expose(output.rgb, sensor_of(batch, config))
     loss, squared_error = photometric_comparison(rgb, batch.target, mask=batch.mask, ssim_weight=config.ssim_weight)
     terms = {"image": loss}
     if batch.alpha is not None and config.alpha_weight > 0.0:

@@ -29,15 +29,29 @@ class Losses:
     """Scalars that are summed and differentiated; their names appear in metrics.jsonl."""
     squared_error: Tensor
     """Mean squared error of the pixels looked at, detached; shown as PSNR."""
+    gradients: Sequence[tuple[Tensor, Tensor]] | None = None
+    """Tensors, and the gradient of the sum of the terms by each, where the method knows them; None where torch is to
+    differentiate the terms."""
 
     def backward(self) -> None:
-        """Differentiate the sum of the terms.
+        """Bring the gradient of the sum of the terms to the leaves.
 
         On the calling thread: torch would hand a GPU's part to a thread of its own, on a processor whose caches know
         nothing of this step.
         """
-        with torch.autograd.set_multithreading_enabled(False):
-            torch.autograd.backward(tuple(self.terms.values()))
+        if self.gradients is None:
+            with torch.autograd.set_multithreading_enabled(False):
+                torch.autograd.backward(tuple(self.terms.values()))
+            return
+        with_history = []
+        for tensor, gradient in self.gradients:
+            if tensor.is_leaf:
+                tensor.grad = gradient
+            else:
+                with_history.append((tensor, gradient))
+        if with_history:
+            with torch.autograd.set_multithreading_enabled(False):
+                torch.autograd.backward([t for t, _ in with_history], [g for _, g in with_history])
 
 
 @dataclass(frozen=True)

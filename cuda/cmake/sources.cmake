@@ -6,6 +6,7 @@ set(KINOSPLAT_CPU_SOURCES
   cpu/blend_forward.cpp
   cpu/composite.cpp
   cpu/directions.cpp
+  cpu/exposure.cpp
   cpu/fused_field.cpp
   cpu/hash_grid.cpp
   cpu/march.cpp
@@ -32,6 +33,7 @@ set(KINOSPLAT_GPU_SOURCES
   gpu/compact.cu
   gpu/composite.cu
   gpu/directions.cu
+  gpu/exposure.cu
   gpu/field_bindings.cpp
   gpu/fused_field.cu
   gpu/hash_grid.cu

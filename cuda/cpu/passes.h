@@ -14,6 +14,7 @@
 #include <cstdint>
 
 #include "math/adam.h"
+#include "math/exposure.h"
 #include "math/gaussian.h"
 #include "math/mcmc.h"
 
@@ -205,6 +206,23 @@ int64_t photometric_bands(int64_t height);
 
 template <class T>
 void photometric(const PhotometricArrays<T>& arrays, int n_threads);
+
+// Colours of pictures as cameras show them (cuda/math/exposure.h).
+template <class T>
+struct ExposureArrays {
+    int64_t n_images, n_pixels; // pixels a picture
+    const T* rgb;               // (n_images, n_pixels, 3)
+    const T* exposures;         // optional (n_images, 3, 4), the identity without
+    const T* target;            // optional (n_images, n_pixels, 3), nothing is cut off without
+    T saturated;                // a target at least this bright may have been any brighter
+};
+
+template <class T>
+void expose(const ExposureArrays<T>& arrays, T* shown, int n_threads);
+
+// `dL_dexposures` is optional.
+template <class T>
+void expose_backward(const ExposureArrays<T>& arrays, const T* dL_dshown, T* dL_drgb, T* dL_dexposures, int n_threads);
 
 // Clears `rows` (n_rows) where a number of the row is not finite; rows that are cleared already are not looked at.
 template <class T>

@@ -9,16 +9,6 @@ namespace {
 
 constexpr int kThreads = 256;
 
-__device__ inline Vec3<float> load3(const float* data, int64_t i) {
-    return {data[3 * i], data[3 * i + 1], data[3 * i + 2]};
-}
-
-__device__ inline void store3(float* data, int64_t i, Vec3<float> v) {
-    data[3 * i] = v.x;
-    data[3 * i + 1] = v.y;
-    data[3 * i + 2] = v.z;
-}
-
 __global__ __launch_bounds__(kThreads) void shake_kernel(const __grid_constant__ ShakeArrays a) {
     const int i = blockIdx.x * kThreads + threadIdx.x;
     if (i >= a.n || !is_shaken(a.opacity_logits[i]))
@@ -34,12 +24,21 @@ __device__ inline float fade_of(const PenaltyArrays& a, int i) {
     return a.time_centres ? largest_fade(a.time_centres[i], a.log_durations[i], a.times, a.n_times) : 1.0f;
 }
 
-__global__ __launch_bounds__(kThreads) void penalties_kernel(const __grid_constant__ PenaltyArrays a, float* opacity,
-                                                             float* scale) {
+__global__ __launch_bounds__(kThreads) void penalties_kernel(const __grid_constant__ PenaltyArrays a, float* sums,
+                                                             float* add_to_opacity_logits, float* add_to_log_scales) {
     const int i = blockIdx.x * kThreads + threadIdx.x;
     PenaltyPoint<float> point{0.0f, 0.0f};
-    if (i < a.n && a.visible[i])
-        point = penalty_point(a.opacity_logits[i], load3(a.log_scales, i), fade_of(a, i));
+    if (i < a.n && a.visible[i]) {
+        const float opacity_logit = a.opacity_logits[i], fade = fade_of(a, i);
+        const Vec3<float> log_scale = load3(a.log_scales, i);
+        point = penalty_point(opacity_logit, log_scale, fade);
+        if (add_to_opacity_logits) {
+            const PenaltyGradient<float> gradient =
+                penalty_point_vjp(opacity_logit, log_scale, fade, {a.opacity_weight, a.scale_weight});
+            add_to_opacity_logits[i] += gradient.opacity_logit;
+            store3(add_to_log_scales, i, load3(add_to_log_scales, i) + gradient.log_scale);
+        }
+    }
     // Summed over the block first: atomics on one address take turns.
     __shared__ PenaltyPoint<float> warps[kThreads / kWarp];
     const float opacities = warp_sum(point.opacity), scales = warp_sum(point.scale);
@@ -53,8 +52,8 @@ __global__ __launch_bounds__(kThreads) void penalties_kernel(const __grid_consta
         sum.opacity += warp.opacity;
         sum.scale += warp.scale;
     }
-    atomicAdd(opacity, a.opacity_weight * sum.opacity);
-    atomicAdd(scale, a.scale_weight * sum.scale);
+    atomicAdd(&sums[0], a.opacity_weight * sum.opacity);
+    atomicAdd(&sums[1], a.scale_weight * sum.scale);
 }
 
 __global__ __launch_bounds__(kThreads) void penalties_backward_kernel(const __grid_constant__ PenaltyArrays a,
@@ -81,10 +80,13 @@ void shake(const ShakeArrays& a, cudaStream_t stream) {
     check_launch("noise");
 }
 
-void penalties(const PenaltyArrays& a, float* opacity, float* scale, cudaStream_t stream) {
+void penalties(const PenaltyArrays& a, float* sums, float* add_to_opacity_logits, float* add_to_log_scales,
+               cudaStream_t stream) {
+    check(cudaMemsetAsync(sums, 0, 2 * sizeof(float), stream), "penalties");
     if (a.n == 0)
         return;
-    penalties_kernel<<<divide_up(a.n, kThreads), kThreads, 0, stream>>>(a, opacity, scale);
+    penalties_kernel<<<divide_up(a.n, kThreads), kThreads, 0, stream>>>(a, sums, add_to_opacity_logits,
+                                                                        add_to_log_scales);
     check_launch("penalties");
 }
 

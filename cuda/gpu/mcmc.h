@@ -28,8 +28,9 @@ struct PenaltyArrays {
     float opacity_weight, scale_weight; // factors on the sums
 };
 
-// Adds the weighted sums to two numbers that start at zero.
-void penalties(const PenaltyArrays&, float* opacity, float* scale, cudaStream_t);
+// Writes the weighted sums of opacities and of scales. Where the other two are given, their gradients by opacity logits
+// (n,) and log-scales (n, 3) are added there.
+void penalties(const PenaltyArrays&, float* sums, float* add_to_opacity_logits, float* add_to_log_scales, cudaStream_t);
 
 // Writes the gradients from those of the two numbers, which are on the device.
 void penalties_backward(const PenaltyArrays&, const float* dL_dopacity, const float* dL_dscale,

@@ -31,6 +31,8 @@ __device__ inline View<float> load_view(const Frame& frame, int camera) {
     return view;
 }
 
+using kinosplat::load3;
+
 __device__ inline Vec3<float> load3(const __half* data, int64_t i) {
     return {__half2float(data[3 * i]), __half2float(data[3 * i + 1]), __half2float(data[3 * i + 2])};
 }

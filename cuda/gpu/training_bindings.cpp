@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "gpu/adam.h"
+#include "gpu/exposure.h"
 #include "gpu/mcmc.h"
 #include "gpu/photometric.h"
 #include "gpu/queue.h"
@@ -115,6 +116,33 @@ void bind_training(nb::module_& module) {
         "The photometric loss, the squared error, and the gradient.");
 
     module.def(
+        "expose",
+        [](const Queue& queue, int n_images, int n_pixels, Address rgb, Address exposures, Address target,
+           float saturated, Address shown) {
+            nb::gil_scoped_release release;
+            const CurrentDevice current(queue.device);
+            expose({n_images, n_pixels, at<const float>(rgb), at<const float>(exposures), at<const float>(target),
+                    saturated},
+                   at<float>(shown), queue.get());
+        },
+        nb::arg("queue"), nb::arg("n_images"), nb::arg("n_pixels"), nb::arg("rgb"), nb::arg("exposures"),
+        nb::arg("target"), nb::arg("saturated"), nb::arg("shown"), "Colours as the cameras show them.");
+
+    module.def(
+        "expose_backward",
+        [](const Queue& queue, int n_images, int n_pixels, Address rgb, Address exposures, Address target,
+           float saturated, Address dL_dshown, Address dL_drgb, Address dL_dexposures) {
+            nb::gil_scoped_release release;
+            const CurrentDevice current(queue.device);
+            expose_backward({n_images, n_pixels, at<const float>(rgb), at<const float>(exposures),
+                             at<const float>(target), saturated},
+                            at<const float>(dL_dshown), at<float>(dL_drgb), at<float>(dL_dexposures), queue.get());
+        },
+        nb::arg("queue"), nb::arg("n_images"), nb::arg("n_pixels"), nb::arg("rgb"), nb::arg("exposures"),
+        nb::arg("target"), nb::arg("saturated"), nb::arg("dL_dshown"), nb::arg("dL_drgb"), nb::arg("dL_dexposures"),
+        "Gradients of the colours and of the exposures.");
+
+    module.def(
         "shake",
         [](const Queue& queue, int n, Address means, Address quats, Address log_scales, Address opacity_logits,
            float strength, uint64_t key) {
@@ -141,13 +169,16 @@ void bind_training(nb::module_& module) {
 
     module.def(
         "penalties",
-        [](const Queue& queue, const PenaltyArrays& arrays, Address opacity, Address scale) {
+        [](const Queue& queue, const PenaltyArrays& arrays, Address sums, Address add_to_opacity_logits,
+           Address add_to_log_scales) {
             nb::gil_scoped_release release;
             const CurrentDevice current(queue.device);
-            penalties(arrays, at<float>(opacity), at<float>(scale), queue.get());
+            penalties(arrays, at<float>(sums), at<float>(add_to_opacity_logits), at<float>(add_to_log_scales),
+                      queue.get());
         },
-        nb::arg("queue"), nb::arg("arrays"), nb::arg("opacity"), nb::arg("scale"),
-        "Adds the weighted sums of opacities and of scales in view.");
+        nb::arg("queue"), nb::arg("arrays"), nb::arg("sums"), nb::arg("add_to_opacity_logits"),
+        nb::arg("add_to_log_scales"),
+        "The weighted sums of opacities and of scales in view; adds their gradients to two others, where given.");
 
     module.def(
         "penalties_backward",

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 
 from kinosplat.render import Camera, rasterize
+from kinosplat.render.exposure import Sensor, expose
 from kinosplat.render.losses import photometric_loss
 from kinosplat.scenes import Scene
 from kinosplat.trainers.clock import Moment
 from kinosplat.trainers.config import CorrectionConfig
-from kinosplat.trainers.exposure import Exposure, apply_exposure
+from kinosplat.trainers.exposure import Exposure
 from kinosplat.trainers.methods.config import FourDGS, ThreeDGS
 from kinosplat.trainers.optim import Optimizer
 from kinosplat.trainers.poses import Poses, adjoint, se3_exp
@@ -27,11 +28,11 @@ def test_exposure_recovers_known_affine_maps_up_to_their_mean() -> None:
     truth = torch.eye(3, 4) + 0.1 * torch.randn(4, 3, 4, generator=draws)
     truth = truth - truth.mean(dim=0) + torch.eye(3, 4)
     colors = torch.rand(4, 10, 20, 3, generator=draws)
-    seen = apply_exposure(truth, colors)
+    seen = expose(colors, Sensor(truth))
     exposure = Exposure([0, 1, 2, 3], 4, lr=0.02, device=torch.device("cpu"))
     optimizer = Optimizer([exposure.group])
     for step in range(300):
-        (apply_exposure(exposure.of([0, 1, 2, 3]), colors) - seen).square().mean().backward()
+        (expose(colors, Sensor(exposure.of([0, 1, 2, 3]))) - seen).square().mean().backward()
         optimizer.step(Moment(step, step / 300, (step + 1) / 300), {})
     # Measured 0.0023, of corrections up to 0.24.
     assert (exposure.of([0, 1, 2, 3]) - truth).abs().max() < 0.006

@@ -123,14 +123,16 @@ def test_dropped_gradients_reach_metrics_warnings_and_report(
     from kinosplat.trainers.callbacks import Callbacks
     from kinosplat.trainers.methods import gaussians as module
 
-    original = module.image_loss
+    original = module.compare_and_differentiate
     calls = 0
 
-    def sometimes_broken(output, batch, config):  # type: ignore[no-untyped-def]
+    def sometimes_broken(drawing, batch, config):  # type: ignore[no-untyped-def]
         nonlocal calls
         calls += 1
-        terms, error = original(output, batch, config)
-        return (terms | {"broken": terms["image"] * float("nan")} if calls == 3 else terms), error
+        losses, gradients = original(drawing, batch, config)
+        if calls == 3:
+            gradients.gaussians["means"].fill_(float("nan"))
+        return losses, gradients
 
     class Listener(Callbacks):
         warnings: list[str] = []  # noqa: RUF012
@@ -138,7 +140,7 @@ def test_dropped_gradients_reach_metrics_warnings_and_report(
         def warned(self, text: str) -> None:
             self.warnings.append(text)
 
-    monkeypatch.setattr(module, "image_loss", sometimes_broken)
+    monkeypatch.setattr(module, "compare_and_differentiate", sometimes_broken)
     config = replace(tiny_config(ThreeDGS(densify="none"), still_toy, steps=6))
     report = train(config, still_toy.scene(), tmp_path / "run", Listener())
     assert report.n_steps_with_dropped_gradients == 1

@@ -41,7 +41,13 @@ class Classic:
         self._n_seen: Tensor | None = None
         self._n_resets = 0
 
-    def penalties(self, rows: GaussianRows, visible: Tensor, cameras: Sequence[Camera]) -> dict[str, Tensor]:
+    def penalties(
+        self,
+        rows: GaussianRows,
+        visible: Tensor,
+        cameras: Sequence[Camera],
+        gradients: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """None: pruning does the work."""
         return {}
 

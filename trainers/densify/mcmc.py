@@ -66,7 +66,13 @@ class Mcmc:
         self.seed = seed
         self.clip = clip
 
-    def penalties(self, rows: GaussianRows, visible: Tensor, cameras: Sequence[Camera]) -> dict[str, Tensor]:
+    def penalties(
+        self,
+        rows: GaussianRows,
+        visible: Tensor,
+        cameras: Sequence[Camera],
+        gradients: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Mean opacity and mean scale of the Gaussians in view, faded to the time of the picture; divided by all N."""
         opacity, scale = view_penalties(
             rows.gaussians(),
@@ -74,6 +80,7 @@ class Mcmc:
             [camera.time for camera in cameras],
             opacity_weight=self.config.opacity_penalty,
             scale_weight=self.config.scale_penalty / rows.radius,
+            add_to=None if gradients is None else (gradients["opacity_logits"], gradients["log_scales"]),
         )
         return {"opacity": opacity, "scale": scale}
 

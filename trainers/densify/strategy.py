@@ -19,8 +19,18 @@ class Strategy(Protocol):
     wants_statistics: bool
     """Whether `after_step` needs statistics, which take time to collect."""
 
-    def penalties(self, rows: GaussianRows, visible: Tensor, cameras: Sequence[Camera]) -> dict[str, Tensor]:
-        """Terms to add to the loss of pictures from `cameras`; `visible` (N,) bool says who is in them."""
+    def penalties(
+        self,
+        rows: GaussianRows,
+        visible: Tensor,
+        cameras: Sequence[Camera],
+        gradients: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Terms to add to the loss of pictures from `cameras`; `visible` (N,) bool says who is in them.
+
+        `gradients` are those of the loss by the parameters, by name: the gradients of the terms are added to them, and
+        the terms have no history. Without, torch can differentiate the terms.
+        """
 
     def after_step(self, rows: GaussianRows, statistics: GaussianStatistics | None, moment: Moment) -> None:
         """Called after the optimiser with the statistics of the step's passes, if they are wanted."""
@@ -37,7 +47,13 @@ class NoDensification:
 
     wants_statistics = False
 
-    def penalties(self, rows: GaussianRows, visible: Tensor, cameras: Sequence[Camera]) -> dict[str, Tensor]:
+    def penalties(
+        self,
+        rows: GaussianRows,
+        visible: Tensor,
+        cameras: Sequence[Camera],
+        gradients: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """None."""
         return {}
 

@@ -17,6 +17,7 @@ from typing_extensions import assert_never
 
 from kinosplat.render import GaussianStatistics, RasterSettings, rasterize
 from kinosplat.render.camera import Camera
+from kinosplat.render.drawing import GaussianSet, draw
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.output import RenderOutput
 from kinosplat.scenes import PointCloud, Scene
@@ -31,6 +32,7 @@ from kinosplat.trainers.gaussian_rows import GaussianRows
 from kinosplat.trainers.losses import image_loss
 from kinosplat.trainers.method import Losses, Measure, MethodState
 from kinosplat.trainers.methods.config import FourDGS, ThreeDGS
+from kinosplat.trainers.methods.gaussian_step import compare_and_differentiate
 from kinosplat.trainers.methods.initial import first_gaussians, first_moving_gaussians, thin
 from kinosplat.trainers.motion import motion_penalties
 from kinosplat.trainers.optim import Group, LearningRate, exponential_decay
@@ -106,6 +108,7 @@ class GaussianMethod:
         self.rows = GaussianRows(first, learning_rates(config, radius, clip), radius)
         self.strategy = strategy_of(config, seed, clip)
         self._statistics: GaussianStatistics | None = None
+        self._set: GaussianSet | None = None
         self._visible = torch.empty(0, dtype=torch.bool, device=first.device)
 
     @classmethod
@@ -183,11 +186,14 @@ class GaussianMethod:
         self._statistics = GaussianStatistics.zeros(n, device) if self.strategy.wants_statistics else None
         if len(self._visible) != n:
             self._visible = torch.empty(n, dtype=torch.bool, device=device)
+        settings = self._settings(moment)
+        if settings.rasterizer in ("auto", "native"):
+            return self._native_loss(batch, settings)
         output = rasterize(
             self.rows.gaussians(),
             batch.cameras,
             background=batch.background,
-            settings=self._settings(moment),
+            settings=settings,
             statistics=self._statistics,
             visible=self._visible,
         )
@@ -198,6 +204,23 @@ class GaussianMethod:
             key = draw_key(self.seed, moment.step, "motion")
             terms |= motion_penalties(self.config.motion, self.rows, self._visible, times, self.clip, key)
         return Losses(terms, squared_error)
+
+    def _native_loss(self, batch: Batch, settings: RasterSettings) -> Losses:
+        """The same with the gradients at once, without a history of torch's."""
+        gaussians = self.rows.gaussians()
+        if self._set is None or self._set.gaussians is not gaussians:
+            self._set = GaussianSet(gaussians)
+        drawing = draw(
+            self._set,
+            batch.cameras,
+            background=batch.background,
+            settings=settings,
+            statistics=self._statistics,
+            visible=self._visible,
+        )
+        losses, gradients = compare_and_differentiate(drawing, batch, self.image)
+        losses.terms.update(self.strategy.penalties(self.rows, self._visible, batch.cameras, gradients.gaussians))
+        return losses
 
     def touched(self) -> Mapping[str, Tensor]:
         """Gaussians that were seen; the time parameters of still ones have gradients of zero and stay by themselves."""

@@ -1,0 +1,40 @@
+"""What a step of Gaussians costs and by which gradients, from the native passes called one by one.
+
+The same loss as `image_loss` and the strategy's penalties after `rasterize`, and the same gradients (a test compares
+them); torch's autograd would spend as long on its history as the host needs for everything else. What is in front of
+the pictures (poses, exposures, a learned background) is left to it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kinosplat.render.drawing import Drawing
+from kinosplat.render.exposure import gradients_through, shown_by
+from kinosplat.render.frame import InputGradients
+from kinosplat.render.losses import alpha_difference, compare
+from kinosplat.trainers.batch import Batch
+from kinosplat.trainers.config import ImageConfig
+from kinosplat.trainers.losses import sensor_of
+from kinosplat.trainers.method import Losses
+
+
+@torch.no_grad()
+def compare_and_differentiate(drawing: Drawing, batch: Batch, config: ImageConfig) -> tuple[Losses, InputGradients]:
+    """The terms of `image_loss` with the gradients of their sum, and those by everything that was drawn."""
+    sensor = sensor_of(batch, config)
+    shown = shown_by(sensor, drawing.rgb)
+    compared = compare(shown, batch.target, mask=batch.mask, ssim_weight=config.ssim_weight)
+    terms, dL_dalpha = {"image": compared.loss}, None
+    if batch.alpha is not None and config.alpha_weight > 0.0:
+        terms["alpha"], dL_dalpha = alpha_difference(
+            drawing.alpha, batch.alpha, mask=batch.mask, weight=config.alpha_weight
+        )
+    assert compared.dL_drendered is not None
+    dL_drgb, dL_dexposures = gradients_through(sensor, drawing.rgb, compared.dL_drendered)
+    gradients = drawing.gradients(dL_drgb, dL_dalpha)
+    pairs: list[tuple[Tensor | None, Tensor | None]] = [(batch.exposures, dL_dexposures)]
+    pairs += zip(drawing.inputs.tensors, gradients.tensors, strict=True)
+    wanted = [(t, g) for t, g in pairs if t is not None and t.requires_grad and g is not None]
+    return Losses(terms, compared.squared_error, wanted), gradients
