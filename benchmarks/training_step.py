@@ -47,8 +47,10 @@ class Options:
     """Width and height of the pictures."""
     frames: tuple[int, int] | None = None
     """Part of the clip."""
-    exposure: bool = False
-    """Also learn exposures."""
+    exposure: bool | None = None
+    """Also learn exposures; by default where a run would."""
+    batch_size: int = 1
+    """Pictures a step."""
     warm_up: int = 300
     """Steps before the clock runs."""
     steps: int = 1000
@@ -80,7 +82,12 @@ def main(options: Options) -> None:
                 f"{options.scene} {options.method}, {training.method.n_primitives} Gaussians, {training.device}: "
                 f"{options.steps / seconds:.1f} steps/s, {1e3 * seconds / options.steps:.3f} ms a step"
             )
-            print(f"  queueing alone: {queueing(training, feed):.3f} ms a step")
+            print(
+                f"  {options.batch_size} pictures a step; exposure {training.exposure is not None}, saturation "
+                f"{training.config.image.saturation}",
+                flush=True,
+            )
+            print(f"  queueing alone: {queueing(training, feed):.3f} ms a step", flush=True)
             activities = [ProfilerActivity.CPU]
             if training.device.type == "cuda":
                 activities.append(ProfilerActivity.CUDA)
@@ -100,7 +107,7 @@ def begin(options: Options, run_dir: Path) -> Training:
         method=method,
         scene=options.scene,
         data=LoadOptions(resolution=options.resolution, frames=options.frames),
-        schedule=ScheduleConfig(steps=STEPS_OF_RUN),
+        schedule=ScheduleConfig(steps=STEPS_OF_RUN, batch_size=options.batch_size),
         corrections=CorrectionConfig(exposure=options.exposure),
         device=options.device,
     )

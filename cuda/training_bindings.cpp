@@ -63,6 +63,42 @@ void run_expose_backward(Arguments& a) {
     expose_backward(arrays, dL_dshown, dL_drgb, dL_dexposures, n_threads);
 }
 
+void run_compose_target(Arguments& a) {
+    const int64_t height = a.size("pixels", 0), width = a.size("pixels", 1), n_channels = a.size("pixels", 2);
+    if (n_channels != 3 && n_channels != 4)
+        throw nb::value_error("pixels must have 3 or 4 channels.");
+    TargetArrays t{};
+    t.n_pixels = height * width;
+    t.n_channels = int(n_channels);
+    t.pixels = a.array<const uint8_t>("pixels", {height, width, n_channels});
+    t.mask = a.optional_array<const uint8_t>("mask", {height, width});
+    t.mask_cuts_out = a.flag("mask_cuts_out");
+    t.background = a.array<const float>("background", {3});
+    t.rgb = a.array<float>("rgb", {height, width, 3});
+    t.alpha = a.optional_array<float>("alpha", {height, width});
+    t.weight = a.optional_array<float>("weight", {height, width});
+    const int n_threads = threads(a);
+    a.finish();
+    nb::gil_scoped_release release;
+    compose_target(t, n_threads);
+}
+
+template <class T>
+double run_alpha_difference(Arguments& a) {
+    const int64_t n = a.size("rendered", 0), height = a.size("rendered", 1), width = a.size("rendered", 2);
+    AlphaDifferenceArrays<T> d{};
+    d.n_pixels = n * height * width;
+    d.rendered = a.array<const T>("rendered", {n, height, width});
+    d.target = a.array<const T>("target", {n, height, width});
+    d.mask = a.optional_array<const T>("mask", {n, height, width});
+    d.scale = T(a.number("scale"));
+    d.dL_drendered = a.array<T>("dL_drendered", {n, height, width});
+    const int n_threads = threads(a);
+    a.finish();
+    nb::gil_scoped_release release;
+    return alpha_difference(d, n_threads);
+}
+
 template <class T>
 void run_keep_finite_rows(Arguments& a) {
     const int64_t n = a.size("numbers", 0), size = a.size("numbers", 1);
@@ -157,6 +193,8 @@ void bind_training(nb::module_& module) {
     KS_PASS(photometric, "rendered", "L1 and SSIM sums, and the gradient of the loss.");
     KS_PASS(expose, "rgb", "Colours as the cameras show them.");
     KS_PASS(expose_backward, "rgb", "Gradients of the colours and of the exposures.");
+    KS_SINGLE_PASS(compose_target, "What a rendering should look like, from a picture's bytes.");
+    KS_PASS(alpha_difference, "rendered", "Weighted mean difference of alphas, and its gradient.");
     KS_PASS(keep_finite_rows, "numbers", "Clears rows that hold a number that is not finite.");
     KS_PASS(adam_step, "parameter", "One Adam update in place.");
     KS_PASS(shake, "means", "Adds noise to positions in place.");

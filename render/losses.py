@@ -44,12 +44,19 @@ def compare(rendered: Tensor, target: Tensor, *, mask: Tensor | None, ssim_weigh
 
 
 def alpha_difference(rendered: Tensor, target: Tensor, *, mask: Tensor | None, weight: float) -> tuple[Tensor, Tensor]:
-    """`weight * mean(mask * |rendered - target|)` of alphas (C, H, W), and its gradient by `rendered`."""
-    error = rendered - target
-    dL_drendered = error.sign() * (weight / error.numel())
-    if mask is not None:
-        dL_drendered *= mask
-    return (error * dL_drendered).sum(), dL_drendered
+    """`alpha_loss` with its gradient by `rendered` at once, which then needs no history."""
+    for name, tensor in (("target", target), ("mask", mask)):
+        if tensor is not None and tensor.shape != rendered.shape:
+            raise ValueError(f"{name} must have shape {tuple(rendered.shape)}, got {tuple(tensor.shape)}.")
+    scale = weight / max(rendered.numel(), 1)
+    loss, dL_drendered = passes_for(rendered.device).alpha_difference(rendered, target, mask, scale)
+    return loss, dL_drendered
+
+
+def alpha_loss(rendered: Tensor, target: Tensor, *, mask: Tensor | None = None, weight: float = 1.0) -> Tensor:
+    """Scalar `weight * mean(mask * |rendered - target|)` of alphas (C, H, W); gradient by `rendered`."""
+    loss: Tensor = _AlphaLoss.apply(rendered, target.detach(), mask, weight)
+    return loss
 
 
 def _check(rendered: Tensor, target: Tensor, mask: Tensor | None) -> None:
@@ -80,6 +87,18 @@ class _PhotometricLoss(torch.autograd.Function):
         # The usual case of weight one saves a pass over the picture; on a GPU asking would cost more than it saves.
         if dL_dloss.device.type == "cpu" and dL_dloss.item() == 1.0:
             return ctx.dL_drendered, None, None, None
+        return ctx.dL_drendered * dL_dloss, None, None, None
+
+
+class _AlphaLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rendered: Tensor, target: Tensor, mask: Tensor | None, weight: float) -> Tensor:
+        loss, ctx.dL_drendered = alpha_difference(rendered.detach(), target, mask=mask, weight=weight)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dL_dloss: Tensor) -> Any:
         return ctx.dL_drendered * dL_dloss, None, None, None
 
 

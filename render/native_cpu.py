@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kinosplat.render.mcmc import PenaltyInputs
     from kinosplat.render.pass_times import PassTimes
     from kinosplat.render.statistics import GaussianStatistics
+    from kinosplat.render.target import Target
 
 
 @dataclass(frozen=True)
@@ -341,6 +342,39 @@ def photometric(
         similarities=sums[:, 1],
         dL_drendered=dL_drendered,
     )
+
+
+def alpha_difference(rendered: Tensor, target: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """`scale * sum(mask * |rendered - target|)` of alphas (C, H, W), and its gradient."""
+    dL_drendered = torch.empty_like(rendered)
+    loss = call_native(
+        native.alpha_difference,
+        rendered=rendered,
+        target=target,
+        mask=mask,
+        scale=scale,
+        dL_drendered=dL_drendered,
+        n_threads=torch.get_num_threads(),
+    )
+    return rendered.new_tensor(loss), dL_drendered
+
+
+def compose_target(
+    pixels: Sequence[Tensor], masks: Sequence[Tensor | None], background: Tensor, masks_cut_out: bool, target: Target
+) -> None:
+    """Write `target` (render/target.py)."""
+    for i, (picture, mask) in enumerate(zip(pixels, masks, strict=True)):
+        call_native(
+            native.compose_target,
+            pixels=picture,
+            mask=mask,
+            mask_cuts_out=masks_cut_out,
+            background=background,
+            rgb=target.rgb[i],
+            alpha=_of_camera(target.alpha, i),
+            weight=_of_camera(target.weight, i),
+            n_threads=torch.get_num_threads(),
+        )
 
 
 def expose(rgb: Tensor, sensor: Sensor) -> Tensor:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kinosplat.render.mcmc import PenaltyInputs
     from kinosplat.render.pass_times import PassTimes
     from kinosplat.render.statistics import GaussianStatistics
+    from kinosplat.render.target import Target
 
 GAUSSIAN_SHAPES: dict[str, tuple[int, ...]] = {
     "means": (3,),
@@ -324,6 +325,49 @@ def photometric(
         address_of(dL_drendered),
     )
     return Photometric(loss, squared_error, sums[:, 1], dL_drendered)
+
+
+def alpha_difference(rendered: Tensor, target: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """`scale * sum(mask * |rendered - target|)` of alphas (C, H, W), and its gradient; nobody waits for the device."""
+    device = rendered.device
+    checked = Checked(device)
+    loss, dL_drendered = torch.empty((), device=device), torch.empty_like(rendered)
+    run_pass(
+        native.alpha_difference,
+        current_queue(device),
+        rendered.numel(),
+        checked("rendered", rendered, rendered.shape),
+        checked("target", target, rendered.shape),
+        checked("mask", mask, rendered.shape),
+        scale,
+        loss.data_ptr(),
+        dL_drendered.data_ptr(),
+    )
+    return loss, dL_drendered
+
+
+def compose_target(
+    pixels: Sequence[Tensor], masks: Sequence[Tensor | None], background: Tensor, masks_cut_out: bool, target: Target
+) -> None:
+    """Write `target` (render/target.py)."""
+    n_pixels = target.rgb.shape[1] * target.rgb.shape[2]
+    checked, queue = Checked(background.device), current_queue(background.device)
+    rgb, alpha, weight = (address_of(tensor) for tensor in (target.rgb, target.alpha, target.weight))
+    for i, (picture, mask) in enumerate(zip(pixels, masks, strict=True)):
+        bytes_before = 4 * i * n_pixels  # of one channel
+        run_pass(
+            native.compose_target,
+            queue,
+            n_pixels,
+            picture.shape[2],
+            checked("pixels", picture, picture.shape, torch.uint8, 1),
+            checked("masks", mask, picture.shape[:2], torch.uint8, 1),
+            masks_cut_out,
+            checked("background", background, (3,)),
+            rgb + 3 * bytes_before,
+            alpha and alpha + bytes_before,
+            weight and weight + bytes_before,
+        )
 
 
 def expose(rgb: Tensor, sensor: Sensor) -> Tensor:

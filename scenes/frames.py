@@ -33,14 +33,27 @@ __all__ = ["FrameLoader", "LoadedBatch", "LoadedFrame", "default_cache_bytes"]
 
 @dataclass(frozen=True)
 class LoadedBatch:
-    """Pictures of one size, on the loader's device."""
+    """Pictures of one size, on the loader's device; not to be written to."""
 
-    images: Tensor
-    """(B, H, W, 3) float32 sRGB in [0, 1], not multiplied with alpha."""
-    alphas: Tensor | None
-    """(B, H, W) float32 in [0, 1] when at least one of the pictures has an alpha channel; 1 for those without."""
-    masks: Tensor | None
-    """(B, H, W) float32 in [0, 1] when at least one of the views has a mask: 0 is outside; 1 for those without."""
+    pixels: tuple[Tensor, ...]
+    """(H, W, 3 or 4) uint8 sRGB of each picture, not multiplied with the alpha in the fourth channel."""
+    mask_pixels: tuple[Tensor | None, ...]
+    """(H, W) uint8 of each view that has a mask: 0 is outside."""
+
+    @property
+    def images(self) -> Tensor:
+        """(B, H, W, 3) float32 sRGB in [0, 1], not multiplied with alpha."""
+        return _stacked([frame if frame.shape[2] == 3 else frame[..., :3] for frame in self.pixels]) / 255
+
+    @property
+    def alphas(self) -> Tensor | None:
+        """(B, H, W) float32 in [0, 1] when at least one of the pictures has an alpha channel; 1 for those without."""
+        return _planes([frame[..., 3] if frame.shape[2] == 4 else None for frame in self.pixels])
+
+    @property
+    def masks(self) -> Tensor | None:
+        """(B, H, W) float32 in [0, 1] when at least one of the views has a mask: 0 is outside; 1 for those without."""
+        return _planes(self.mask_pixels)
 
 
 @dataclass(frozen=True)
@@ -160,12 +173,9 @@ class FrameLoader:
 
     def get(self, index: int) -> LoadedFrame:
         """Picture, alpha and mask of view `index`, waiting for them if need be."""
-        batch = _as_floats([self._read(index)], self.device)
-        return LoadedFrame(
-            batch.images[0],
-            None if batch.alphas is None else batch.alphas[0],
-            None if batch.masks is None else batch.masks[0],
-        )
+        batch = self._on_device([self._read(index)])
+        alphas, masks = batch.alphas, batch.masks
+        return LoadedFrame(batch.images[0], None if alphas is None else alphas[0], None if masks is None else masks[0])
 
     def get_batch(self, indices: Sequence[int], upcoming: Sequence[Sequence[int]] = ()) -> LoadedBatch:
         """Pictures of several views of one size.
@@ -177,8 +187,15 @@ class FrameLoader:
         if len(sizes) != 1:
             raise ValueError(f"A batch must hold views of one size, got {len(sizes)} sizes.")
         if self._feed is not None:
-            return _as_batch(*self._feed.batch(indices, upcoming))
-        return _as_floats([self._read(index) for index in indices], self.device)
+            pixels, masks = self._feed.batch(indices, upcoming)
+            return LoadedBatch(tuple(pixels), tuple(masks))
+        return self._on_device([self._read(index) for index in indices])
+
+    def _on_device(self, frames: Sequence[RawFrame]) -> LoadedBatch:
+        return LoadedBatch(
+            tuple(torch.from_numpy(frame.pixels).to(self.device) for frame in frames),
+            tuple(None if frame.mask is None else torch.from_numpy(frame.mask).to(self.device) for frame in frames),
+        )
 
     def _keys(self, index: int) -> list[int]:
         mask = self._mask_keys[index]
@@ -196,20 +213,6 @@ class FrameLoader:
                     f"{view.camera.width}x{view.camera.height}; scale one of the two so that they agree."
                 )
         return RawFrame(pixels, masks[0].reshape(pixels.shape[:2]) if masks else None)
-
-
-def _as_floats(frames: Sequence[RawFrame], device: torch.device) -> LoadedBatch:
-    return _as_batch(
-        [torch.from_numpy(frame.pixels).to(device) for frame in frames],
-        [None if frame.mask is None else torch.from_numpy(frame.mask).to(device) for frame in frames],
-    )
-
-
-def _as_batch(pixels: Sequence[Tensor], masks: Sequence[Tensor | None]) -> LoadedBatch:
-    """(H, W, 3 or 4) and (H, W) uint8 tensors to one batch of floats, computed where the pixels are."""
-    alphas = [frame[..., 3] if frame.shape[2] == 4 else None for frame in pixels]
-    images = _stacked([frame if alpha is None else frame[..., :3] for frame, alpha in zip(pixels, alphas, strict=True)])
-    return LoadedBatch(images / 255, _planes(alphas), _planes(masks))
 
 
 def _planes(planes: Sequence[Tensor | None]) -> Tensor | None:

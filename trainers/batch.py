@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kinosplat.render.camera import Camera
 from kinosplat.render.exposure import Sensor, expose
+from kinosplat.render.target import Target, compose_target
 from kinosplat.scenes import LoadedBatch
 
 MaskUse = Literal["ignore-outside", "object-only"]
@@ -41,19 +42,9 @@ class Batch:
         return expose(rgb, Sensor(self.exposures))
 
 
-def target_of(
-    loaded: LoadedBatch, background: Tensor, mask_use: MaskUse
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The pictures to aim at (C, H, W, 3), the weight of their pixels and their alpha (C, H, W), each None when there
-    is none.
-    """
-    alpha, mask = loaded.alphas, loaded.masks
-    if mask is not None and mask_use == "object-only":
-        alpha = mask if alpha is None else alpha * mask
-        mask = None
-    if alpha is None:
-        return loaded.images, mask, None
-    return loaded.images * alpha[..., None] + background * (1.0 - alpha[..., None]), mask, alpha
+def target_of(loaded: LoadedBatch, background: Tensor, mask_use: MaskUse) -> Target:
+    """The pictures to aim at over `background` (3,), with the alpha and the weight of their pixels."""
+    return compose_target(loaded.pixels, loaded.mask_pixels, background, masks_cut_out=mask_use == "object-only")
 
 
 def assemble(
@@ -64,5 +55,5 @@ def assemble(
     exposures: Tensor | None = None,
 ) -> Batch:
     """The batch of pictures that were `loaded`, taken by `cameras`; `exposures` is (C, 3, 4)."""
-    target, mask, alpha = target_of(loaded, background, mask_use)
-    return Batch(tuple(cameras), target, background, mask, alpha, exposures)
+    target = target_of(loaded, background, mask_use)
+    return Batch(tuple(cameras), target.rgb, background, target.weight, target.alpha, exposures)

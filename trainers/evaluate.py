@@ -120,11 +120,11 @@ def evaluate(
             loader.prefetch(range(i, min(i + 4, len(views))))
             loaded = loader.get_batch([i])
             rendered = method.render([view.camera.to(background.device)], background).rgb
-            target, mask, _ = target_of(loaded, background, mask_use)
+            target = target_of(loaded, background, mask_use)
             # An object cut out by its mask still has a mask that one may want to look inside of.
-            rows.append(_measure(view.name, rendered, target, mask, loaded.masks))
+            rows.append(_measure(view.name, rendered, target.rgb, target.weight, loaded.masks))
             if renders_dir is not None:
-                _save(renders_dir, view.name, rendered[0], target[0])
+                _save(renders_dir, view.name, rendered[0], target.rgb[0])
     masked = [row.psnr_masked for row in rows if row.psnr_masked is not None]
     return Evaluation(
         views=tuple(rows),

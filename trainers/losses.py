@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from kinosplat.render.exposure import Sensor, expose
-from kinosplat.render.losses import photometric_comparison
+from kinosplat.render.losses import alpha_loss, photometric_comparison
 from kinosplat.render.output import RenderOutput
 from kinosplat.trainers.batch import Batch
 from kinosplat.trainers.config import ImageConfig
@@ -35,7 +35,5 @@ def image_loss(output: RenderOutput, batch: Batch, config: ImageConfig) -> tuple
     loss, squared_error = photometric_comparison(rgb, batch.target, mask=batch.mask, ssim_weight=config.ssim_weight)
     terms = {"image": loss}
     if batch.alpha is not None and config.alpha_weight > 0.0:
-        error = (output.alpha - batch.alpha).abs()
-        weighted = error if batch.mask is None else error * batch.mask
-        terms["alpha"] = config.alpha_weight * weighted.mean()
+        terms["alpha"] = alpha_loss(output.alpha, batch.alpha, mask=batch.mask, weight=config.alpha_weight)
     return terms, squared_error

@@ -1,6 +1,7 @@
 # Sources of the native module. The CPU backend is always built; the CUDA one when its files, a compiler and KINOSPLAT_CUDA are there.
 set(KINOSPLAT_CPU_SOURCES
   cpu/adam.cpp
+  cpu/alpha_difference.cpp
   cpu/bin.cpp
   cpu/blend_backward.cpp
   cpu/blend_forward.cpp
@@ -18,6 +19,7 @@ set(KINOSPLAT_CPU_SOURCES
   cpu/project_forward.cpp
   cpu/ssim.cpp
   cpu/statistics.cpp
+  cpu/target.cpp
   cpu/threads.cpp
   cpu/tiles.cpp
 )
@@ -25,6 +27,7 @@ set(KINOSPLAT_CPU_SOURCES
 # One pair of .cu files a pass, under gpu/, like the CPU's.
 set(KINOSPLAT_GPU_SOURCES
   gpu/adam.cu
+  gpu/alpha_difference.cu
   gpu/bin.cu
   gpu/bindings.cpp
   gpu/blend_backward.cu
@@ -46,6 +49,7 @@ set(KINOSPLAT_GPU_SOURCES
   gpu/project_forward.cu
   gpu/radix_sort.cu
   gpu/ssim.cu
+  gpu/target.cu
   gpu/training_bindings.cpp
 )
 

@@ -224,6 +224,33 @@ void expose(const ExposureArrays<T>& arrays, T* shown, int n_threads);
 template <class T>
 void expose_backward(const ExposureArrays<T>& arrays, const T* dL_dshown, T* dL_drgb, T* dL_dexposures, int n_threads);
 
+// The target of a rendering from the bytes of one picture (cuda/math/target.h).
+struct TargetArrays {
+    int64_t n_pixels;
+    int n_channels;          // 3 or 4
+    const uint8_t* pixels;   // (n_pixels, n_channels)
+    const uint8_t* mask;     // optional (n_pixels)
+    bool mask_cuts_out;      // it ends the scene, else it weighs pixels
+    const float* background; // (3)
+    float* rgb;              // (n_pixels, 3)
+    float *alpha, *weight;   // optional (n_pixels)
+};
+
+void compose_target(const TargetArrays& arrays, int n_threads);
+
+// `scale` times the sum of mask * |rendered - target| over alphas, and its gradient.
+template <class T>
+struct AlphaDifferenceArrays {
+    int64_t n_pixels;
+    const T *rendered, *target;
+    const T* mask; // optional
+    T scale;
+    T* dL_drendered;
+};
+
+template <class T>
+double alpha_difference(const AlphaDifferenceArrays<T>& arrays, int n_threads);
+
 // Clears `rows` (n_rows) where a number of the row is not finite; rows that are cleared already are not looked at.
 template <class T>
 void keep_finite_rows(int64_t n_rows, int64_t row_size, const T* numbers, bool* rows, int n_threads);

@@ -9,10 +9,12 @@
 #include <vector>
 
 #include "gpu/adam.h"
+#include "gpu/alpha_difference.h"
 #include "gpu/exposure.h"
 #include "gpu/mcmc.h"
 #include "gpu/photometric.h"
 #include "gpu/queue.h"
+#include "gpu/target.h"
 
 namespace kinosplat::gpu {
 namespace {
@@ -141,6 +143,34 @@ void bind_training(nb::module_& module) {
         nb::arg("queue"), nb::arg("n_images"), nb::arg("n_pixels"), nb::arg("rgb"), nb::arg("exposures"),
         nb::arg("target"), nb::arg("saturated"), nb::arg("dL_dshown"), nb::arg("dL_drgb"), nb::arg("dL_dexposures"),
         "Gradients of the colours and of the exposures.");
+
+    module.def(
+        "compose_target",
+        [](const Queue& queue, int n_pixels, int n_channels, Address pixels, Address mask, bool mask_cuts_out,
+           Address background, Address rgb, Address alpha, Address weight) {
+            nb::gil_scoped_release release;
+            const CurrentDevice current(queue.device);
+            compose_target({n_pixels, n_channels, at<const uint8_t>(pixels), at<const uint8_t>(mask), mask_cuts_out,
+                            at<const float>(background), at<float>(rgb), at<float>(alpha), at<float>(weight)},
+                           queue.get());
+        },
+        nb::arg("queue"), nb::arg("n_pixels"), nb::arg("n_channels"), nb::arg("pixels"), nb::arg("mask"),
+        nb::arg("mask_cuts_out"), nb::arg("background"), nb::arg("rgb"), nb::arg("alpha"), nb::arg("weight"),
+        "What a rendering should look like, from a picture's bytes.");
+
+    module.def(
+        "alpha_difference",
+        [](const Queue& queue, int64_t n_pixels, Address rendered, Address target, Address mask, float scale,
+           Address loss, Address dL_drendered) {
+            nb::gil_scoped_release release;
+            const CurrentDevice current(queue.device);
+            alpha_difference({n_pixels, at<const float>(rendered), at<const float>(target), at<const float>(mask),
+                              scale, at<float>(loss), at<float>(dL_drendered)},
+                             queue.get());
+        },
+        nb::arg("queue"), nb::arg("n_pixels"), nb::arg("rendered"), nb::arg("target"), nb::arg("mask"),
+        nb::arg("scale"), nb::arg("loss"), nb::arg("dL_drendered"),
+        "Weighted mean difference of alphas, and its gradient.");
 
     module.def(
         "shake",

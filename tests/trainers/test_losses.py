@@ -59,18 +59,20 @@ def test_pixels_outside_the_mask_have_no_influence_on_value_or_gradient() -> Non
 
 
 def test_alpha_is_composited_over_the_background_and_supervised() -> None:
-    alpha = torch.full((1, H, W), 0.25)
-    loaded = LoadedBatch(images=torch.ones(1, H, W, 3), alphas=alpha, masks=None)
+    white = torch.full((H, W, 4), 255, dtype=torch.uint8)
+    white[..., 3] = 51
+    loaded = LoadedBatch(pixels=(white,), mask_pixels=(None,))
     batch = assemble(loaded, ring(1), torch.tensor([0.0, 0.5, 1.0]), "ignore-outside")
-    assert batch.target[0, 0, 0].tolist() == pytest.approx([0.25, 0.625, 1.0])
-    terms, error = image_loss(output_of(batch.target, alpha=0.75), batch, ImageConfig(alpha_weight=0.1))
+    assert batch.target[0, 0, 0].tolist() == pytest.approx([0.2, 0.6, 1.0])
+    terms, error = image_loss(output_of(batch.target, alpha=0.7), batch, ImageConfig(alpha_weight=0.1))
     assert error.item() == 0.0
     assert terms["alpha"].item() == pytest.approx(0.05)
 
 
 def test_a_mask_can_mean_that_the_scene_ends_at_it() -> None:
     mask = left_half()
-    loaded = LoadedBatch(images=torch.ones(1, H, W, 3), alphas=None, masks=mask)
+    white = torch.full((H, W, 3), 255, dtype=torch.uint8)
+    loaded = LoadedBatch(pixels=(white,), mask_pixels=((255 * mask[0]).byte(),))
     batch = assemble(loaded, ring(1), torch.zeros(3), "object-only")
     assert batch.mask is None
     assert batch.alpha is not None
