@@ -123,6 +123,8 @@ class FrameLoader:
         self._fetcher = Fetcher(list(sources), n_bytes, self.cache, n_workers)
         self._feed: DeviceFeed | None = None
         self._all_fit_on_device = False
+        self.is_filled = False
+        """Whether all pictures are on the device to stay, so that nobody has to say what comes next."""
         if self.device.type == "cuda":
             self._feed = DeviceFeed(self._read, self.device, device_cache_bytes)
             # A fourth channel is not known before a picture is read.
@@ -170,6 +172,7 @@ class FrameLoader:
             if index % FILL_AHEAD == 0:
                 self.prefetch(indices[index : index + 2 * FILL_AHEAD])
             self._feed.keep(index, self._read(index))
+        self.is_filled = True
 
     def get(self, index: int) -> LoadedFrame:
         """Picture, alpha and mask of view `index`, waiting for them if need be."""

@@ -134,8 +134,10 @@ class PictureFeed(AbstractContextManager["PictureFeed"]):
         if self._sampler.batch_size != self._training.config.schedule.batch_size:
             self._sampler = make_sampler(self._training)
         sampler, step = self._sampler, moment.step
-        upcoming = [sampler.batch(step + i) for i in range(1, UPCOMING_BATCHES + 1)]
-        self._loader.prefetch(sampler.lookahead(step, LOOKAHEAD))
+        upcoming = []
+        if not self._loader.is_filled:
+            upcoming = [sampler.batch(step + i) for i in range(1, UPCOMING_BATCHES + 1)]
+            self._loader.prefetch(sampler.lookahead(step, LOOKAHEAD))
         batch = picture_batch(self._training, sampler.batch(step), upcoming, self._loader)
         return self._method.loss(batch, moment)
 

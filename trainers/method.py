@@ -29,29 +29,30 @@ class Losses:
     """Scalars that are summed and differentiated; their names appear in metrics.jsonl."""
     squared_error: Tensor
     """Mean squared error of the pixels looked at, detached; shown as PSNR."""
-    gradients: Sequence[tuple[Tensor, Tensor]] | None = None
-    """Tensors, and the gradient of the sum of the terms by each, where the method knows them; None where torch is to
-    differentiate the terms."""
+    gradients: Sequence[tuple[Tensor, Tensor]] = ()
+    """Tensors, and the gradient by each of those terms that have no history: what the method knows already."""
 
     def backward(self) -> None:
-        """Bring the gradient of the sum of the terms to the leaves.
+        """Bring the gradient of the sum of the terms to the leaves, which must not have any yet.
 
         On the calling thread: torch would hand a GPU's part to a thread of its own, on a processor whose caches know
         nothing of this step.
         """
-        if self.gradients is None:
-            with torch.autograd.set_multithreading_enabled(False):
-                torch.autograd.backward(tuple(self.terms.values()))
-            return
-        with_history = []
+        roots: list[Tensor] = []
+        of_roots: list[Tensor | None] = []
         for tensor, gradient in self.gradients:
             if tensor.is_leaf:
                 tensor.grad = gradient
             else:
-                with_history.append((tensor, gradient))
-        if with_history:
+                roots.append(tensor)
+                of_roots.append(gradient)
+        for term in self.terms.values():
+            if term.requires_grad:
+                roots.append(term)
+                of_roots.append(None)
+        if roots:
             with torch.autograd.set_multithreading_enabled(False):
-                torch.autograd.backward([t for t, _ in with_history], [g for _, g in with_history])
+                torch.autograd.backward(roots, of_roots)
 
 
 @dataclass(frozen=True)

@@ -119,3 +119,13 @@ def test_no_history_is_built_for_gaussians() -> None:
     learned = Learned(1, None, with_mask=True, with_alpha=True)
     losses = method_of(ImageConfig(saturation=True), moving=False).loss(learned.batch(), MOMENT)
     assert not any(term.requires_grad for term in losses.terms.values())
+
+
+def test_what_only_torch_can_differentiate_comes_on_top() -> None:
+    leaf = torch.ones(3).requires_grad_()
+    inner = 2.0 * leaf
+    known, torchs = torch.tensor(1.0), (5.0 * leaf).sum()
+    Losses(
+        {"known": known, "torchs": torchs}, known, [(leaf, torch.full((3,), 7.0)), (inner, torch.ones(3))]
+    ).backward()
+    assert leaf.grad.tolist() == [7.0 + 2.0 + 5.0] * 3

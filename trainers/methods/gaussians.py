@@ -187,26 +187,16 @@ class GaussianMethod:
         if len(self._visible) != n:
             self._visible = torch.empty(n, dtype=torch.bool, device=device)
         settings = self._settings(moment)
-        if settings.rasterizer in ("auto", "native"):
-            return self._native_loss(batch, settings)
-        output = rasterize(
-            self.rows.gaussians(),
-            batch.cameras,
-            background=batch.background,
-            settings=settings,
-            statistics=self._statistics,
-            visible=self._visible,
-        )
-        terms, squared_error = image_loss(output, batch, self.image)
-        terms |= self.strategy.penalties(self.rows, self._visible, batch.cameras)
+        by_hand = settings.rasterizer in ("auto", "native")
+        losses = self._native_loss(batch, settings) if by_hand else self._torch_loss(batch, settings)
         if self.clip is not None and isinstance(self.config, FourDGS) and self.config.motion.is_asked:
             times = [camera.time for camera in batch.cameras if camera.time is not None]
             key = draw_key(self.seed, moment.step, "motion")
-            terms |= motion_penalties(self.config.motion, self.rows, self._visible, times, self.clip, key)
-        return Losses(terms, squared_error)
+            losses.terms.update(motion_penalties(self.config.motion, self.rows, self._visible, times, self.clip, key))
+        return losses
 
     def _native_loss(self, batch: Batch, settings: RasterSettings) -> Losses:
-        """The same with the gradients at once, without a history of torch's."""
+        """The loss with its gradients at once, and without a history."""
         gaussians = self.rows.gaussians()
         if self._set is None or self._set.gaussians is not gaussians:
             self._set = GaussianSet(gaussians)
@@ -221,6 +211,19 @@ class GaussianMethod:
         losses, gradients = compare_and_differentiate(drawing, batch, self.image)
         losses.terms.update(self.strategy.penalties(self.rows, self._visible, batch.cameras, gradients.gaussians))
         return losses
+
+    def _torch_loss(self, batch: Batch, settings: RasterSettings) -> Losses:
+        """The same for rasterizers that only torch can differentiate."""
+        output = rasterize(
+            self.rows.gaussians(),
+            batch.cameras,
+            background=batch.background,
+            settings=settings,
+            statistics=self._statistics,
+            visible=self._visible,
+        )
+        terms, squared_error = image_loss(output, batch, self.image)
+        return Losses(terms | self.strategy.penalties(self.rows, self._visible, batch.cameras), squared_error)
 
     def touched(self) -> Mapping[str, Tensor]:
         """Gaussians that were seen; the time parameters of still ones have gradients of zero and stay by themselves."""
