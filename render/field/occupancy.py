@@ -110,13 +110,16 @@ class OccupancyGrid:
         self.bits = reference.occupancy_pack(self.thickness, self._threshold())
 
     @torch.no_grad()
-    def keep_only(self, cells: Tensor) -> None:
+    def keep_only(self, cells: Tensor, seen: Tensor | None = None) -> None:
         """Empty every cell that is in no kept cell of the saliency grid, (63^3,) bool; what is empty now stays so.
 
-        In unbounded spaces, whose cascades do not lie on that lattice, what is beside a kept cell stays as it is.
+        So does, in bounded spaces, what is not among the (n_cells,) bool `seen`. In unbounded spaces, whose cascades do
+        not lie on the lattice of the saliency grid, what is beside a kept cell stays as it is.
         """
         if not self.space.contract:
             self.learnable &= self.occupied() & overlapping(cells, self.resolution)
+            if seen is not None:
+                self.learnable &= seen
             self._forget()
             return
         side = side_of(cells)

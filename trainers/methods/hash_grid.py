@@ -185,6 +185,7 @@ class FieldMethod:
             terms["distortion"] = weight * _mean(seen.distortion[:, None], batch.weight)
         if self.hollow is not None:
             terms |= self.hollow.penalty(moment)
+            self.hollow.watch(moment, grid, positions, density, samples)
         return Losses(terms, _mean((rgb - batch.target).detach().square(), batch.weight))
 
     def touched(self) -> Mapping[str, Tensor]:

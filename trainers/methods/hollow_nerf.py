@@ -6,8 +6,9 @@ and maximises over the dual variable gamma >= 0
     loss + rho / 2 max(0, m - C)^2 + gamma (m - C),      gamma <- max(0, gamma + rho (m - C)) after every step.
 
 rho is the pruner's strength times the part of the run that a step is, so that runs of any length prune alike.
-Hardening removes the cells of the mask whose eight vertices are all below a threshold or in which the occupancy grid
-says that nothing is, and the entries of the hash grid that no sample reaches any more.
+Hardening removes the cells of the mask whose eight vertices are all below a threshold. In bounded spaces the occupancy
+grid, which is finer, loses the cells in which no ray saw anything lately: insides, and mist that never mattered.
+Entries of the hash grid that no sample reaches any more go too.
 """
 
 from __future__ import annotations
@@ -19,16 +20,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kinosplat.render.field.composite import sample_weights
 from kinosplat.render.field.field import REMOVED
 from kinosplat.render.field.layout import GridLayout
 from kinosplat.render.field.occupancy import OccupancyGrid
 from kinosplat.render.field.reach import SIDE, cells_within, drop_vertices, overlapping, reachable_entries
+from kinosplat.render.field.samples import Samples
 from kinosplat.trainers.clock import Moment
 from kinosplat.trainers.methods.field_config import HollowConfig
 from kinosplat.trainers.optim import Group, exponential_decay
 
 RATE_AT_THE_END = 0.1
 """The mask's learning rate falls to this part."""
+WATCHED, WATCH_EVERY = 0.2, 4
+"""In the last part of a run, of every so manieth step, cells are noted in which a ray sees something."""
+SEEN = 0.01
+"""Weight that one sample must have for its cell to be seen; a small scene loses 0.01 dB, and a third of its cells."""
 
 
 class Hollow:
@@ -41,6 +48,7 @@ class Hollow:
         self.reachable: Tensor | None = None
         self._mask = mask
         self._dual = torch.zeros((), device=mask.parameter.device)
+        self._seen: Tensor | None = None
         mask.learning_rate = exponential_decay(config.mask_lr, RATE_AT_THE_END * config.mask_lr)
         if not bool(mask.parameter.any()):
             with torch.no_grad():
@@ -78,6 +86,17 @@ class Hollow:
             excess = self.mean() - options.mask_target
             self._dual = (self._dual + self._rho(moment) * excess).clamp_min(0)
 
+    @torch.no_grad()
+    def watch(self, moment: Moment, grid: OccupancyGrid, positions: Tensor, density: Tensor, samples: Samples) -> None:
+        """Note the cells of a bounded space in which the step's rays see something: what nothing sees is dropped."""
+        if grid.space.contract or moment.progress < 1 - WATCHED or moment.step % WATCH_EVERY != 0:
+            return
+        if self._seen is None:
+            self._seen = torch.zeros(grid.n_cells, dtype=torch.bool, device=positions.device)
+        weights, _ = sample_weights(density.detach(), samples)
+        cells = (positions.detach()[weights > SEEN] * grid.resolution).long().clamp(0, grid.resolution - 1)
+        self._seen[cells[:, 0] + grid.resolution * (cells[:, 1] + grid.resolution * cells[:, 2])] = True
+
     def _rho(self, moment: Moment) -> float:
         return self.config.pruning_strength * (moment.following - moment.progress)
 
@@ -86,7 +105,7 @@ class Hollow:
         """Remove what is below the threshold and what cannot be reached any more; doing it twice changes nothing."""
         alive = torch.sigmoid(self._mask.parameter[:, 0]) >= self.config.harden_below
         cells = cells_within(alive)
-        grid.keep_only(cells)
+        grid.keep_only(cells, self._seen)
         reached = cells
         if not grid.space.contract:
             # Nothing looks into empty cells of the occupancy grid, which are finer than those of the mask.
@@ -106,7 +125,11 @@ class Hollow:
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds besides the mask."""
         tensors = {"hollow.dual": self._dual}
-        return tensors if self.reachable is None else tensors | {"hollow.reachable": self.reachable.to(torch.uint8)}
+        if self._seen is not None:
+            tensors["hollow.seen"] = self._seen.to(torch.uint8)
+        if self.reachable is not None:
+            tensors["hollow.reachable"] = self.reachable.to(torch.uint8)
+        return tensors
 
     def metadata(self) -> dict[str, Any]:
         """The same, of what is no tensor."""
@@ -117,5 +140,7 @@ class Hollow:
         device = self._mask.parameter.device
         self.sharpness = metadata["sharpness"]
         self._dual = tensors["hollow.dual"].to(device).clone()
-        reachable = tensors.get("hollow.reachable")
-        self.reachable = None if reachable is None else reachable.to(device).bool()
+        self._seen, self.reachable = (
+            None if found is None else found.to(device).bool()
+            for found in (tensors.get("hollow.seen"), tensors.get("hollow.reachable"))
+        )
