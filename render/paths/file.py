@@ -1,4 +1,4 @@
-"""Camera paths as JSON, which the viewer writes and `kinosplat render --path` reads.
+"""Camera paths as JSON, which the viewer writes and `kinosplat render --views FILE` reads.
 
 Coordinates in the file are in the frame and scale of the user's input:
 

@@ -73,12 +73,14 @@ def words(timing: Timing) -> str:
     """The figures as a table."""
     rows = [
         row("Median", milliseconds(timing.median_ms), css="big"),
-        row("FPS at the median", f"{timing.fps:.1f}", css="big"),
+        row("Median FPS", f"{timing.fps:.1f}", css="big"),
         row("95 of 100 below", milliseconds(timing.p95_ms)),
         row("99 of 100 below", milliseconds(timing.p99_ms)),
         *(row(STAGE_NAMES[name], milliseconds(value), "part") for name, value in timing.passes_ms.items()),
-        row("Picture", f"{timing.width}×{timing.height}, {timing.n_frames} frames"),
-        row("Visible, mean", f"{timing.visible:,.0f} of {timing.n_primitives:,}"),
+        row("Picture", f"{timing.width}×{timing.height}"),
+        row("Frames", f"{timing.n_frames}"),
+        row("Visible, mean", f"{timing.visible:,.0f}"),
+        row("In all", f"{timing.n_primitives:,}"),
         row("Device", html.escape(timing.device), css="words"),
         note("colour only, one frame after another; nothing read back, encoded or sent; on a GPU by its own events"),
     ]

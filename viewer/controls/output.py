@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, get_args
 
+import torch
+
+from kinosplat.viewer.colors import color_table
 from kinosplat.viewer.controls.build import PlainPanel, show_value
+from kinosplat.viewer.controls.table import color_bar
 from kinosplat.viewer.draw import outputs_of
 from kinosplat.viewer.look import HAS_RANGE, OUTPUT_NAMES, ColorMap, Output
 
@@ -34,7 +38,7 @@ class OutputPanel(PlainPanel):
             self.range = gui.add_vector2(
                 "Range", (0.0, 1.0), step=0.01, visible=False, hint="Values at the two ends of the colours."
             )
-            self.legend = gui.add_markdown("", visible=False)
+            self.legend = gui.add_html("", visible=False)
         self.output.on_update(lambda _: self._change())
         self.color_map.on_update(lambda _: session.change_look(color_map=self.color_map.value))
         self.fit.on_update(lambda _: self._change())
@@ -55,12 +59,13 @@ class OutputPanel(PlainPanel):
     def tick(self, now: float) -> None:
         """Say what the colours stand for."""
         drawn, look = self.session.stream.last_drawn, self.session.look
-        if not self.legend.visible or drawn is None or drawn.value_range is None:
+        if not self.legend.visible or drawn is None or drawn.value_range is None or look.output not in UNITS:
             return
         low, high = drawn.value_range
-        text = f"{low:.3g} to {high:.3g} {UNITS[look.output]}"
-        if self.legend.content != text:
-            self.legend.content = text
+        colors = color_table(look.color_map, torch.device("cpu"))[::32].tolist()
+        content = color_bar(colors, f"{low:.3g}", UNITS[look.output], f"{high:.3g}")
+        if self.legend.content != content:
+            self.legend.content = content
             if self.fit.value:
                 show_value(self.range, (round(low, 3), round(high, 3)))
 

@@ -16,10 +16,9 @@ from viser import Icon
 
 from kinosplat.render.losses import psnr
 from kinosplat.scenes.scene import View
-from kinosplat.viewer.adaptive import limited_size
 from kinosplat.viewer.controls.build import QUIET, PlainPanel, show_value
 from kinosplat.viewer.draw import draw
-from kinosplat.viewer.lens import pose_of, vertical_fov
+from kinosplat.viewer.lens import pose_of, spread, vertical_fov
 from kinosplat.viewer.look import Look
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 TRAIN_COLOR, TEST_COLOR, CHOSEN_COLOR = (120, 160, 220), (240, 170, 70), (255, 255, 255)
 LONGEST = 640
-"""Pixels of a photo's longer side in the panel at most."""
+"""Pixels of a photo's longer side in the panel, which small photos are enlarged to: they all are as wide as it."""
 GAIN = 4.0
 """Differences are shown this many times brighter."""
 
@@ -44,7 +43,7 @@ class PhotosPanel(PlainPanel):
         for i, view in enumerate(views):
             self.of_camera.setdefault(view.camera_index, []).append(i)
         self.names = {_name(views[places[0]]): index for index, places in self.of_camera.items()}
-        self.scale = 0.12 * self._spacing()
+        self.scale = 0.12 * spread(session.cameras)
         self.chosen: int | None = None
         self.photo_in_scene: np.ndarray | None = None
         gui = session.client.gui
@@ -81,11 +80,6 @@ class PhotosPanel(PlainPanel):
         )
         handle.on_click(lambda _: self._click(index))
         return handle
-
-    def _spacing(self) -> float:
-        """How far the cameras are from their middle, world units."""
-        places = torch.stack([camera.position.detach().cpu() for camera in self.session.cameras])
-        return max(float((places - places.mean(dim=0)).norm(dim=1).median()), 0.1)
 
     def _color(self, index: int) -> tuple[int, int, int]:
         return TRAIN_COLOR if self.of_camera[index][0] < self.session.subject.n_train else TEST_COLOR
@@ -135,10 +129,10 @@ class PhotosPanel(PlainPanel):
                 (self.difference, (GAIN * (photo - rendered).abs()).clamp(0, 1)),
             )
             for handle, picture in pictures:
-                handle.image = _small(picture)
+                handle.image = _fitted(picture)
                 handle.visible = True
             self.facts.visible = True
-            self.photo_in_scene = _small(photo)
+            self.photo_in_scene = _fitted(photo)
             self.tick(time.monotonic())
 
     def tick(self, now: float) -> None:
@@ -157,10 +151,10 @@ def _name(view: View) -> str:
     return view.name.split("/")[0] if view.camera.time is not None else view.name
 
 
-def _small(picture: torch.Tensor) -> np.ndarray:
-    """(H, W, 3) floats to uint8, at most LONGEST pixels long."""
-    width, height = limited_size(picture.shape[1], picture.shape[0], LONGEST)
+def _fitted(picture: torch.Tensor) -> np.ndarray:
+    """(H, W, 3) floats to uint8, LONGEST pixels long."""
+    factor = LONGEST / max(picture.shape[:2])
+    size = [max(1, round(factor * side)) for side in picture.shape[:2]]
     planes = picture.permute(2, 0, 1)[None]
-    if (height, width) != tuple(picture.shape[:2]):
-        planes = torch.nn.functional.interpolate(planes, (height, width), mode="bilinear", antialias=True)
+    planes = torch.nn.functional.interpolate(planes, size, mode="bilinear", antialias=True)
     return (planes[0].permute(1, 2, 0) * 255).round().clamp(0, 255).byte().numpy()

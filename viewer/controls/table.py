@@ -1,4 +1,4 @@
-"""Small tables of numbers, as HTML that viser's page shows."""
+"""Small tables of numbers and bars of colours, as HTML that viser's page shows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ STYLE = (
     ".ks .big td{font-size:15px;font-weight:600}"
     ".ks .part td:first-child{padding-left:16px}.ks .part td:nth-child(2){font-weight:400}"
     ".ks .words td:nth-child(2){white-space:normal;font-weight:400}"
-    ".ksbox{padding:2px 10px 6px}</style>"
+    ".ksbox{padding:2px 10px 6px}.ksbar{height:10px;border-radius:2px}"
+    ".ksends{display:flex;justify-content:space-between;font-size:11px;line-height:1.6}</style>"
 )
 
 
@@ -39,3 +40,12 @@ def milliseconds(value: float) -> str:
 def rate(value: float) -> str:
     """Frames a second, to a tenth where there are few."""
     return f"{value:.1f}" if 0 < value < 10 else f"{value:.0f}"
+
+
+def color_bar(colors: Sequence[Sequence[float]], low: str, unit: str, high: str) -> str:
+    """A bar from the first of the RGB colours in [0, 1] to the last, with what its ends stand for below."""
+    stops = ",".join(f"rgb({','.join(f'{255 * channel:.0f}' for channel in color)})" for color in colors)
+    return (
+        f'{STYLE}<div class="ksbox"><div class="ksbar" style="background:linear-gradient(90deg,{stops})"></div>'
+        f'<div class="ksends"><span>{low}</span><span>{unit}</span><span>{high}</span></div></div>'
+    )
