@@ -26,12 +26,13 @@ import torch
 import tyro
 from headless_page import HeadlessPage, Seen
 
-from kinosplat.opening import cameras_around, open_subject
+from kinosplat.opening import open_subject
 from kinosplat.render.camera import Camera
 from kinosplat.render.output import RenderOutput
 from kinosplat.render.pass_times import PassTimes
 from kinosplat.render.rasterize import rasterize
 from kinosplat.render.timing import measure
+from kinosplat.starting import cameras_around
 from kinosplat.viewer.encode import PictureEncoder
 from kinosplat.viewer.lens import orbit_to_show
 from kinosplat.viewer.measure import benchmark

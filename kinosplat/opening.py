@@ -1,12 +1,11 @@
 """Opens whatever was trained or exported: a run's folder, or a file of Gaussians of any format that can be read.
 
-Files that say little get sensible answers: the cameras of an orbit around where most Gaussians are, a clip as long as
-the Gaussians live. What cannot be opened raises InputError with one sentence.
+Files that say little get sensible answers: where to look from (starting.py), and a clip as long as the Gaussians live.
+What cannot be opened raises InputError with one sentence.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -20,12 +19,13 @@ from kinosplat.compression.hollow import KIND, StoredField, load_field
 from kinosplat.compression.kino import KinoFile, read_kino
 from kinosplat.compression.kino.metadata import Metadata
 from kinosplat.errors import InputError
-from kinosplat.render.camera import Camera, look_at
+from kinosplat.render.camera import Camera
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.output import RenderOutput
 from kinosplat.render.rasterize import RasterSettings
 from kinosplat.scenes import Scene
 from kinosplat.scenes.scene import Similarity, View
+from kinosplat.starting import UNKNOWN_UP, cameras_around, likely_up
 from kinosplat.trainers.method import Method
 from kinosplat.trainers.methods.gaussians import GaussianMethod
 from kinosplat.trainers.run import LoadedRun, load_run
@@ -33,13 +33,8 @@ from kinosplat.trainers.training import choose_device
 from kinosplat.viewer.subject import GaussianSubject, Painter, Subject
 from kinosplat.viewer.training import TrainingTurn
 
-UNKNOWN_UP = (0.0, -1.0, 0.0)
-"""Up in a file that does not say: that of the photos in most scenes COLMAP made."""
 UNKNOWN_FPS = 30.0
 """Frames a second of a clip that does not say."""
-START_SIZE = (960, 720)
-"""Pixels of the cameras laid around a file's Gaussians; only their shape matters to a page."""
-START_FOV = math.radians(50)
 
 
 @dataclass(frozen=True)
@@ -243,13 +238,15 @@ def file_subject(
         raise InputError(f"{path} holds no Gaussians; export it again.")
     fps = metadata.fps or UNKNOWN_FPS
     times = moments(gaussians, metadata.duration, fps)
-    upwards = up or metadata.up or UNKNOWN_UP
+    model = gaussians.to(device)
+    still = model.at(times[0]) if times else model
+    upwards = up or metadata.up or likely_up(still)
     cameras = [start.camera() for start in metadata.cameras]
     if len(cameras) < 3:
-        cameras += cameras_around(gaussians.at(times[0]) if times else gaussians, upwards, times[0] if times else None)
+        cameras += cameras_around(still, upwards, times[0] if times else None)
     return GaussianSubject(
         label=path.name,
-        model=gaussians.to(device),
+        model=model,
         cameras=cameras,
         background=torch.tensor(background or metadata.background or (0.0, 0.0, 0.0), device=device),
         times=times,
@@ -293,28 +290,3 @@ def moments(gaussians: Gaussians, duration: float | None, fps: float) -> tuple[f
         first, last = min(0.0, float(centres.min())), float(centres.max())
     n_frames = max(2, round((last - first) * fps) + 1)
     return tuple(first + i / fps for i in range(n_frames))
-
-
-def cameras_around(gaussians: Gaussians, up: tuple[float, float, float], time: float | None) -> list[Camera]:
-    """Eight cameras in a ring around where most of the Gaussians are, far enough to see them all."""
-    means = gaussians.means.detach().double().cpu()
-    visible = torch.sigmoid(gaussians.opacity_logits.detach().cpu()) > 0.1
-    means = means[visible] if visible.any() else means
-    middle = means.median(dim=0).values
-    radius = max(float(torch.quantile((means - middle).norm(dim=1)[:100_000], 0.8)), 1e-3)
-    width, height = START_SIZE
-    focal = 0.5 * height / math.tan(0.5 * START_FOV)
-    K = torch.tensor([[focal, 0, 0.5 * width], [0, focal, 0.5 * height], [0, 0, 1]], dtype=torch.float64)
-    vertical = torch.nn.functional.normalize(torch.tensor(up, dtype=torch.float64), dim=0)
-    across = torch.eye(3, dtype=torch.float64)[int(vertical.abs().argmin())]
-    right = torch.nn.functional.normalize(torch.linalg.cross(vertical, across), dim=0)
-    ahead = torch.linalg.cross(right, vertical)
-    distance = 1.3 * radius / math.tan(0.5 * START_FOV)
-    cameras = []
-    for i in range(8):
-        angle = 2 * math.pi * i / 8
-        place = middle + distance * (math.cos(angle) * ahead + math.sin(angle) * right) + 0.35 * distance * vertical
-        cameras.append(
-            look_at(place, middle, vertical, K=K, width=width, height=height, time=time).to(dtype=torch.float32)
-        )
-    return cameras

@@ -23,7 +23,7 @@ from kinosplat.compression.report import CompressReport
 from kinosplat.compression.surroundings import Quality, Surroundings, Tunable, ViewBatch
 from kinosplat.errors import InputError
 from kinosplat.render import Gaussians, RasterSettings, rasterize
-from kinosplat.scenes import load_scene
+from kinosplat.scenes import Scene, load_scene
 from kinosplat.trainers.checkpoint import write_atomically
 from kinosplat.trainers.clock import Moment
 from kinosplat.trainers.compress_field import compress_field
@@ -144,10 +144,15 @@ def metadata_of(training: Training) -> Metadata:
         background=(red, green, blue),
         near=method.near if isinstance(method, FieldMethod) else settings.near,
         antialiased=settings.antialiased,
-        cameras=tuple(StartCamera.of(view.camera, view.name) for view in spread(scene.test, N_START_CAMERAS)),
+        cameras=start_cameras(scene),
         to_input=scene.to_input,
         provenance={"scene": scene.name, "method": training.method.name, "steps": training.step},
     )
+
+
+def start_cameras(scene: Scene) -> tuple[StartCamera, ...]:
+    """Where a player of the scene may start from: some of its held-out cameras."""
+    return tuple(StartCamera.of(view.camera, view.name) for view in spread(scene.test, N_START_CAMERAS))
 
 
 class _Pictures(AbstractContextManager["_Pictures"]):

@@ -38,7 +38,7 @@ def pose_of(camera: Camera) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(quaternion_from_matrix(matrix[:3, :3].T).tolist()), tuple((-matrix[:3, :3].T @ matrix[:3, 3]).tolist())
 
 
-def spread(cameras: Sequence[Camera]) -> float:
+def radius_of(cameras: Sequence[Camera]) -> float:
     """Median distance of the cameras from their middle, world units: what objects drawn for cameras are sized by."""
     places = torch.stack([camera.position.detach().cpu() for camera in cameras])
     return max(float((places - places.mean(dim=0)).norm(dim=1).median()), 0.1)

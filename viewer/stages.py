@@ -25,7 +25,7 @@ STAGE_NAMES: dict[Stage, str] = {
     "send": "Send",
 }
 STAGE_WORDS: dict[Stage, str] = {
-    "render": "the three passes, colour maps, and the wait until the device has finished",
+    "render": "a picture from camera to colours, until the device has finished",
     "project": "to the moment, onto the screen, and into colours",
     "bin": "memory, and a list of Gaussians for every tile, sorted by depth",
     "blend": "front to back in every pixel",

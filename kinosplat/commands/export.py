@@ -25,6 +25,7 @@ from kinosplat.opening import UNKNOWN_FPS, open_subject
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.media import VideoWriter, to_uint8
 from kinosplat.render.paths import orbit
+from kinosplat.trainers.compress import start_cameras
 from kinosplat.trainers.methods.gaussians import GaussianMethod
 from kinosplat.trainers.run import load_run
 
@@ -121,6 +122,7 @@ def _read(what: Path) -> _Source:
             duration=duration,
             near=settings.near,
             antialiased=settings.antialiased,
+            cameras=start_cameras(scene),
             to_input=scene.to_input,
         )
         return _Source(loaded.method.gaussians(), metadata)

@@ -17,7 +17,7 @@ from kinosplat.compression.formats import import_gaussians
 from kinosplat.compression.kino import Metadata, StartCamera, write_kino
 from kinosplat.compression.size import size_words
 from kinosplat.errors import InputError
-from kinosplat.opening import UNKNOWN_UP, cameras_around
+from kinosplat.starting import cameras_around, likely_up
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class ImportCommand:
     """The file."""
     out: Path | None = None
     """File to write; by default beside the input."""
-    up: tuple[float, float, float] = UNKNOWN_UP
-    """World axis that points up."""
+    up: tuple[float, float, float] | None = None
+    """World axis that points up; by default the one that most likely does, as `kinosplat view` finds it."""
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Colour behind the Gaussians, three numbers in [0, 1]."""
     duration: float | None = None
@@ -49,14 +49,15 @@ def run(arguments: Sequence[str], program: str) -> int:
     gaussians = import_gaussians(command.what)
     if len(gaussians) == 0:
         raise InputError(f"{command.what} holds no Gaussians; export it again.")
-    metadata = Metadata(up=command.up, background=command.background, provenance={"imported from": command.what.name})
+    metadata = Metadata(background=command.background, provenance={"imported from": command.what.name})
     first = gaussians
     if gaussians.time_centres is not None:
         duration = max(float(gaussians.time_centres.max()), 0.0) if command.duration is None else command.duration
         metadata = replace(metadata, duration=duration, fps=command.fps)
         gaussians, first = canonical_still(gaussians, duration, largest_fade=0.0), gaussians.at(0.0)
-    cameras = cameras_around(first, command.up, None if gaussians.time_centres is None else 0.0)
-    metadata = replace(metadata, cameras=tuple(StartCamera.of(camera) for camera in cameras[:1]))
+    up = command.up or likely_up(first)
+    cameras = cameras_around(first, up, None if gaussians.time_centres is None else 0.0)
+    metadata = replace(metadata, up=up, cameras=tuple(StartCamera.of(camera) for camera in cameras[:1]))
     n_bytes = write_kino(path, gaussians, metadata=metadata)
     print(f"{len(gaussians):,} Gaussians, {size_words(n_bytes)} written to {path}")
     return 0

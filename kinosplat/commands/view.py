@@ -40,7 +40,7 @@ class ViewCommand:
     checkpoint: Literal["last", "best"] = "last"
     """Which checkpoint of a run."""
     up: tuple[float, float, float] | None = None
-    """World axis that points up in a file that does not say, such as 0 0 1."""
+    """World axis that points up in a file, such as 0 0 1; by default what it says, or what most likely does."""
     background: tuple[float, float, float] | None = None
     """Colour behind the Gaussians of a file, three numbers in [0, 1]."""
     device: str = "auto"

@@ -27,7 +27,7 @@ from kinosplat.render.paths import CameraPath, Keyframe, load_camera_path, save_
 from kinosplat.viewer.controls.build import QUIET, PlainPanel, show_value
 from kinosplat.viewer.draw import draw
 from kinosplat.viewer.encode import to_pixels
-from kinosplat.viewer.lens import spread
+from kinosplat.viewer.lens import radius_of
 from kinosplat.viewer.storage import Storage
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class PathPanel(PlainPanel):
         self.session = session
         self.keys: list[Keyframe] = []
         self.flight, self.video = Job(), Job()
-        self.scale = KEY_SIZE * spread(session.cameras)
+        self.scale = KEY_SIZE * radius_of(session.cameras)
         self.frusta: list[CameraFrustumHandle] = []
         folder = session.subject.folder
         self.storage = None if folder is None else Storage(folder / "paths", ".json")

@@ -18,7 +18,7 @@ from kinosplat.render.losses import psnr
 from kinosplat.scenes.scene import View
 from kinosplat.viewer.controls.build import QUIET, PlainPanel, show_value
 from kinosplat.viewer.draw import draw
-from kinosplat.viewer.lens import pose_of, spread, vertical_fov
+from kinosplat.viewer.lens import pose_of, radius_of, vertical_fov
 from kinosplat.viewer.look import Look
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class PhotosPanel(PlainPanel):
         for i, view in enumerate(views):
             self.of_camera.setdefault(view.camera_index, []).append(i)
         self.names = {_name(views[places[0]]): index for index, places in self.of_camera.items()}
-        self.scale = 0.12 * spread(session.cameras)
+        self.scale = 0.12 * radius_of(session.cameras)
         self.chosen: int | None = None
         self.photo_in_scene: np.ndarray | None = None
         gui = session.client.gui

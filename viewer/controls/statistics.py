@@ -109,10 +109,10 @@ class StatisticsPanel(PlainPanel):
             note("from the input's arrival here to the page's confirmation; not the way of the input, nor the screen"),
         ]
         if last is not None:
-            rows += [
-                row("Picture", f"{last.width}×{last.height}, {last.n_bytes / 1024:.0f} KiB"),
-                row("Gaussians visible" if self._has_passes else "Samples taken", f"{last.n_visible:,}"),
-            ]
+            rows.append(row("Picture", f"{last.width}×{last.height}, {last.n_bytes / 1024:.0f} KiB"))
+            # A method's own picture, such as of occupied cells, takes none.
+            if last.n_visible:
+                rows.append(row("Gaussians visible" if self._has_passes else "Samples taken", f"{last.n_visible:,}"))
         if self._alive is not None:
             rows.append(row("Gaussians alive now", f"{self._alive:,}"))
         total = "Gaussians in all" if self._has_passes else "Entries in all"

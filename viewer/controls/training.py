@@ -38,7 +38,7 @@ class TrainingPanel(PlainPanel):
                     uplot.Axis(stroke="#9aa", grid={"stroke": "#8883"}),
                     uplot.Axis(stroke="#9aa", grid={"stroke": "#8883"}, size=50),
                 ),
-                height=120,
+                height=150,
                 padding=(12, 10, 0, 0),
                 visible=False,
             )
