@@ -4,8 +4,10 @@
 
 gsplat's rasterizer and MCMC strategy, torch's fused Adam, a convolution SSIM, all pictures kept on the device. Masks
 that outline an object are used as one does with such photos: pictures are put on a random colour, and so is the
-rendering. Prints one JSON line: seconds of training (loading pictures included, first points not), steps a second,
-held-out PSNR and SSIM by our evaluation, peak memory. Needs a CUDA device and `pip install kinosplat[gsplat]`.
+rendering. Moving Gaussians are cut at the picture's time by torch, with the formulas of `docs/mathematics.md`.
+
+Prints one JSON line: seconds of training (loading pictures included, first points not), steps a second, held-out PSNR
+and SSIM by our evaluation, peak memory. Needs a CUDA device and `pip install kinosplat[gsplat]`.
 `benchmarks/training.py` runs it beside ours.
 """
 
@@ -23,6 +25,11 @@ from torch import Tensor
 
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.scenes import FrameLoader, LoadOptions, PointCloud, Scene, first_points, load_scene
+
+MOTION = ("displacements", "time_centres", "log_durations")
+"""Parameters that only moving Gaussians have."""
+FIRST_DURATION = 0.75
+"""Of the time between those at which there are first points, as ours (TimeConfig)."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ class Trained:
     """On the device."""
     seconds: float
     """Of training, loading pictures included."""
+    loading_seconds: float
+    """Of these, loading pictures."""
     peak_mib: float
     """Of the device's memory."""
 
@@ -91,6 +100,8 @@ def train(scene: Scene, points: PointCloud, options: Options) -> Trained:
     torch.cuda.synchronize()
     start = time.perf_counter()
     targets, masks, world_to_camera, K = pictures(scene, device)
+    torch.cuda.synchronize()
+    loading_seconds = time.perf_counter() - start
     height, width = targets.shape[1:3]
     window = gaussian_window(device)
     decay = 0.01 ** (1 / options.steps)
@@ -101,11 +112,12 @@ def train(scene: Scene, points: PointCloud, options: Options) -> Trained:
         if masks is not None:
             mask, background = masks[i : i + 1, ..., None].float() / 255, torch.rand(1, 3, device=device)
             target = target * mask + background * (1 - mask)
+        means, opacities = at_time(params, scene.train[i].camera.time)
         colors, _, info = rasterization(
-            params["means"],
+            means,
             params["quats"],
             params["scales"].exp(),
-            params["opacities"].sigmoid(),
+            opacities,
             torch.cat([params["sh0"], params["shN"]], 1),
             world_to_camera[i : i + 1],
             K[i : i + 1],
@@ -126,7 +138,9 @@ def train(scene: Scene, points: PointCloud, options: Options) -> Trained:
         strategy.step_post_backward(params, optimizers, state, step, info, lr=means_lr)
     torch.cuda.synchronize()
     seconds = time.perf_counter() - start
+    motion = {name: params[name].detach() for name in MOTION if name in params}
     gaussians = Gaussians(
+        **motion,
         means=params["means"].detach(),
         quats=params["quats"].detach(),
         log_scales=params["scales"].detach(),
@@ -134,7 +148,16 @@ def train(scene: Scene, points: PointCloud, options: Options) -> Trained:
         sh_dc=params["sh0"].detach()[:, 0].contiguous(),
         sh_rest=params["shN"].detach(),
     )
-    return Trained(gaussians, seconds, torch.cuda.max_memory_allocated() / 2**20)
+    return Trained(gaussians, seconds, loading_seconds, torch.cuda.max_memory_allocated() / 2**20)
+
+
+def at_time(params: dict[str, torch.nn.Parameter], time: float | None) -> tuple[Tensor, Tensor]:
+    """Means (N, 3) and opacities (N,) at `time` in seconds, None where nothing moves."""
+    means, opacities = params["means"], params["opacities"].sigmoid()
+    if time is None:
+        return means, opacities
+    phase = (time - params["time_centres"]) * torch.exp(-params["log_durations"])
+    return means + params["displacements"] * phase[:, None], opacities * torch.exp(-0.5 * phase**2)
 
 
 def initial_parameters(
@@ -162,6 +185,21 @@ def initial_parameters(
         "sh0": 2.5e-3,
         "shN": 2.5e-3 / 20,
     }
+    if scene.is_moving:
+        assert points.times is not None
+        length = scene.times[-1] - scene.times[0]
+        params |= {
+            "displacements": torch.zeros(n, 3, device=device),
+            "time_centres": points.times.to(device),
+            "log_durations": torch.full(
+                (n,), FIRST_DURATION * length / len(points.times.unique()), device=device
+            ).log(),
+        }
+        rates |= {
+            "displacements": rates["means"],
+            "time_centres": 4e-4 * length,
+            "log_durations": 3e-3,
+        }
     parameters = {name: torch.nn.Parameter(value) for name, value in params.items()}
     optimizers: dict[str, torch.optim.Optimizer] = {
         name: torch.optim.Adam([{"params": value, "lr": rates[name], "name": name}], eps=1e-15, fused=True)

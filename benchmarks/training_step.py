@@ -59,6 +59,9 @@ class Options:
     """Steps under the profiler."""
     rows: int = 25
     """Lines of each table."""
+    peer: Literal["gsplat", "none"] = "none"
+    """Also time the loop a user writes on gsplat (train_gsplat.py), with as many Gaussians from the same points, no
+    exposures, and one picture a step."""
     device: str = "auto"
     """Where to train."""
 
@@ -94,6 +97,24 @@ def main(options: Options) -> None:
             with profile(activities=activities) as profiler:
                 run(options.profiled)
             show(profiler, options)
+        scene = training.scene
+    if options.peer == "gsplat":
+        del training
+        print(f"  loop on gsplat: {1.0 / peer_step(scene, options):.1f} steps/s", flush=True)
+
+
+def peer_step(scene: Scene, options: Options) -> float:
+    """Seconds a step of the loop on gsplat."""
+    import train_gsplat
+
+    points = random_points(scene, options.gaussians)
+    for steps in (options.warm_up, options.steps):
+        trained = train_gsplat.train(
+            scene,
+            points,
+            train_gsplat.Options(options.scene, options.resolution, steps, options.gaussians, options.gaussians),
+        )
+    return (trained.seconds - trained.loading_seconds) / options.steps
 
 
 def begin(options: Options, run_dir: Path) -> Training:
