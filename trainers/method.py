@@ -7,7 +7,7 @@ pictures is the method's affair. A method says whether it learns from whole pict
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
@@ -29,11 +29,11 @@ class Losses:
     """Scalars that are summed and differentiated; their names appear in metrics.jsonl."""
     squared_error: Tensor
     """Mean squared error of the pixels looked at, detached; shown as PSNR."""
-    gradients: Sequence[tuple[Tensor, Tensor]] = ()
+    gradients: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     """Tensors, and the gradient by each of those terms that have no history: what the method knows already."""
 
     def backward(self) -> None:
-        """Bring the gradient of the sum of the terms to the leaves, which must not have any yet.
+        """Bring the gradient of the sum of the terms to the leaves, which must not have any yet; once.
 
         On the calling thread: torch would hand a GPU's part to a thread of its own, on a processor whose caches know
         nothing of this step.
@@ -46,6 +46,8 @@ class Losses:
             else:
                 roots.append(tensor)
                 of_roots.append(gradient)
+        # Whoever still looks at the terms must not hold gradients of all Gaussians through the next step.
+        self.gradients.clear()
         for term in self.terms.values():
             if term.requires_grad:
                 roots.append(term)
