@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,26 +20,13 @@ from kinosplat.render.rasterize import rasterize
 from kinosplat.viewer.encode import to_pixels
 from kinosplat.viewer.server import ServerOptions, ViewerServer
 from kinosplat.viewer.session import Session
+from viewer.chromium import CHROMIUM, FLAGS, MISSING
 from viewer.toys import BallSubject, toy_subject, wait_until
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium in $PATH: apt-get install chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 PATIENCE = 60.0
 """Seconds; a browser without a GPU on a busy machine takes its time."""
-FLAGS = [
-    "--no-sandbox",
-    "--headless=new",
-    "--disable-gpu",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-"""A browser that draws on the CPU and talks to nobody but the page's server."""
 HARMLESS = ("GPU stall due to ReadPixels", "THREE.Clock: This module has been deprecated")
 
 
