@@ -43,8 +43,8 @@ class ImageConfig:
     """Let what pictures show at full brightness be brighter than that in the scene; by default for data sets whose
     cameras are known to differ, where a lamp is white in dark pictures too."""
     background: Literal["auto", "black", "white", "random", "learned"] = "auto"
-    """Colour behind the scene; auto is the scene's own when its format fixes one, random with --mask-use object-only,
-    else black."""
+    """Colour behind the scene; auto is the scene's own when its format fixes one, random with --mask-use object-only
+    and for fields, else black."""
     mask_use: Literal["auto", "ignore-outside", "object-only"] = "auto"
     """What a mask means: pixels outside it do not count, or the scene ends at it (as if the mask were the alpha
     channel); auto is object-only where the data set's masks outline an object (IDR), else ignore-outside."""

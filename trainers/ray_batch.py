@@ -32,6 +32,10 @@ class RayBatch:
     """(R, 3) what should be seen over `background`."""
     background: Tensor
     """(R, 3) colour behind each ray; carries a gradient when it is learned."""
+    views: Tensor
+    """(R,) int64 which training views they belong to."""
+    places: Tensor
+    """(R, 2) pixels they go through."""
     weight: Tensor | None = None
     """(R,) how much each ray counts, or None when all count."""
     exposures: Tensor | None = None
@@ -72,7 +76,7 @@ def draw_rays(training: Training, matrices: CameraMatrices, pixels: Pixels) -> R
     if training.poses is not None:
         world_to_camera = training.poses.corrections()[matrices.camera_index] @ world_to_camera
     rays = rays_through(pixels.places, matrices.inverse_K[pixels.views], world_to_camera[pixels.views])
-    background = training.background.color(training.step).expand_as(pixels.rgb)
+    background = training.background.colors(training.step, len(pixels.rgb))
     target = pixels.rgb
     if pixels.alpha is not None:
         draws = generator(training.config.schedule.seed, training.step, "backgrounds", training.device)
@@ -81,4 +85,4 @@ def draw_rays(training: Training, matrices: CameraMatrices, pixels: Pixels) -> R
     exposures = None
     if training.exposure is not None:
         exposures = training.exposure.corrections()[matrices.camera_index[pixels.views]]
-    return RayBatch(rays, target, background, pixels.weight, exposures)
+    return RayBatch(rays, target, background, pixels.views, pixels.places, pixels.weight, exposures)

@@ -30,7 +30,7 @@ from kinosplat.trainers.memory import refuse_what_cannot_fit
 from kinosplat.trainers.method import Method
 from kinosplat.trainers.methods.config import FourDGS, ThreeDGS
 from kinosplat.trainers.methods.presets import resolve
-from kinosplat.trainers.methods.registry import n_first_points, restore_method, with_near
+from kinosplat.trainers.methods.registry import n_first_points, restore_method, takes_points_for_evidence, with_near
 from kinosplat.trainers.recorder import Recorder
 from kinosplat.trainers.report import Report, peak_memory_mib
 from kinosplat.trainers.serialize import from_json, write_config
@@ -179,6 +179,7 @@ def _begin(config: TrainConfig, scene: Scene, run_dir: Path, began: float) -> Tr
         config.schedule.seed,
         device=choose_device(config.device),
         cache_bytes=cache_bytes(config),
+        only_agreed=takes_points_for_evidence(config.method),
     )
     return start(config, scene, points, source, run_dir, time.monotonic() - began)
 

@@ -195,7 +195,7 @@ def _equip(
     points_source: str,
     clock: Clock,
 ) -> Training:
-    background = make_background(config, scene, device)
+    background = make_background(config, scene, device, method.learns_from == "rays")
     cameras = [view.camera.to(device) for view in scene.train]
     poses_of_cameras = {view.camera_index: view.camera.world_to_camera.to(device) for view in reversed(scene.train)}
     n_cameras = 1 + max(view.camera_index for view in scene.views)
@@ -224,12 +224,14 @@ def _equip(
     )
 
 
-def make_background(config: TrainConfig, scene: Scene, device: torch.device) -> Background:
-    """The background that `--background` asks for; auto takes the scene's own, or random where objects are cut out."""
+def make_background(config: TrainConfig, scene: Scene, device: torch.device, of_rays: bool) -> Background:
+    """The background that `--background` asks for; auto takes the scene's own, or random colours behind what is cut
+    out and behind single rays.
+    """
     kind = config.image.background
     if kind != "auto":
         return Background(kind, config.schedule.seed, device)
     if scene.background is not None:
         return Background(scene.background, config.schedule.seed, device)
     cut_out = config.image.settled_mask_use == "object-only" and any(view.mask is not None for view in scene.train)
-    return Background("random" if cut_out else "black", config.schedule.seed, device)
+    return Background("random" if cut_out or of_rays else "black", config.schedule.seed, device)

@@ -58,11 +58,15 @@ class OccupancyGrid:
     def learn_only_what_is_seen(self, cameras: Sequence[Camera], near: float) -> None:
         """Rule out cells whose centre fewer than `LEAST_CAMERAS` have in their pictures, at least `near` in front of
         them; of fewer cameras than that, all have to.
+
+        One is enough for cells farther from the space's centre than all cameras: there nothing can be before a camera.
         """
         seen = torch.zeros_like(self.learnable)
         least = min(LEAST_CAMERAS, len(cameras))
         matrices = torch.stack([camera.K @ camera.world_to_camera[:3] for camera in cameras]).to(self.thickness)
         sizes = torch.tensor([[c.width, c.height] for c in cameras]).to(self.thickness)
+        centre = matrices.new_tensor(self.space.center)
+        farthest = max((camera.position.to(centre) - centre).norm() for camera in cameras)
         for first in range(0, self.n_cells, CHUNK):
             cells = torch.arange(first, min(first + CHUNK, self.n_cells), device=seen.device)
             centres = self.points(cells, torch.full((len(cells), 3), 0.5, device=seen.device))
@@ -70,7 +74,8 @@ class OccupancyGrid:
             for matrix, size in zip(matrices, sizes, strict=True):
                 x, y, z = (centres @ matrix[:, :3].T + matrix[:, 3]).unbind(-1)
                 n_seeing += (z > near) & (x > 0) & (y > 0) & (x < size[0] * z) & (y < size[1] * z)
-            seen[cells] = n_seeing >= least
+            is_around = (centres - centre).norm(dim=1) > farthest
+            seen[cells] = torch.where(is_around, n_seeing > 0, n_seeing >= least)
         self.learnable = seen
         self.bits = reference.pack_bits(seen)
 

@@ -35,9 +35,11 @@ def first_points(
     device: torch.device | str = "cpu",
     cache_bytes: int | None = None,
     budget: Budget | None = None,
+    only_agreed: bool = False,
 ) -> tuple[PointCloud, str]:
     """At most `n_points` points in scene coordinates, on the CPU, and how they were found, in words for the report.
 
+    With `only_agreed` none are guessed: what came with the scene, or what several views agree on, or no points at all.
     The same scene, device and seed give the same points. Pictures that cannot be read raise InputError.
     """
     if n_points < 1:
@@ -53,8 +55,15 @@ def first_points(
         with FrameLoader(scene.train, cache_bytes=cache_bytes, device=device) as frames:
             images, masks = load_small(scene, clip, frames, width, height)
         pictures = Pictures(scene, clip, images, masks, device)
+        if only_agreed:
+            return sweep_points(pictures, n_points, seed, budget, 0.0) or no_points()
         found = hull_points(pictures, n_points, seed, budget) if _outline_something(masks) else None
         return found or sweep_points(pictures, n_points, seed, budget) or random_cloud(pictures, n_points, seed)
+
+
+def no_points() -> tuple[PointCloud, str]:
+    """What there is when views agree on nothing."""
+    return PointCloud(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.uint8)), "none that views agree on"
 
 
 def _outline_something(masks: Sequence[Tensor | None]) -> bool:

@@ -95,8 +95,13 @@ def hull_points(pictures: Pictures, n_points: int, seed: int, budget: Budget) ->
     )
 
 
-def sweep_points(pictures: Pictures, n_points: int, seed: int, budget: Budget) -> Found | None:
-    """Points on which several views agree; None when too few do. Nothing is put outside the masks."""
+def sweep_points(
+    pictures: Pictures, n_points: int, seed: int, budget: Budget, filled_share: float = FILLED_SHARE
+) -> Found | None:
+    """Points on which several views agree; None when too few do. Nothing is put outside the masks.
+
+    At most `filled_share` of the points stand where no views agree, at the depth of the surroundings.
+    """
     clip = pictures.clip
     if min(map(len, clip.views)) < 2:
         return None
@@ -127,7 +132,7 @@ def sweep_points(pictures: Pictures, n_points: int, seed: int, budget: Budget) -
     counts = [f"{sum(map(len, parts))} moving points at {len(times)} key frames"] if times else []
     if still is not None and filled is not None:
         n_left = n_points - sum(map(len, parts))
-        filled = filled.drawn(int(FILLED_SHARE * n_left), seed)
+        filled = filled.drawn(int(filled_share * n_left), seed)
         still = still.merged(n_left - len(filled), seed)
         counts = [f"{len(still)} points", *counts, f"{len(filled)} filled in between"]
         parts, times = [joined([still, filled]), *parts], [None, *times]

@@ -130,6 +130,20 @@ def test_pictures_that_do_not_match_leave_random_points_where_the_cameras_look()
     assert points.positions.norm(dim=1).median() < 3.0
 
 
+def test_guesses_can_be_left_out(swept: tuple[PointCloud, str]) -> None:
+    def agreed(scene: Scene) -> tuple[PointCloud, str]:
+        return first_points(scene, 5000, cache_bytes=10**8, budget=BUDGET, only_agreed=True)
+
+    points, words = agreed(stage())
+    assert words == f"a plane sweep over 12 views: {len(points)} points, 0 filled in between"
+    off = distance_to_surface(points.positions, torch.zeros(3)) > 0.1
+    off_with_guesses = distance_to_surface(swept[0].positions, torch.zeros(3)) > 0.1
+    assert off.float().mean() < off_with_guesses.float().mean()
+    none, words = agreed(stage(plain=True))
+    assert len(none) == 0
+    assert words == "none that views agree on"
+
+
 def test_one_camera_alone_gives_random_points() -> None:
     _, words = find(stage(1), n_points=300)
     assert words == "300 points drawn at random where the cameras look"

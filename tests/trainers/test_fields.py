@@ -80,6 +80,17 @@ def test_a_field_learns_an_object_and_leaves_the_space_around_it_empty(object_to
     assert towards < -0.2
 
 
+def test_first_points_tell_an_unbounded_field_where_surfaces_are(still_toy: Toy, tmp_path: Path) -> None:
+    scene = still_toy.scene()
+    report = train(field_config(still_toy, steps=3), scene, tmp_path)
+    assert report.first_points == "40 points that came with the scene"
+    assert all("loss/depth" in line for line in curve(tmp_path) if line["kind"] == "train")
+    without = replace(GRID, n_first_points=0)
+    report = train(field_config(still_toy, steps=3, grid=without), scene, tmp_path / "without")
+    assert report.first_points == "none needed"
+    assert not any("loss/depth" in line for line in curve(tmp_path / "without"))
+
+
 @pytest.mark.parametrize("hollow", [False, True], ids=["hashgrid", "hollownerf"])
 def test_an_interrupted_field_resumes_bitwise(hollow: bool, still_toy: Toy, tmp_path: Path) -> None:
     config = replace(

@@ -40,6 +40,9 @@ class FieldConfig:
     near: float | None = None
     """Nothing is seen nearer to a camera than this, in scene units; by default what the format of the scene says, else
     0.05."""
+    n_first_points: int | None = None
+    """First points at most, which unbounded scenes are learned with (see depth_weight); 0 does without, by default what
+    the preset says."""
     field_backend: Literal["native", "reference", "tcnn"] = "native"
     """What evaluates the field: this project's own code, its slow definition in torch, or tiny-cuda-nn."""
 
@@ -61,6 +64,8 @@ class FieldTraining:
     distortion_weight: float = 0.0
     """Weight of the distortion loss of unbounded scenes (Mip-NeRF 360), which draws samples together along rays; 0
     leaves it out."""
+    depth_weight: float = 0.1
+    """Weight of what rays see elsewhere than where first points say that the surface is; 0 leaves it out."""
     occupancy_every: int = 16
     """Steps between updates of the occupancy grid."""
     occupancy_warm_up: int = 256

@@ -33,19 +33,21 @@ class FieldPreset:
     """Cells along an axis of the occupancy grid."""
     ray_steps: int
     """Steps along the diagonal of the inner cube."""
+    n_first_points: int
+    """First points at most."""
 
 
 CPU_FIELD_PRESETS: dict[Preset, FieldPreset] = {
     # Few levels of many features cost a processor half of what many levels of few cost; few steps a ray leave time for
     # more rays.
-    "quick": FieldPreset(6_000, 1 << 14, 8, 4, 512, 16, 48, 64),
-    "default": FieldPreset(5_000, 1 << 16, 8, 4, 1024, 18, 64, 512),
-    "full": FieldPreset(20_000, 1 << 17, 16, 2, 2048, 19, 128, 1024),
+    "quick": FieldPreset(6_000, 1 << 14, 8, 4, 512, 16, 48, 64, 20_000),
+    "default": FieldPreset(5_000, 1 << 16, 8, 4, 1024, 18, 64, 512, 20_000),
+    "full": FieldPreset(20_000, 1 << 17, 16, 2, 2048, 19, 128, 1024, 20_000),
 }
 GPU_FIELD_PRESETS: dict[Preset, FieldPreset] = {
-    "quick": FieldPreset(5_000, 1 << 18, 16, 2, 2048, 19, 128, 1024),
-    "default": FieldPreset(15_000, 1 << 18, 16, 2, 2048, 19, 128, 1024),
-    "full": FieldPreset(40_000, 1 << 19, 16, 2, 4096, 21, 128, 1024),
+    "quick": FieldPreset(5_000, 1 << 18, 16, 2, 2048, 19, 128, 1024, 0),
+    "default": FieldPreset(15_000, 1 << 18, 16, 2, 2048, 19, 128, 1024, 0),
+    "full": FieldPreset(40_000, 1 << 19, 16, 2, 4096, 21, 128, 1024, 0),
 }
 HOLLOW_LOG2_TABLE_SIZE_LESS = 1
 """Half the table is enough for a field whose mask keeps empty space out of it."""
@@ -64,6 +66,7 @@ def resolve_field(config: TrainConfig, method: HashGrid | HollowNerf, on_cpu: bo
         log2_table_size=_given(grid.log2_table_size, preset.log2_table_size - smaller),
         occupancy_resolution=_given(grid.occupancy_resolution, preset.occupancy_resolution),
         ray_steps=_given(grid.ray_steps, preset.ray_steps),
+        n_first_points=_given(grid.n_first_points, preset.n_first_points),
     )
     training = replace(training, samples=_given(training.samples, preset.samples))
     _check_field(config, grid, training)
@@ -82,6 +85,7 @@ def _check_field(config: TrainConfig, grid: FieldConfig, training: FieldTraining
     assert grid.log2_table_size is not None
     assert grid.occupancy_resolution is not None
     assert grid.ray_steps is not None
+    assert grid.n_first_points is not None
     assert training.samples is not None
     check_near(grid.near)
     between("--levels", grid.levels, 1, 16)
@@ -89,6 +93,7 @@ def _check_field(config: TrainConfig, grid: FieldConfig, training: FieldTraining
     between("--cascades", grid.cascades, 1, 16)
     at_least("--samples", training.samples, 256)
     at_least("--ray-steps", grid.ray_steps, 1)
+    at_least("--n-first-points", grid.n_first_points, 0)
     at_least("--base-resolution", grid.base_resolution, 1)
     at_least("--occupancy-every", training.occupancy_every, 1)
     if grid.finest_resolution < grid.base_resolution:

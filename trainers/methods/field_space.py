@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from kinosplat.render.field.layout import Space, StepRule
+from kinosplat.render.field.point_depths import PointDepths
 from kinosplat.render.paths.orbit import look_at_point
-from kinosplat.scenes import FrameLoader, Scene
+from kinosplat.scenes import FrameLoader, PointCloud, Scene
 from kinosplat.trainers.methods.field_config import FieldConfig
 
 FINEST_CONE = 1 / 256
@@ -35,6 +36,16 @@ def steps_of(config: FieldConfig) -> StepRule:
     """The steps along rays: even in a bounded space, growing in an unbounded one, faster where steps are few."""
     assert config.ray_steps is not None
     return StepRule(config.ray_steps, 0.0 if config.bounds == "object" else max(FINEST_CONE, 2 / config.ray_steps))
+
+
+def point_depths(scene: Scene, points: PointCloud, near: float, device: torch.device) -> PointDepths | None:
+    """What the training pictures and first points say of depths; None without points."""
+    if len(points) == 0:
+        return None
+    positions, colours = points.positions.to(device), points.colors.to(device).float() / 255
+    with FrameLoader(scene.train, cache_bytes=0, n_workers=2, device=device) as loader:
+        views = ((view.camera.to(device), loader.get(i).image) for i, view in enumerate(scene.train))
+        return PointDepths.of(views, positions, colours, near)
 
 
 def cuts_object_out(scene: Scene, object_only: bool) -> bool:

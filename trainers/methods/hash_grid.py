@@ -17,20 +17,23 @@ from torch import Tensor
 
 from kinosplat.render.camera import Camera
 from kinosplat.render.field import reference
+from kinosplat.render.field.backend import FieldBackend
 from kinosplat.render.field.composite import composite, visible_part
 from kinosplat.render.field.field import Field, FieldShape
 from kinosplat.render.field.layout import GridLayout, Space
 from kinosplat.render.field.march import MarchBy, sample_points
 from kinosplat.render.field.occupancy import OccupancyGrid
 from kinosplat.render.field.paint import paint_occupancy, paint_saliency
+from kinosplat.render.field.point_depths import PointDepths
 from kinosplat.render.field.render import march_rays, render_field
+from kinosplat.render.field.samples import Samples
 from kinosplat.render.output import RenderOutput
-from kinosplat.scenes import Scene
+from kinosplat.scenes import PointCloud, Scene
 from kinosplat.trainers.clock import Moment
 from kinosplat.trainers.draws import generator
 from kinosplat.trainers.method import Losses, Measure, MethodState
 from kinosplat.trainers.methods.field_config import FieldConfig, FieldTraining, HashGrid, HollowNerf
-from kinosplat.trainers.methods.field_space import space_of, steps_of
+from kinosplat.trainers.methods.field_space import point_depths, space_of, steps_of
 from kinosplat.trainers.methods.hollow_nerf import Hollow
 from kinosplat.trainers.optim import Group, exponential_decay
 from kinosplat.trainers.ray_batch import RayBatch
@@ -74,13 +77,16 @@ class FieldMethod:
 
     learns_from: Literal["rays"] = "rays"
 
-    def __init__(self, config: FieldMethodConfig, first: Field, grid: OccupancyGrid, *, seed: int) -> None:
-        """`first` and `grid` are on one device; `config` is resolved and settled."""
+    def __init__(
+        self, config: FieldMethodConfig, first: Field, grid: OccupancyGrid, depths: PointDepths | None, *, seed: int
+    ) -> None:
+        """`first`, `grid` and `depths` are on one device; `config` is resolved and settled."""
         assert config.training.samples is not None
         assert config.grid.near is not None
         self.name: str = config.name
         self.config = config
         self.grid = grid
+        self.depths = depths
         self.near = config.grid.near
         self._shape = first
         self._seed = seed
@@ -92,8 +98,13 @@ class FieldMethod:
         self.hollow = Hollow(config.hollow, self._groups["saliency"]) if isinstance(config, HollowNerf) else None
 
     @classmethod
-    def create(cls, config: FieldMethodConfig, scene: Scene, *, seed: int, device: torch.device) -> FieldMethod:
-        """A field that knows nothing, for the space that the scene's cameras look at."""
+    def create(
+        cls, config: FieldMethodConfig, scene: Scene, points: PointCloud, *, seed: int, device: torch.device
+    ) -> FieldMethod:
+        """A field that knows nothing, for the space that the scene's cameras look at, and what first points say.
+
+        There may be no points.
+        """
         options = config.grid
         assert options.occupancy_resolution is not None
         assert options.near is not None
@@ -102,7 +113,7 @@ class FieldMethod:
         first = Field.create(shape, options.field_backend, generator(seed, 0, "field")).mapped(lambda t: t.to(device))
         grid = OccupancyGrid(space, steps_of(options), options.occupancy_resolution, device)
         grid.learn_only_what_is_seen([view.camera.to(device) for view in scene.train], options.near)
-        return cls(config, first, grid, seed=seed)
+        return cls(config, first, grid, point_depths(scene, points, options.near, device), seed=seed)
 
     @classmethod
     def restore(
@@ -122,7 +133,7 @@ class FieldMethod:
         empty = Field.create(shape, config.grid.field_backend, generator(seed, 0, "field"))
         first = empty.with_parameters({name: tensors[name].to(device) for name in empty.parameters()})
         grid = OccupancyGrid(space, steps_of(config.grid), config.grid.occupancy_resolution, device)
-        method = cls(config, first, grid, seed=seed)
+        method = cls(config, first, grid, None, seed=seed)
         method.load(tensors, metadata)
         return method
 
@@ -183,6 +194,10 @@ class FieldMethod:
         if grid.space.contract and options.distortion_weight > 0.0:
             weight = options.distortion_weight / grid.space.half_extent
             terms["distortion"] = weight * _mean(seen.distortion[:, None], batch.weight)
+        if self.depths is not None and options.depth_weight > 0.0:
+            bounds = self.depths.along(batch.views, batch.places)
+            elsewhere = _seen_elsewhere(bounds, density, samples, field.backend)
+            terms["depth"] = options.depth_weight * _mean(elsewhere[:, None], batch.weight)
         if self.hollow is not None:
             terms |= self.hollow.penalty(moment)
             self.hollow.watch(moment, grid, positions, density, samples)
@@ -273,6 +288,8 @@ class FieldMethod:
         """Occupancy, number of rays, space, and the mask's pruner."""
         metadata: dict[str, Any] = {"space": asdict(self.grid.space), "n_rays": self._n_rays}
         tensors = self.grid.tensors()
+        if self.depths is not None:
+            tensors |= self.depths.tensors()
         if self.hollow is not None:
             metadata["hollow"] = self.hollow.metadata()
             tensors |= self.hollow.tensors()
@@ -281,6 +298,7 @@ class FieldMethod:
     def load(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
         """Take over what `state` returned."""
         self.grid.load(tensors)
+        self.depths = PointDepths.from_tensors(tensors, self.grid.bits.device)
         self._n_rays = metadata["n_rays"]
         if self.hollow is not None:
             self.hollow.load(tensors, metadata["hollow"])
@@ -327,6 +345,18 @@ def _huber(error: Tensor, delta: float) -> Tensor:
     if delta == 0.0:
         return 0.5 * error.square()
     return torch.nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=delta)
+
+
+def _seen_elsewhere(bounds: Tensor, density: Tensor, samples: Samples, backend: FieldBackend) -> Tensor:
+    """(R,) how much of each ray is seen outside of its (R, 2) bounds, or not at all; 0 where nothing is known.
+
+    The loss of lines of sight (Rematas et al. 2022): what is before the surface is to be empty, the surface opaque.
+    """
+    ray = torch.repeat_interleave(samples.offsets.diff(), output_size=len(samples))
+    middle = samples.t + samples.dt / 2
+    is_within = ((middle > bounds[ray, 0]) & (middle < bounds[ray, 1])).float()
+    within = composite(density, is_within[:, None].expand(-1, 3).contiguous(), samples, backend).rgb[:, 0]
+    return (1 - within) * torch.isfinite(bounds[:, 1])
 
 
 def _mean(values: Tensor, weight: Tensor | None) -> Tensor:

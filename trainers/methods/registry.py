@@ -47,7 +47,21 @@ def n_first_points(config: MethodConfig) -> int:
             assert config.gaussians.n_first_points is not None
             return config.gaussians.n_first_points
         case HashGrid() | HollowNerf():
-            return 0
+            assert config.grid.n_first_points is not None
+            return config.grid.n_first_points
+        case _:
+            assert_never(config)
+
+
+def takes_points_for_evidence(config: MethodConfig) -> bool:
+    """Whether first points tell the method where surfaces are, so that none at all are better than guesses; Gaussians
+    start from points anywhere.
+    """
+    match config:
+        case ThreeDGS() | FourDGS():
+            return False
+        case HashGrid() | HollowNerf():
+            return True
         case _:
             assert_never(config)
 
@@ -67,7 +81,10 @@ def settle_method(config: MethodConfig, scene: Scene, mask_use: MaskUse) -> Meth
             if grid.bounds == "auto":
                 is_object = cuts_object_out(scene, mask_use == "object-only")
                 grid = replace(grid, bounds="object" if is_object else "unbounded")
-            return replace(config, grid=replace(grid, near=near if grid.near is None else grid.near))
+            # Around an object, transparent pixels say that there is nothing, and points cannot say more.
+            n_points = 0 if grid.bounds == "object" else grid.n_first_points
+            near = near if grid.near is None else grid.near
+            return replace(config, grid=replace(grid, near=near, n_first_points=n_points))
         case _:
             assert_never(config)
 
@@ -84,7 +101,7 @@ def create_method(config: TrainConfig, scene: Scene, points: PointCloud, device:
         case ThreeDGS() | FourDGS():
             return GaussianMethod.create(config.method, config.image, scene, points, seed=seed, device=device)
         case HashGrid() | HollowNerf():
-            return FieldMethod.create(config.method, scene, seed=seed, device=device)
+            return FieldMethod.create(config.method, scene, points, seed=seed, device=device)
         case _:
             assert_never(config.method)
 

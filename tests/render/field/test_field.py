@@ -153,6 +153,17 @@ class TestOccupancyGrid:
         assert (alone.occupied() & ~all_see.occupied()).any()
         assert torch.equal(grid.occupied(), alone.occupied() & all_see.occupied())
 
+    def test_surroundings_farther_out_than_all_cameras_need_to_be_seen_by_one_only(self) -> None:
+        near, far = camera(distance=0.5), camera(distance=3.0)
+        grid, all_see = (grid_of(Space(n_cascades=4, contract=True)) for _ in range(2))
+        all_see.learn_only_what_is_seen([far, far, far], near=0.1)
+        grid.learn_only_what_is_seen([near, near, far], near=0.1)
+        distance = grid.points(torch.arange(grid.n_cells), torch.full((grid.n_cells, 3), 0.5)).norm(dim=1)
+        surroundings = distance > 3.0
+        assert (all_see.occupied() & surroundings).any()
+        assert grid.occupied()[all_see.occupied() & surroundings].all()
+        assert not grid.occupied()[all_see.occupied() & ~surroundings].all()
+
     def test_a_checkpoint_brings_it_back(self) -> None:
         grid, other = grid_of(Space()), grid_of(Space())
         grid.update(lambda points: 100.0 * (points[:, 0] > 0), torch.Generator().manual_seed(0))
