@@ -16,7 +16,7 @@ from kinosplat.trainers.clock import Moment
 from kinosplat.trainers.config import ImageConfig, TrainConfig
 from kinosplat.trainers.evaluate import evaluate
 from kinosplat.trainers.gaussian_rows import GaussianRows
-from kinosplat.trainers.methods.config import FourDGS, GaussianConfig, ThreeDGS, TimeConfig
+from kinosplat.trainers.methods.config import FourDGS, GaussianConfig, GaussianRates, ThreeDGS, TimeConfig
 from kinosplat.trainers.methods.gaussians import GaussianMethod
 from kinosplat.trainers.methods.initial import first_gaussians, first_moving_gaussians, spacing, thin
 from kinosplat.trainers.methods.presets import resolve
@@ -197,6 +197,10 @@ def test_the_preset_fills_in_what_the_user_left_open() -> None:
     assert quick.schedule.steps is not None
     assert full.schedule.steps is not None
     assert quick.schedule.steps < full.schedule.steps
+    assert quick.method.rates.rates_end == 1.0
+    assert full.method.rates.rates_end == 0.1
+    asked = resolve(replace(full, method=ThreeDGS(rates=GaussianRates(rates_end=0.5))))
+    assert asked.method.rates.rates_end == 0.5
     capped = resolve(TrainConfig(method=ThreeDGS(gaussians=GaussianConfig(max_gaussians=90))))
     assert (capped.method.gaussians.max_gaussians, capped.method.gaussians.n_first_points) == (90, 90)
     assert resolve(capped) == capped

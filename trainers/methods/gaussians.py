@@ -46,9 +46,11 @@ STILL_CHECKS = 100
 def learning_rates(config: GaussiansConfig, radius: float, clip: tuple[float, float] | None) -> dict[str, LearningRate]:
     """Parameter name to its rate over the run, in world units and seconds."""
     rates = config.rates
+    assert rates.rates_end is not None
+    rates_end = rates.rates_end
 
     def fading(start: float) -> LearningRate:
-        return exponential_decay(start, start * rates.rates_end)
+        return exponential_decay(start, start * rates_end)
 
     def like_means(start: float) -> LearningRate:
         return exponential_decay(start, start * rates.means_lr_end / rates.means_lr)
