@@ -92,8 +92,8 @@ class CheckpointConfig:
     save_every: int | None = None
     """Write a checkpoint every so many steps; by default every half minute. One is always written at the end and on
     Ctrl-C."""
-    log_every: int = 20
-    """Write a line of metrics.jsonl and report progress every so many steps."""
+    log_every: int | None = None
+    """Write a line of metrics.jsonl and report progress every so many steps; by default 20, and 100 on a GPU."""
     tensorboard: bool = False
     """Also write TensorBoard events; needs `pip install kinosplat[tensorboard]`."""
 

@@ -170,8 +170,9 @@ class ProgressReader:
 
     def after_step(self, losses: Losses) -> None:
         """Called after every step; waits for the device only when a report is due."""
-        training = self._training
-        if training.step % training.config.checkpoints.log_every != 0:
+        training, every = self._training, self._training.config.checkpoints.log_every
+        assert every is not None
+        if training.step % every != 0:
             return
         *values, squared_error = torch.stack([*losses.terms.values(), losses.squared_error]).tolist()
         terms = {f"loss/{name}": value for name, value in zip(losses.terms, values, strict=True)}

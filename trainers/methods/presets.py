@@ -44,6 +44,8 @@ GPU_PRESETS: dict[Preset, GaussianPreset] = {
     "full": GaussianPreset(steps=120_000, max_gaussians=1_000_000),
 }
 """Ten seconds, two minutes and eight on one H100, where a CPU takes one minute, ten and hours."""
+LOG_EVERY_ON_CPU, LOG_EVERY_ON_GPU = 20, 100
+"""Steps between reports: each waits for the device, and the device then for the next step."""
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -62,6 +64,10 @@ def resolve(config: TrainConfig) -> TrainConfig:
     at_least("--batch-size", config.schedule.batch_size, 1)
     if config.checkpoints.save_every is not None:
         at_least("--save-every", config.checkpoints.save_every, 1)
+    if config.checkpoints.log_every is None:
+        log_every = LOG_EVERY_ON_CPU if on_cpu else LOG_EVERY_ON_GPU
+        config = replace(config, checkpoints=replace(config.checkpoints, log_every=log_every))
+    assert config.checkpoints.log_every is not None
     at_least("--log-every", config.checkpoints.log_every, 1)
     if config.schedule.time_limit is not None and not config.schedule.time_limit > 0.0:
         raise InputError(f"--time-limit must be a positive number of seconds, got {config.schedule.time_limit}.")
