@@ -32,6 +32,8 @@ from kinosplat.render.gaussians import Gaussians
 
 SCORING_VIEWS_AGAIN = 200
 """Views that scores are summed over after the first time, when only their order among what was kept matters."""
+MUCH_PRUNED = 0.25
+"""Share of a set whose loss by pruning is tuned for half as long as sampling."""
 LEAST_KEPT_AT_ONCE = 0.45
 """Sampling to less goes in rounds with fine-tuning between: what is left takes over from what is gone, and scores of
 the full set know nothing of that."""
@@ -105,8 +107,10 @@ class Pipeline:
         if stage == "sample":
             gaussians, note = self._sampled(gaussians, settings)
         elif stage == "prune":
-            gaussians = gaussians.select(prune(self.scores(gaussians), settings.prune_quantile))
-            gaussians = self.tuned(gaussians, settings.tune_steps // 2)
+            kept = prune(self.scores(gaussians), settings.prune_quantile)
+            # What loses little needs little to recover.
+            missing = min((1.0 - float(kept.float().mean())) / MUCH_PRUNED, 1.0)
+            gaussians = self.tuned(gaussians.select(kept), round(missing * settings.tune_steps / 2))
             note = f"below {settings.prune_quantile:.0%} of every score"
         elif stage == "merge":
             gaussians, note = self._merged(gaussians, settings)

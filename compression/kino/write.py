@@ -37,7 +37,7 @@ from kinosplat.compression.kino.layout import (
 )
 from kinosplat.compression.kino.metadata import Metadata
 from kinosplat.compression.kino.networks import LATENTS, MADE_HERE, AppearanceSpec
-from kinosplat.compression.kino.planes import pack_pairs, write_planes
+from kinosplat.compression.kino.planes import BEST_LEVEL, QUICK_LEVEL, pack_pairs, write_planes
 from kinosplat.compression.kino.tensors import StoredTensor, encode_tensor, store_tensor
 from kinosplat.compression.kino.time_chunks import TimeChunk, time_chunks, visible_interval
 from kinosplat.render.gaussians import TIME_PARAMETER_NAMES, Gaussians
@@ -207,15 +207,20 @@ def _encode_attribute(
     variants = [attribute] if attribute.delta else [attribute, replace(attribute, delta=True)]
     if attribute.bits <= PACKED_BITS and attribute.n_integers > 1 and attribute.coding != "morton":
         variants.append(replace(attribute, packed=True))
-    streams = {v: [b"" if part is None else part[1] + _planes(part[0], v) for part in encoded] for v in variants}
-    best = min(variants, key=lambda variant: sum(map(len, streams[variant])))
-    return best, streams[best]
+
+    def streams(variant: Attribute, level: int) -> list[bytes]:
+        return [b"" if part is None else part[1] + _planes(part[0], variant, level) for part in encoded]
+
+    best = variants[0]
+    if len(variants) > 1:
+        best = min(variants, key=lambda variant: sum(map(len, streams(variant, QUICK_LEVEL))))
+    return best, streams(best, BEST_LEVEL)
 
 
-def _planes(integers: NDArray[np.uint64], attribute: Attribute) -> bytes:
+def _planes(integers: NDArray[np.uint64], attribute: Attribute, level: int) -> bytes:
     if attribute.packed:
-        return write_planes(pack_pairs(integers), 1, delta=False)
-    return write_planes(integers, attribute.n_bytes, delta=attribute.delta)
+        return write_planes(pack_pairs(integers), 1, delta=False, level=level)
+    return write_planes(integers, attribute.n_bytes, delta=attribute.delta, level=level)
 
 
 def _lay_out(
