@@ -18,8 +18,8 @@ Vec3<T> row(const T* rows, int64_t i) {
 template <class T, class Emit>
 int walk(const Marching<T>& marching, Occupancy occupancy, const RayArrays<T>& rays, int64_t i, Emit&& emit) {
     const MarchedRay<T> ray =
-        marched_ray(marching, row(rays.origins, i), row(rays.directions, i), rays.near[i], rays.far[i]);
-    return march_ray(marching, occupancy, ray, rays.near[i], rays.jitter[i], emit);
+        marched_ray(marching, row(rays.origins, i), row(rays.directions, i), rays.near[i], rays.far[i], rays.jitter[i]);
+    return march_ray(marching, occupancy, ray, emit);
 }
 
 template <class Function>

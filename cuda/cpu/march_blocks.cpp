@@ -27,8 +27,9 @@ void walk_tile(const Marching<T>& m, Occupancy occupancy, const RayArrays<T>& ra
         for (int x = x0; x < x1; ++x) {
             const int64_t i = int64_t(y) * list.width + x;
             const int k = (y - y0) * kTile + x - x0;
-            marched[k] = marched_ray(m, row(rays.origins, i), row(rays.directions, i), rays.near[i], rays.far[i]);
-            members[k] = first_member(m, rays.near[i], rays.jitter[i]);
+            marched[k] = marched_ray(m, row(rays.origins, i), row(rays.directions, i), rays.near[i], rays.far[i],
+                                     rays.jitter[i]);
+            members[k] = first_member(m, marched[k]);
             begin_ray(i);
         }
     int32_t picked[kPicked];

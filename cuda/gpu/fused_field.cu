@@ -299,7 +299,7 @@ __global__ __launch_bounds__(kWarps* kWarp, 1) void draw_kernel(const __grid_con
                 const PixelRay<float> own = pixel_ray(view, marching, pixel % view.width, pixel / view.width);
                 ray = own.marched;
                 direction = own.direction;
-                member = member_at(marching, picture.starts[place]);
+                member = member_at(marching, ray, picture.starts[place]);
                 transmittance = 1.0f;
                 depth = 0.0f;
                 rgb = {0.0f, 0.0f, 0.0f};

@@ -13,8 +13,8 @@ template <class Emit>
 __device__ inline int walk(const Marching<float>& m, const Occupancy& occupancy, const RayArrays& rays, int64_t i,
                            Emit&& emit) {
     const MarchedRay<float> ray =
-        marched_ray(m, load3(rays.origins, i), load3(rays.directions, i), rays.near[i], rays.far[i]);
-    return march_ray(m, occupancy, ray, rays.near[i], rays.jitter[i], emit);
+        marched_ray(m, load3(rays.origins, i), load3(rays.directions, i), rays.near[i], rays.far[i], rays.jitter[i]);
+    return march_ray(m, occupancy, ray, emit);
 }
 
 __global__ __launch_bounds__(kRayThreads) void count_kernel(const __grid_constant__ Marching<float> m,

@@ -21,8 +21,9 @@ __device__ inline int walk(const Marching<float>& m, const Occupancy& occupancy,
     MarchedRay<float> marched{};
     Member<float> member{};
     if (ray >= 0) {
-        marched = marched_ray(m, load3(rays.origins, ray), load3(rays.directions, ray), rays.near[ray], rays.far[ray]);
-        member = first_member(m, rays.near[ray], rays.jitter[ray]);
+        marched = marched_ray(m, load3(rays.origins, ray), load3(rays.directions, ray), rays.near[ray], rays.far[ray],
+                              rays.jitter[ray]);
+        member = first_member(m, marched);
     }
     int n_visited = 0;
     for (int first = 0; first < list.n; first += kThreads) {

@@ -1,6 +1,7 @@
 // Samples along a ray where an occupancy grid says that something may be (Müller et al. 2022, appendix E). The samples
 // are members of one sequence, t_0 = near + jitter dt(near), t_{i+1} = t_i + dt(t_i), of which those are taken whose
-// midpoint lies in an occupied cell: empty space is jumped over, but never changes where the samples lie.
+// midpoint lies in an occupied cell: empty space is jumped over, but never changes where the samples lie. Where all
+// steps have one length the members are numbered, t_i = t_0 + i dt, and any number of them is passed at once.
 //
 // Occupancy is kept in nested cubes ("cascades"), cascade k covering |u| <= 2^k with `resolution`^3 cells; a point
 // belongs to the smallest cube that contains it. Bit x + resolution (y + resolution (z + resolution k)) is a cell's.
@@ -64,12 +65,13 @@ template <class T>
 KS_HOST_DEVICE OccupancyCell cell_at(const Marching<T>& m, Vec3<T> u) {
     const T norm = largest_coordinate(u);
     int cascade = 0;
-    T extent = T(1);
-    for (; norm > extent && cascade < m.space.n_cascades; ++cascade)
+    T extent = T(1), scale = T(0.5) * T(m.resolution); // cells a unit, exact for every cascade
+    for (; norm > extent && cascade < m.space.n_cascades; ++cascade) {
         extent = extent + extent;
+        scale = T(0.5) * scale;
+    }
     if (!(norm <= extent) || cascade >= m.space.n_cascades)
         return {0, 0, 0, -1};
-    const T scale = T(m.resolution) / (extent + extent);
     const auto along = [&](T x) {
         const int cell = int((x + extent) * scale);
         return cell < m.resolution ? cell : m.resolution - 1;
@@ -82,6 +84,7 @@ template <class T>
 struct MarchedRay {
     Vec3<T> start, rate; // u(t) = start + t rate
     T first, last;       // midpoints lie in [first, last)
+    T begin;             // t of the first member of the sequence
 };
 
 // Where the ray is between `low` and `high` along one axis; narrows [first, last].
@@ -92,17 +95,19 @@ KS_HOST_DEVICE void clip_to_slab(T start, T rate, T low, T high, T* first, T* la
             *last = *first; // never
         return;
     }
-    const T inverse = T(1) / rate;
+    const T inverse = quick_divide(T(1), rate); // the slabs are wider than rounding
     const T a = (low - start) * inverse, b = (high - start) * inverse;
     *first = maximum(*first, minimum(a, b));
     *last = minimum(*last, maximum(a, b));
 }
 
-// Rays without a direction, or with NaN, meet nothing: last <= first.
+// Rays without a direction, or with NaN, meet nothing: last <= first. `near` is where the sequence begins, moved by
+// `jitter` steps.
 template <class T>
-KS_HOST_DEVICE MarchedRay<T> marched_ray(const Marching<T>& m, Vec3<T> origin, Vec3<T> direction, T near, T far) {
+KS_HOST_DEVICE MarchedRay<T> marched_ray(const Marching<T>& m, Vec3<T> origin, Vec3<T> direction, T near, T far,
+                                         T jitter) {
     MarchedRay<T> ray{m.space.inverse_half_extent * (origin - m.space.center), m.space.inverse_half_extent * direction,
-                      near, far};
+                      near, far, multiply_add(jitter, clamp(near * m.cone_angle, m.dt_min, m.dt_max), near)};
     if (!(dot(direction, direction) > T(0)) || !is_finite(ray.start) || !is_finite(ray.rate)) {
         ray.last = ray.first;
         return ray;
@@ -123,44 +128,50 @@ KS_HOST_DEVICE MarchedRay<T> marched_ray(const Marching<T>& m, Vec3<T> origin, V
 template <class T>
 struct Member {
     T t, dt, mid;
+    T number; // where all steps have one length
 };
 
 template <class T>
-KS_HOST_DEVICE Member<T> member_at(const Marching<T>& m, T t) {
+KS_HOST_DEVICE Member<T> numbered_member(const Marching<T>& m, const MarchedRay<T>& ray, T number) {
+    const T t = multiply_add(number, m.dt_min, ray.begin);
+    return {t, m.dt_min, multiply_add(T(0.5), m.dt_min, t), number};
+}
+
+// The member at t, which must be one's.
+template <class T>
+KS_HOST_DEVICE Member<T> member_at(const Marching<T>& m, const MarchedRay<T>& ray, T t) {
+    if (m.cone_angle == T(0))
+        return numbered_member(m, ray, floor((t - ray.begin) / m.dt_min + T(0.5)));
     const T dt = clamp(t * m.cone_angle, m.dt_min, m.dt_max);
-    return {t, dt, t + T(0.5) * dt};
+    return {t, dt, multiply_add(T(0.5), dt, t), T(0)};
 }
 
 template <class T>
-KS_HOST_DEVICE Member<T> first_member(const Marching<T>& m, T near, T jitter) {
-    return member_at(m, near + jitter * member_at(m, near).dt);
+KS_HOST_DEVICE Member<T> first_member(const Marching<T>& m, const MarchedRay<T>& ray) {
+    return member_at(m, ray, ray.begin);
 }
 
-// The first member from `member` on whose midpoint is not before t; one behind `last` where there is none. A step too
-// small to change t ends the sequence. kJump: steps of one length are taken many at a time, which is what drawing can
-// afford: the last digits of t come out differently, by less than a hundredth of a step.
-template <bool kJump = false, class T>
-KS_HOST_DEVICE Member<T> advance_to(const Marching<T>& m, Member<T> member, T t, T last) {
-    if constexpr (kJump)
-        if (m.cone_angle == T(0)) {
-            // One less than there may be, so that the comparison below decides about the last.
-            const T n = floor((minimum(t, last) - member.mid) / m.dt_min) - T(1);
-            if (n > T(0))
-                member = member_at(m, member.t + n * m.dt_min);
-        }
-    while (member.mid < t && member.mid < last) {
-        const T next = member.t + member.dt;
-        if (!(next > member.t))
-            return {last, m.dt_min, last};
-        member = member_at(m, next);
+// A step too small to change t ends the sequence: a member behind the ray's end.
+template <class T>
+KS_HOST_DEVICE Member<T> next_member(const Marching<T>& m, const MarchedRay<T>& ray, Member<T> member) {
+    const Member<T> next =
+        m.cone_angle == T(0) ? numbered_member(m, ray, member.number + T(1)) : member_at(m, ray, member.t + member.dt);
+    return next.t > member.t ? next : Member<T>{ray.last, m.dt_min, ray.last, T(0)};
+}
+
+// The first member from `member` on whose midpoint is not before t; one behind the ray's end where there is none.
+template <class T>
+KS_HOST_DEVICE Member<T> advance_to(const Marching<T>& m, const MarchedRay<T>& ray, Member<T> member, T t) {
+    t = minimum(t, ray.last);
+    if (m.cone_angle == T(0)) {
+        // One or two less than there are, so that rounding cannot pass the member, and the comparison below decides.
+        const T number = floor(quick_divide(t - ray.begin, m.dt_min) - T(1));
+        if (number > member.number)
+            member = numbered_member(m, ray, number);
     }
+    while (member.mid < t)
+        member = next_member(m, ray, member);
     return member;
-}
-
-template <class T>
-KS_HOST_DEVICE Member<T> next_member(const Marching<T>& m, Member<T> member, T last) {
-    const T next = member.t + member.dt;
-    return next > member.t ? member_at(m, next) : Member<T>{last, m.dt_min, last};
 }
 
 // t at which the ray leaves the cube of `n_cells`^3 cells, aligned to multiples of n_cells, that contains `cell`.
@@ -169,10 +180,10 @@ KS_HOST_DEVICE T leaves_at(const Marching<T>& m, const MarchedRay<T>& ray, Occup
     T extent = T(1);
     for (int k = 0; k < cell.cascade; ++k)
         extent = extent + extent;
-    const T edge = (extent + extent) / T(m.resolution);
+    const T edge = quick_divide(extent + extent, T(m.resolution)); // callers allow for rounding
     const auto along = [&](int c, T start, T rate, T nearest) {
         const int face = c / n_cells * n_cells + (rate > T(0) ? n_cells : 0);
-        const T t = (T(face) * edge - extent - start) / rate;
+        const T t = quick_divide(T(face) * edge - extent - start, rate);
         return rate == T(0) ? nearest : minimum(nearest, t);
     };
     return along(cell.z, ray.start.z, ray.rate.z,
@@ -181,7 +192,7 @@ KS_HOST_DEVICE T leaves_at(const Marching<T>& m, const MarchedRay<T>& ray, Occup
 
 // The first member from `member` on whose midpoint lies in an occupied cell; one behind the ray's end where there is
 // none. Adds to `n_visited` how many cells and blocks were looked at.
-template <bool kJump = false, class T>
+template <class T>
 KS_HOST_DEVICE Member<T> find_occupied(const Marching<T>& m, Occupancy occupancy, const MarchedRay<T>& ray,
                                        Member<T> member, int* n_visited) {
     const T slack = T(kMarchSlack) * m.dt_min;
@@ -194,23 +205,22 @@ KS_HOST_DEVICE Member<T> find_occupied(const Marching<T>& m, Occupancy occupancy
                 return member;
             const T leave = leaves_at(m, ray, cell, any ? 1 : kBlockCells) - slack;
             if (member.mid < leave) {
-                member = advance_to<kJump>(m, member, leave, ray.last);
+                member = advance_to(m, ray, member, leave);
                 continue;
             }
         }
-        member = next_member(m, member, ray.last);
+        member = next_member(m, ray, member);
     }
     return member;
 }
 
 // Calls emit(t, dt) for the samples of one ray, front to back; returns how many cells and blocks were looked at.
 template <class T, class Emit>
-KS_HOST_DEVICE int march_ray(const Marching<T>& m, Occupancy occupancy, const MarchedRay<T>& ray, T near, T jitter,
-                             Emit&& emit) {
+KS_HOST_DEVICE int march_ray(const Marching<T>& m, Occupancy occupancy, const MarchedRay<T>& ray, Emit&& emit) {
     int n_visited = 0;
-    Member<T> member = advance_to(m, first_member(m, near, jitter), ray.first, ray.last);
+    Member<T> member = advance_to(m, ray, first_member(m, ray), ray.first);
     for (member = find_occupied(m, occupancy, ray, member, &n_visited); member.mid < ray.last;
-         member = find_occupied(m, occupancy, ray, next_member(m, member, ray.last), &n_visited))
+         member = find_occupied(m, occupancy, ray, next_member(m, ray, member), &n_visited))
         emit(member.t, member.dt);
     return n_visited;
 }
@@ -237,11 +247,11 @@ KS_HOST_DEVICE int march_block(const Marching<T>& m, Occupancy occupancy, const 
     if (!(first < last) || !(member.mid < last))
         return 0;
     int n_visited = 1;
-    Member<T> ahead = advance_to(m, member, first, last);
+    Member<T> ahead = advance_to(m, ray, member, first);
     while (ahead.mid < last) {
         const OccupancyCell cell = cell_at(m, ray.start + ahead.mid * ray.rate);
         if (cell.cascade != 0 || block_number(m.resolution, cell) != block) {
-            ahead = next_member(m, ahead, last); // at a face, where it is the neighbour's
+            ahead = next_member(m, ray, ahead); // at a face, where it is the neighbour's
             continue;
         }
         ++n_visited;
@@ -250,11 +260,11 @@ KS_HOST_DEVICE int march_block(const Marching<T>& m, Occupancy occupancy, const 
         else {
             const T leave = leaves_at(m, ray, cell, 1) - slack;
             if (ahead.mid < leave) {
-                member = ahead = advance_to(m, ahead, leave, ray.last);
+                member = ahead = advance_to(m, ray, ahead, leave);
                 continue;
             }
         }
-        member = ahead = next_member(m, ahead, ray.last);
+        member = ahead = next_member(m, ray, ahead);
     }
     return n_visited;
 }

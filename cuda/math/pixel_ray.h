@@ -35,9 +35,8 @@ struct FieldView {
 
 template <class T>
 struct PixelRay {
-    Vec3<T> direction; // of length 1
-    MarchedRay<T> marched;
-    T near; // where it enters the outermost cube, or the view's `near` behind that
+    Vec3<T> direction;     // of length 1
+    MarchedRay<T> marched; // from where it enters the outermost cube, or the view's `near` behind that
 };
 
 template <class T>
@@ -63,8 +62,8 @@ KS_HOST_DEVICE PixelRay<T> pixel_ray(const FieldView<T>& view, const Marching<T>
     clip(view.position.x, ray.direction.x, m.space.center.x);
     clip(view.position.y, ray.direction.y, m.space.center.y);
     clip(view.position.z, ray.direction.z, m.space.center.z);
-    ray.near = maximum(enters, view.near);
-    ray.marched = marched_ray(m, view.position, ray.direction, ray.near, maximum(leaves, ray.near));
+    const T near = maximum(enters, view.near);
+    ray.marched = marched_ray(m, view.position, ray.direction, near, maximum(leaves, near), T(0));
     return ray;
 }
 
@@ -72,8 +71,8 @@ KS_HOST_DEVICE PixelRay<T> pixel_ray(const FieldView<T>& view, const Marching<T>
 template <class T>
 KS_HOST_DEVICE Member<T> first_sample(const Marching<T>& m, Occupancy occupancy, const PixelRay<T>& ray) {
     int n_visited = 0;
-    const Member<T> member = advance_to<true>(m, first_member(m, ray.near, T(0)), ray.marched.first, ray.marched.last);
-    return find_occupied<true>(m, occupancy, ray.marched, member, &n_visited);
+    const Member<T> member = advance_to(m, ray.marched, first_member(m, ray.marched), ray.marched.first);
+    return find_occupied(m, occupancy, ray.marched, member, &n_visited);
 }
 
 // The sample behind `member`.
@@ -81,7 +80,7 @@ template <class T>
 KS_HOST_DEVICE Member<T> next_sample(const Marching<T>& m, Occupancy occupancy, const MarchedRay<T>& ray,
                                      Member<T> member) {
     int n_visited = 0;
-    return find_occupied<true>(m, occupancy, ray, next_member(m, member, ray.last), &n_visited);
+    return find_occupied(m, occupancy, ray, next_member(m, ray, member), &n_visited);
 }
 
 } // namespace kinosplat

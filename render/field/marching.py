@@ -1,6 +1,7 @@
 """What marching takes, whichever backend does it: parts of rays, and the cells in which there may be something.
 
-The samples of a ray are members of t_0 = near + jitter dt(near), t_(i+1) = t_i + dt(t_i), with the steps of the rule.
+The samples of a ray are members of t_0 = near + jitter dt(near), t_(i+1) = t_i + dt(t_i), with the steps of the rule;
+where these all have one length, t_i = t_0 + i dt.
 A member counts when its midpoint lies between near and far and in an occupied cell; the cell is that of the smallest
 cascade which holds the midpoint. How empty space is passed is a backend's own affair: the samples do not depend on it.
 Rays without a direction (zero or not finite) have no samples.

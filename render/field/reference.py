@@ -125,7 +125,12 @@ def march(rays: RayParts, cells: OccupiedCells) -> Samples:
     good = torch.isfinite(directions).all(dim=1) & (directions != 0).any(dim=1)
     far = torch.where(good, far, near)
 
-    t = near + rays.jitter * (near * cone_angle).clamp(dt_min, dt_max)
+    def moved(t: Tensor, steps: Tensor | float) -> Tensor:
+        """Where so many steps lead from `t`, rounded once."""
+        dt = (t * cone_angle).clamp(dt_min, dt_max)
+        return (t.double() + steps * dt.double()).to(t)
+
+    begin = t = moved(near, rays.jitter.double())
     kept_t, kept_dt, kept = [], [], []
     while bool((t < far).any()):
         dt = (t * cone_angle).clamp(dt_min, dt_max)
@@ -134,7 +139,8 @@ def march(rays: RayParts, cells: OccupiedCells) -> Samples:
         kept.append((middle >= near) & (middle < far) & (cell >= 0) & occupied[cell.clamp_min(0)])
         kept_t.append(t)
         kept_dt.append(dt)
-        t = t + dt
+        # Where all steps have one length the members are numbered; sums of many steps would drift.
+        t = moved(t, 1.0) if cone_angle > 0.0 else moved(begin, float(len(kept)))
     if not kept:
         return Samples(torch.zeros(len(t) + 1, dtype=torch.int64, device=t.device), t[:0], t[:0])
     mask = torch.stack(kept, dim=1)
