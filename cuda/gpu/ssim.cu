@@ -1,8 +1,9 @@
 // L1 + SSIM of pictures and the gradient, in two kernels of one shape: a block takes a strip of columns and walks down
-// it, each thread with one number of the line and the last eleven lines' row-wise sums in registers. The three
-// interleaved colours need no special care: a neighbour is three numbers away. Outside of the picture everything is
-// zero (the common protocol).
+// it, each thread with one number of the line and the last eleven lines' row-wise sums in registers. The next line is
+// on its way while one is worked on. The three interleaved colours need no special care: a neighbour is three numbers
+// away. Outside of the picture everything is zero (the common protocol).
 #include "gpu/device.cuh"
+#include "gpu/launch.h"
 #include "gpu/photometric.h"
 #include "math/ssim.h"
 
@@ -10,10 +11,18 @@ namespace kinosplat::gpu {
 namespace {
 
 constexpr int kThreads = 128; // numbers of a line
-constexpr int kLines = 32;    // of a strip, plus ten above and below that are computed twice
 constexpr int kColours = 3;
 constexpr int kPad = kSsimRadius * kColours;
 constexpr int kShared = kThreads + 2 * kPad;
+constexpr int kLoads = (kShared + kThreads - 1) / kThreads; // numbers of a line that a thread brings
+
+// Lines of a strip; with the ten above and below that are computed twice, multiples of the window's taps. Tall strips
+// do less twice, short ones give a small picture enough blocks.
+constexpr int kTall = 34, kShort = 12;
+constexpr int kBlocksToFill = 4; // a multiprocessor
+
+// Blocks a multiprocessor that registers are to leave room for: what is on its way must not cost occupancy.
+constexpr int kCompareBlocks = 5, kGradientBlocks = 8;
 
 // Sum of the window along a line of shared memory, at this thread's number.
 __device__ inline float along(const float* line) {
@@ -39,8 +48,8 @@ __device__ inline float across(const float (&ring)[kSsimTaps], int newest) {
 struct Strip {
     int64_t image;
     int first_line, number, line_length;
-    __device__ explicit Strip(const PhotometricArrays& p)
-        : image(blockIdx.z), first_line(blockIdx.y * kLines), number(blockIdx.x * kThreads + threadIdx.x),
+    __device__ Strip(const PhotometricArrays& p, int n_lines)
+        : image(blockIdx.z), first_line(blockIdx.y * n_lines), number(blockIdx.x * kThreads + threadIdx.x),
           line_length(p.width * kColours) {}
     __device__ bool inside(const PhotometricArrays& p, int line) const {
         return line >= 0 && line < p.height && number < line_length;
@@ -50,15 +59,41 @@ struct Strip {
     }
 };
 
+// Numbers of one line that this thread brings to shared memory.
+struct LinePart {
+    float number[kLoads];
+};
+
+// Calls function(j, k) for the places k of a line in shared memory that this thread fills, from its number j.
+template <class Function>
+__device__ inline void for_each_load(Function&& function) {
+#pragma unroll
+    for (int j = 0; j < kLoads; ++j)
+        if (j * kThreads + int(threadIdx.x) < kShared)
+            function(j, j * kThreads + int(threadIdx.x));
+}
+
+// Calls function(j, number, inside) for what this thread brings of a line: the number's place along it, and whether
+// that is inside of the picture.
+template <class Function>
+__device__ inline void read_line(const PhotometricArrays& p, const Strip& strip, int line, Function&& function) {
+    for_each_load([&](int j, int k) {
+        const int number = int(blockIdx.x) * kThreads + k - kPad;
+        const bool inside = line >= 0 && line < p.height && number >= 0 && number < strip.line_length;
+        function(j, number, inside);
+    });
+}
+
 // Calls per_line(line, phase) for the strip's lines with `kSsimRadius` more on both sides; `phase` = position in the
 // rings.
-template <class Function>
+template <int kLines, class Function>
 __device__ inline void walk(int first_line, Function&& per_line) {
+    static_assert((kLines + 2 * kSsimRadius) % kSsimTaps == 0);
+#pragma unroll 1
     for (int begin = 0; begin < kLines + 2 * kSsimRadius; begin += kSsimTaps)
 #pragma unroll
         for (int phase = 0; phase < kSsimTaps; ++phase)
-            if (begin + phase < kLines + 2 * kSsimRadius)
-                per_line(first_line - kSsimRadius + begin + phase, phase, begin + phase >= 2 * kSsimRadius);
+            per_line(first_line - kSsimRadius + begin + phase, phase, begin + phase >= 2 * kSsimRadius);
 }
 
 __device__ inline float mask_at(const PhotometricArrays& p, const Strip& strip, int line, int number) {
@@ -94,26 +129,32 @@ __device__ inline void write_results(const PhotometricArrays& p) {
 __global__ void results_kernel(const __grid_constant__ PhotometricArrays p) { write_results(p); }
 
 // The sums, and the three terms of the gradient of SSIM before their second window.
-__global__ __launch_bounds__(kThreads) void compare_kernel(const __grid_constant__ PhotometricArrays p) {
+template <int kLines>
+__global__ __launch_bounds__(kThreads,
+                             kCompareBlocks) void compare_kernel(const __grid_constant__ PhotometricArrays p) {
     __shared__ float lines[2][4][kShared]; // a, b, a^2 + b^2, a b; two so that one barrier a line is enough
-    const Strip strip(p);
+    const Strip strip(p, kLines);
     float ring[4][kSsimTaps];
     float difference = 0.0f, similarity = 0.0f, squared = 0.0f, weight = 0.0f;
-    walk(strip.first_line, [&](int line, int phase, bool complete) {
+    LinePart rendered, target, masks;
+    const auto fetch = [&](int line) {
+        read_line(p, strip, line, [&](int j, int number, bool inside) {
+            rendered.number[j] = inside ? p.rendered[strip.at(p, line, number)] : 0.0f;
+            target.number[j] = inside ? p.target[strip.at(p, line, number)] : 0.0f;
+            masks.number[j] = inside ? mask_at(p, strip, line, number) : 0.0f;
+        });
+    };
+    fetch(strip.first_line - kSsimRadius);
+    walk<kLines>(strip.first_line, [&](int line, int phase, bool complete) {
         float (&shared)[4][kShared] = lines[(line - strip.first_line + kSsimRadius) & 1];
-        for (int k = threadIdx.x; k < kShared; k += kThreads) {
-            const int number = int(blockIdx.x) * kThreads + k - kPad;
-            float a = 0.0f, b = 0.0f;
-            if (line >= 0 && line < p.height && number >= 0 && number < strip.line_length) {
-                const float mask = mask_at(p, strip, line, number);
-                a = mask * p.rendered[strip.at(p, line, number)];
-                b = mask * p.target[strip.at(p, line, number)];
-            }
+        for_each_load([&](int j, int k) {
+            const float a = masks.number[j] * rendered.number[j], b = masks.number[j] * target.number[j];
             shared[0][k] = a;
             shared[1][k] = b;
             shared[2][k] = fmaf(a, a, b * b);
             shared[3][k] = a * b;
-        }
+        });
+        fetch(line + 1);
         __syncthreads();
 #pragma unroll
         for (int m = 0; m < 4; ++m)
@@ -154,21 +195,31 @@ __global__ __launch_bounds__(kThreads) void compare_kernel(const __grid_constant
     }
 }
 
-__global__ __launch_bounds__(kThreads) void gradient_kernel(const __grid_constant__ PhotometricArrays p) {
+template <int kLines>
+__global__ __launch_bounds__(kThreads,
+                             kGradientBlocks) void gradient_kernel(const __grid_constant__ PhotometricArrays p) {
     __shared__ float lines[2][3][kShared];
-    const Strip strip(p);
+    const Strip strip(p, kLines);
     float ring[3][kSsimTaps];
     const float inverse = float(inverse_count(p, p.mask ? total(p).weight : 0.0));
     const float l1_scale = (1.0f - p.ssim_weight) * inverse, ssim_scale = -p.ssim_weight * inverse;
-    walk(strip.first_line, [&](int line, int phase, bool complete) {
-        float (&shared)[3][kShared] = lines[(line - strip.first_line + kSsimRadius) & 1];
-        for (int k = threadIdx.x; k < kShared; k += kThreads) {
-            const int number = int(blockIdx.x) * kThreads + k - kPad;
-            const bool inside = line >= 0 && line < p.height && number >= 0 && number < strip.line_length;
+    LinePart terms[3];
+    const auto fetch = [&](int line) {
+        read_line(p, strip, line, [&](int j, int number, bool inside) {
 #pragma unroll
             for (int m = 0; m < 3; ++m)
-                shared[m][k] = inside ? p.terms[strip.at(p, line, number) + m * p.n_numbers()] : 0.0f;
-        }
+                terms[m].number[j] = inside ? p.terms[strip.at(p, line, number) + m * p.n_numbers()] : 0.0f;
+        });
+    };
+    fetch(strip.first_line - kSsimRadius);
+    walk<kLines>(strip.first_line, [&](int line, int phase, bool complete) {
+        float (&shared)[3][kShared] = lines[(line - strip.first_line + kSsimRadius) & 1];
+        for_each_load([&](int j, int k) {
+#pragma unroll
+            for (int m = 0; m < 3; ++m)
+                shared[m][k] = terms[m].number[j];
+        });
+        fetch(line + 1);
         __syncthreads();
 #pragma unroll
         for (int m = 0; m < 3; ++m)
@@ -188,22 +239,35 @@ __global__ __launch_bounds__(kThreads) void gradient_kernel(const __grid_constan
         write_results(p);
 }
 
+// Launches both kernels where there is something to compare; the last one writes the results.
+template <int kLines>
+void launch(const PhotometricArrays& p, cudaStream_t stream) {
+    const dim3 grid(divide_up(p.width * kColours, kThreads), divide_up(p.height, kLines), p.n_images);
+    compare_kernel<kLines><<<grid, kThreads, 0, stream>>>(p);
+    check_launch("photometric loss");
+    if (p.terms) {
+        gradient_kernel<kLines><<<grid, kThreads, 0, stream>>>(p);
+        check_launch("photometric gradient");
+    } else {
+        results_kernel<<<1, 1, 0, stream>>>(p);
+        check_launch("photometric results");
+    }
+}
+
 } // namespace
 
 void photometric(const PhotometricArrays& p, cudaStream_t stream) {
     check(cudaMemsetAsync(p.sums, 0, p.n_images * sizeof(PhotometricSums), stream), "photometric loss");
-    if (p.n_numbers() > 0) {
-        const dim3 grid(divide_up(p.width * kColours, kThreads), divide_up(p.height, kLines), p.n_images);
-        compare_kernel<<<grid, kThreads, 0, stream>>>(p);
-        check_launch("photometric loss");
-        if (p.terms) {
-            gradient_kernel<<<grid, kThreads, 0, stream>>>(p);
-            check_launch("photometric gradient");
-            return;
-        }
+    if (p.n_numbers() == 0) {
+        results_kernel<<<1, 1, 0, stream>>>(p);
+        check_launch("photometric results");
+        return;
     }
-    results_kernel<<<1, 1, 0, stream>>>(p);
-    check_launch("photometric results");
+    const int64_t n_tall = int64_t(divide_up(p.width * kColours, kThreads)) * divide_up(p.height, kTall) * p.n_images;
+    if (n_tall >= kBlocksToFill * multiprocessors())
+        launch<kTall>(p, stream);
+    else
+        launch<kShort>(p, stream);
 }
 
 } // namespace kinosplat::gpu
