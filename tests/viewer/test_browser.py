@@ -1,118 +1,19 @@
-"""The page in a real browser: Debian's chromium, driven by Playwright. Skipped, with the reason, where one is missing.
-
-With $KINOSPLAT_SCREENSHOTS the pictures are kept in that folder, to be looked at.
-"""
+"""The page in a real browser: what it shows, whom it lets in, and what it does on a phone."""
 
 from __future__ import annotations
 
-import io
-import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from kinosplat.render.rasterize import rasterize
 from kinosplat.viewer.encode import to_pixels
 from kinosplat.viewer.server import ServerOptions, ViewerServer
-from kinosplat.viewer.session import Session
-from viewer.chromium import CHROMIUM, FLAGS, MISSING
+from viewer.pages import PATIENCE, screenshot, settled, visit, wait_for
 from viewer.toys import BallSubject, toy_subject, wait_until
-
-playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
-PATIENCE = 60.0
-"""Seconds; a browser without a GPU on a busy machine takes its time."""
-HARMLESS = ("GPU stall due to ReadPixels", "THREE.Clock: This module has been deprecated")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(
-            executable_path=CHROMIUM,
-            args=FLAGS,
-        )
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def server() -> Iterator[ViewerServer]:
-    with ViewerServer(toy_subject(), ServerOptions(port=0)) as made:
-        yield made
-
-
-@pytest.fixture
-def complaints() -> list[str]:
-    """What pages wrote to their console as errors or warnings."""
-    return []
-
-
-def visit(browser: Any, server: ViewerServer, complaints: list[str], size: tuple[int, int] = (800, 600)) -> Any:
-    """A page that shows its first picture of full quality, and the session it belongs to."""
-    known = {session.client.client_id for session in server.sessions}
-    page = browser.new_page(viewport={"width": size[0], "height": size[1]})
-
-    def note(message: Any) -> None:
-        if message.type in ("error", "warning") and not any(text in message.text for text in HARMLESS):
-            complaints.append(message.text)
-
-    page.on("console", note)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(server.address)
-
-    def newcomer() -> Session | None:
-        return next((s for s in server.sessions if s.client.client_id not in known), None)
-
-    assert wait_for(page, lambda: newcomer() is not None), "The page never connected."
-    session = newcomer()
-    assert session is not None
-    assert settled(page, session), "The page never got a full picture."
-    return page, session
-
-
-def wait_for(page: Any, condition: Any) -> bool:
-    """Like `wait_until`, while the browser's events are handled."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        if condition():
-            return True
-        page.wait_for_timeout(50)
-    return bool(condition())
-
-
-def settled(page: Any, session: Session) -> bool:
-    """Whether the newest picture is of full size and on the screen."""
-
-    def is_full() -> bool:
-        last, wished = session.stream.meter.last(), session.stream.wished
-        now = time.monotonic()
-        return (
-            last is not None
-            and wished is not None
-            and last.width == wished.camera.width
-            and not session.stream.is_moving(now)
-            and session.stream.due(now) is None
-        )
-
-    reached = wait_for(page, is_full)
-    page.wait_for_timeout(700)
-    return reached
-
-
-def screenshot(page: Any, name: str) -> np.ndarray:
-    """(H, W, 3) pixels of the whole page."""
-    content = page.screenshot()
-    folder = os.environ.get("KINOSPLAT_SCREENSHOTS")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / f"{name}.png").write_bytes(content)
-    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(float)
 
 
 def test_the_page_shows_what_the_rasterizer_draws(browser: Any, server: ViewerServer, complaints: list[str]) -> None:
@@ -197,6 +98,8 @@ def test_the_benchmark_reports_its_numbers(
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as JSON").last.click()
     assert '"p99_ms"' in Path(download.value.path()).read_text()
+    widths = "[...document.querySelectorAll('.ksbox')].map((box) => [box.scrollWidth, box.clientWidth])"
+    assert all(inside <= outside for inside, outside in page.evaluate(widths)), "A table is wider than the panel."
     assert not complaints
     page.close()
 

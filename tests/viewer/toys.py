@@ -9,7 +9,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kinosplat.render.camera import Camera, look_at
@@ -61,6 +63,33 @@ def toy_cameras(*, moving: bool = True) -> list[Camera]:
             )
         )
     return cameras
+
+
+@dataclass(frozen=True)
+class PlainImage:
+    """A photo of one colour."""
+
+    width: int
+    height: int
+    color: tuple[int, int, int]
+
+    @property
+    def description(self) -> str:
+        return "a plain photo"
+
+    def load(self) -> NDArray[np.uint8]:
+        return np.full((self.height, self.width, 3), self.color, np.uint8)
+
+
+def toy_views() -> list[View]:
+    """Photos of the first and the last moment from every camera, as if the scene had been a grey wall."""
+    cameras = toy_cameras()
+    image = PlainImage(cameras[0].width, cameras[0].height, (90, 90, 90))
+    return [
+        View(f"cam{i:02}/{frame:06}", camera.at(frame / FPS), i, image)
+        for i, camera in enumerate(cameras)
+        for frame in (0, N_FRAMES - 1)
+    ]
 
 
 def toy_subject(*, moving: bool = True, n: int = 300) -> GaussianSubject:
