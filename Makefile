@@ -11,7 +11,7 @@ DEMO := outputs/demo
 
 demo: $(VENV)/installed
 	$(BIN)/train --scene tabletop --method 4dgs --preset quick --run-dir $(DEMO) --overwrite
-	$(BIN)/kinosplat render $(DEMO) --views orbit --out $(DEMO)/turntable.mp4
+	$(BIN)/kinosplat render $(DEMO) --views orbit --resolution 640 480 --out $(DEMO)/turntable.mp4
 	$(BIN)/kinosplat render $(DEMO) --side-by-side --max-views 4 --out $(DEMO)/side_by_side.png
 
 test: $(VENV)/installed
