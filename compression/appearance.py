@@ -7,7 +7,6 @@ returns several sizes, from which `bits` picks what loses least for its bytes.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from kinosplat.compression.entropy import plane_bytes
@@ -47,9 +46,3 @@ def palette_bytes(palette: SubVectors, table_bits: int) -> float:
         for i, book in enumerate(palette.codebooks)
     )
     return 0.9 * tables + indices
-
-
-def with_palette(gaussians: Gaussians, palette: SubVectors) -> Gaussians:
-    """The set with `sh_rest` replaced by what the palette holds."""
-    rest = palette.values().reshape(gaussians.sh_rest.shape)
-    return Gaussians(**(gaussians.parameters() | {"sh_rest": torch.clone(rest)}))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kinosplat.compression.appearance import appearance_options, palette_bytes, with_palette
+from kinosplat.compression.appearance import appearance_options, palette_bytes
 from kinosplat.compression.entropy import morton_bytes, plane_bytes
 from kinosplat.compression.grid import Grid, quats_of, ratios_of
 from kinosplat.compression.kino.networks import LATENTS
@@ -95,9 +95,12 @@ def measure_options(stored: StoredSet, probe: Probe, importance: Tensor, seed: i
         name: [_measure(stored, probe, name, tensor, bits) for bits in BITS[name]] for name, tensor in rows.items()
     }
     if "sh_rest" in rows:
+        shape = rows["sh_rest"].shape
         options["sh_rest"] += [
             Option(
-                probe.mse(with_palette(stored.gaussians, palette)), palette_bytes(palette, TABLE_BITS), palette=palette
+                probe.mse(stored.drawn({"sh_rest": palette.values().reshape(shape)})),
+                palette_bytes(palette, TABLE_BITS),
+                palette=palette,
             )
             for palette in appearance_options(stored.gaussians, importance, seed)
         ]
