@@ -22,14 +22,14 @@ from kinosplat.compression.pipeline import compress
 from kinosplat.compression.report import CompressReport
 from kinosplat.compression.surroundings import Quality, Surroundings, Tunable, ViewBatch
 from kinosplat.errors import InputError
-from kinosplat.render import Gaussians, RasterSettings, rasterize
+from kinosplat.render import Gaussians, RasterSettings
 from kinosplat.scenes import Scene, load_scene
 from kinosplat.trainers.checkpoint import write_atomically
 from kinosplat.trainers.clock import Moment
 from kinosplat.trainers.compress_field import compress_field
 from kinosplat.trainers.evaluate import evaluate, spread
 from kinosplat.trainers.feed import LOOKAHEAD, UPCOMING_BATCHES, make_loader, make_sampler, picture_batch
-from kinosplat.trainers.losses import image_loss
+from kinosplat.trainers.methods.gaussian_step import picture_loss
 from kinosplat.trainers.methods.gaussians import GaussianMethod
 from kinosplat.trainers.methods.hash_grid import FieldMethod
 from kinosplat.trainers.optim import Group, Optimizer, exponential_decay
@@ -201,9 +201,7 @@ class _Pictures(AbstractContextManager["_Pictures"]):
             upcoming = [self._sampler.batch(training.step + i) for i in range(1, UPCOMING_BATCHES + 1)]
             self._loader.prefetch(self._sampler.lookahead(training.step, LOOKAHEAD))
             batch = picture_batch(training, indices, upcoming, self._loader)
-            output = rasterize(tunable.gaussians(), batch.cameras, background=batch.background, settings=settings)
-            terms, _ = image_loss(output, batch, training.config.image)
-            torch.stack(list(terms.values())).sum().backward()
+            picture_loss(tunable.gaussians(), batch, settings, training.config.image).backward()
             optimizer.step(Moment(step, step / steps, (step + 1) / steps), {})
             training.step += 1
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kinosplat.render.drawing import Drawing
+from kinosplat.render import Gaussians, RasterSettings, rasterize
+from kinosplat.render.drawing import Drawing, GaussianSet, draw
 from kinosplat.render.exposure import gradients_through, shown_by
 from kinosplat.render.frame import InputGradients
 from kinosplat.render.losses import alpha_difference, compare
 from kinosplat.trainers.batch import Batch
 from kinosplat.trainers.config import ImageConfig
-from kinosplat.trainers.losses import sensor_of
+from kinosplat.trainers.losses import image_loss, sensor_of
 from kinosplat.trainers.method import Losses
 
 
@@ -38,3 +39,20 @@ def compare_and_differentiate(drawing: Drawing, batch: Batch, config: ImageConfi
     pairs += zip(drawing.inputs.tensors, gradients.tensors, strict=True)
     wanted = [(t, g) for t, g in pairs if t is not None and t.requires_grad and g is not None]
     return Losses(terms, compared.squared_error, wanted), gradients
+
+
+def picture_loss(gaussians: Gaussians, batch: Batch, settings: RasterSettings, config: ImageConfig) -> Losses:
+    """What pictures of any set cost, by the rasterizer that the settings name; its tensors may have a history."""
+    if settings.rasterizer in ("auto", "native"):
+        visible = torch.empty(len(gaussians), dtype=torch.bool, device=gaussians.device)
+        drawing = draw(
+            GaussianSet(gaussians),
+            batch.cameras,
+            background=batch.background,
+            settings=settings,
+            statistics=None,
+            visible=visible,
+        )
+        return compare_and_differentiate(drawing, batch, config)[0]
+    output = rasterize(gaussians, batch.cameras, background=batch.background, settings=settings)
+    return Losses(*image_loss(output, batch, config))
