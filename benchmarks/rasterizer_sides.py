@@ -10,13 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kinosplat.render.adam import adam_step
+from kinosplat.render.adam import AdamTensor, RowAdam
 from kinosplat.render.camera import Camera
+from kinosplat.render.drawing import GaussianSet, draw
 from kinosplat.render.gaussians import Gaussians
-from kinosplat.render.losses import photometric_loss
-from kinosplat.render.rasterize import rasterize
+from kinosplat.render.losses import compare
+from kinosplat.render.rasterize import RasterSettings, rasterize
 
 LEARNING_RATE = 1e-4
+SSIM_WEIGHT = 0.2
 
 
 class Ours:
@@ -27,7 +29,8 @@ class Ours:
     def __init__(self, gaussians: Gaussians, camera: Camera, target: Tensor) -> None:
         self.gaussians, self.camera, self.target = gaussians, camera, target
         self.leaves = gaussians.map(lambda tensor: tensor.clone().requires_grad_())
-        self.moments: dict[str, tuple[Tensor, Tensor]] = {}
+        self.visible = torch.empty(len(gaussians), dtype=torch.bool, device=gaussians.device)
+        self.adam: RowAdam | None = None
         self.drawn: Gaussians | None = None
 
     def forward(self) -> Tensor:
@@ -51,17 +54,26 @@ class Ours:
         return {name: leaf.grad for name, leaf in self.leaves.parameters().items() if leaf.grad is not None}
 
     def step(self) -> None:
-        parameters = self.leaves.parameters()
-        if not self.moments:
-            self.moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in parameters.items()}
+        """As a training run takes it, but of all Gaussians, also those out of view."""
+        if self.adam is None:
+            parameters = self.leaves.parameters().values()
+            self.adam = RowAdam([AdamTensor(p, torch.zeros_like(p), torch.zeros_like(p)) for p in parameters])
         self.drop_gradients()
-        photometric_loss(rasterize(self.leaves, [self.camera]).rgb, self.target).backward()
-        for name, leaf in parameters.items():
-            assert leaf.grad is not None
-            adam_step(leaf, leaf.grad, *self.moments[name], lr=LEARNING_RATE, betas=(0.9, 0.999), eps=1e-15, step=10)
+        drawing = draw(
+            GaussianSet(self.leaves),
+            [self.camera],
+            background=torch.zeros(3, device=self.target.device),
+            settings=RasterSettings(),
+            statistics=None,
+            visible=self.visible,
+        )
+        compared = compare(drawing.rgb, self.target, mask=None, ssim_weight=SSIM_WEIGHT)
+        assert compared.dL_drendered is not None
+        gradients = list(drawing.gradients(compared.dL_drendered, None).gaussians.values())
+        self.adam.step(gradients, [LEARNING_RATE] * len(gradients), step=10)
 
     def release(self) -> None:
-        self.moments, self.drawn = {}, None
+        self.adam, self.drawn = None, None
 
 
 class Gsplat:

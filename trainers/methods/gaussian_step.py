@@ -25,8 +25,7 @@ from kinosplat.trainers.method import Losses
 def compare_and_differentiate(drawing: Drawing, batch: Batch, config: ImageConfig) -> tuple[Losses, InputGradients]:
     """The terms of `image_loss` with the gradients of their sum, and those by everything that was drawn."""
     sensor = sensor_of(batch, config)
-    shown = shown_by(sensor, drawing.rgb)
-    compared = compare(shown, batch.target, mask=batch.mask, ssim_weight=config.ssim_weight)
+    compared = compare(shown_by(sensor, drawing.rgb), batch.target, mask=batch.mask, ssim_weight=config.ssim_weight)
     terms, dL_dalpha = {"image": compared.loss}, None
     if batch.alpha is not None and config.alpha_weight > 0.0:
         terms["alpha"], dL_dalpha = alpha_difference(
