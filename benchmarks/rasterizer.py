@@ -124,8 +124,11 @@ def psnr_between(a: Tensor, b: Tensor) -> float:
 
 
 def gradient_error(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, float]:
-    """Norm of the difference over the norm, for each parameter."""
-    return {name: float((ours[name] - g).norm() / g.norm()) for name, g in theirs.items()}
+    """Norm of the difference over the norm, for each parameter, where the peer's gradient is finite (slicing a still
+    Gaussian in torch gives NaN).
+    """
+    finite = {name: torch.isfinite(g) for name, g in theirs.items()}
+    return {name: float((ours[name] - g)[finite[name]].norm() / g[finite[name]].norm()) for name, g in theirs.items()}
 
 
 def kernel_times(call: Callable[[], Any], repeats: int = 5) -> dict[str, float]:

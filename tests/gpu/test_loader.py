@@ -57,8 +57,8 @@ def test_all_pictures_are_on_the_device_before_the_first_is_asked_for() -> None:
         assert sorted(loads) == sorted([*range(N), *range(1000, 1000 + N, 2)])
         for indices in ([0, 1], [149, 2, 75], [0]):
             there, here = loader.get_batch(indices, [[3], [4]]), host.get_batch(indices)
-            assert torch.equal(there.images.cpu(), here.images)
-            for a, b in ((there.alphas, here.alphas), (there.masks, here.masks)):
+            assert there.images.device.type == "cuda"
+            for a, b in zip((*there.pixels, *there.mask_pixels), (*here.pixels, *here.mask_pixels), strict=True):
                 assert (a is None) == (b is None)
                 assert a is None or b is None or torch.equal(a.cpu(), b)
     assert len(loads) == N + N // 2
