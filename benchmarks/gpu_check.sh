@@ -38,13 +38,22 @@ measure field_mlp benchmarks/field_mlp.py --device cuda
 measure field_draw benchmarks/field_draw.py --device cuda
 measure viewer_agreement benchmarks/viewer.py --agreement
 measure viewer benchmarks/viewer.py --n-gaussians 1000000 --resolution 1280 720
+has_scene() { [[ -d "${KINOSPLAT_DATA:-/nowhere}/$1" ]]; }
 for scene in dtu_scan24 fox; do
-  [[ -d "${KINOSPLAT_DATA:-/nowhere}/$scene" ]] || continue
+  has_scene "$scene" || continue
   resolution=(800 600)
   if [[ $scene == fox ]]; then resolution=(540 960); fi
   measure "training_$scene" benchmarks/training.py --scene "$scene" --resolution "${resolution[@]}" --steps 2500 \
     --max-gaussians 300000 --peer "$peer" --out "$out/training_$scene.json"
 done
+if has_scene dtu_scan24; then
+  measure viewer_training benchmarks/viewer_training.py --scene dtu_scan24 --method 3dgs --windows 4 --seconds 3
+  measure field_training benchmarks/field_training.py --scene dtu_scan24 --resolution 800 600
+fi
+if has_scene panoptic_basketball; then
+  measure training_step benchmarks/training_step.py --scene panoptic_basketball --method 4dgs --gaussians 400000 --frames 0 10 \
+    --warm-up 300 --steps 700 --peer "$peer"
+fi
 
 if [[ "${SANITIZE:-0}" == 1 ]]; then
   # Every allocation on its own, so that a step beyond its end is seen.
@@ -54,5 +63,7 @@ if [[ "${SANITIZE:-0}" == 1 ]]; then
     compute-sanitizer --tool "$tool" --error-exitcode 1 "$python" -P -m pytest -q -x --timeout 0 \
       tests/render/test_native_matches_reference.py -k "cuda and gradients and (moving_set or crowded or huge)" 2>&1 |
       tee "$out/$tool.log"
+    compute-sanitizer --tool "$tool" --error-exitcode 1 "$python" -P -m pytest -q -x --timeout 0 \
+      tests/gpu/test_mcmc.py tests/gpu/test_exposure.py tests/gpu/test_target.py 2>&1 | tee -a "$out/$tool.log"
   done
 fi
