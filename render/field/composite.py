@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from kinosplat.render.field import native, reference
 from kinosplat.render.field.backend import FieldBackend
-from kinosplat.render.field.samples import Composited, Samples
+from kinosplat.render.field.samples import Composited, Samples, runs
 
 
 def composite(density: Tensor, rgb: Tensor, samples: Samples, backend: FieldBackend) -> Composited:
@@ -53,15 +53,12 @@ class _NativeComposite(torch.autograd.Function):
 
 
 @torch.no_grad()
-def visible_part(density: Tensor, samples: Samples, backend: FieldBackend) -> tuple[Samples, Tensor]:
-    """The samples up to the one that ends each ray, and their places (int64) among all; waits for their number."""
+def visible_part(density: Tensor, samples: Samples, backend: FieldBackend) -> Samples:
+    """The samples up to the one that ends each ray; waits for their number."""
     seen = composite(density, density[:, None].expand(-1, 3).contiguous(), samples, backend)
     counts = seen.n_used.long()
-    ray = torch.repeat_interleave(samples.offsets.diff(), output_size=len(samples))
-    place = torch.arange(len(samples), device=density.device) - samples.offsets[ray]
-    kept = (place < counts[ray]).nonzero()[:, 0]
-    offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
-    return Samples(offsets, samples.t[kept], samples.dt[kept]), kept
+    kept = runs(samples.offsets[:-1], counts)
+    return Samples(torch.nn.functional.pad(counts.cumsum(0), (1, 0)), samples.t[kept], samples.dt[kept])
 
 
 @torch.no_grad()

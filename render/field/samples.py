@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -36,3 +37,12 @@ class Composited:
     """(R,) distortion of the weights (Barron et al. 2022, equation 15), world units."""
     n_used: Tensor
     """(R,) int32, samples up to the one that ended the ray."""
+
+
+def runs(starts: Tensor, counts: Tensor) -> Tensor:
+    """starts[0], starts[0] + 1, ... (counts[0] of them), then starts[1], ...: int64, of (N,) int64; waits for their
+    number.
+    """
+    before = counts.cumsum(0) - counts
+    shifts = torch.repeat_interleave(starts - before, counts)
+    return shifts + torch.arange(len(shifts), device=starts.device)

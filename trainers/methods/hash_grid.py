@@ -20,6 +20,7 @@ from kinosplat.render.field import reference
 from kinosplat.render.field.backend import FieldBackend
 from kinosplat.render.field.composite import composite, visible_part
 from kinosplat.render.field.field import Field, FieldShape
+from kinosplat.render.field.in_sight import density_in_sight
 from kinosplat.render.field.layout import GridLayout, Space
 from kinosplat.render.field.march import MarchBy, sample_points
 from kinosplat.render.field.occupancy import OccupancyGrid
@@ -48,10 +49,14 @@ FIRST_SAMPLES_A_RAY = 256
 """The first step has so many rays that each may have this many samples."""
 FEWEST_RAYS, MOST_RAYS = 64, 1 << 18
 """Limits of the number of rays a step."""
-MOST_MARCHED = 4
-"""Rays are marched through at most so many times the samples that are to be learned from."""
+MOST_MET = 4
+"""The density is asked for at so many times the samples that are to be learned from, at most."""
+FIRST_MET = 8
+"""On a processor the density is asked for at so many samples of each ray first; many rays end within them."""
 LARGEST_GROWTH = 1.5
 """The number of rays grows by this factor a step at most."""
+ROW_OF_BOOLS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""A row of so many bools as one number: reading rows of a large table as such takes half the time of any(dim=1)."""
 VISITED = 0.25
 """Part of the occupancy grid's cells that an update visits after the warm-up."""
 
@@ -177,17 +182,17 @@ class FieldMethod:
         samples = march_rays(
             grid, rays, self.near, torch.rand(len(rays), generator=draws, device=device), field.backend
         )
-        n_marched = len(samples)
-        with torch.no_grad():
-            positions, directions = sample_points(rays.origins, rays.directions, samples, grid.space, field.backend)
-            samples, kept = visible_part(field.density(positions)[0], samples, field.backend)
-            positions, directions = positions[kept], directions[kept]
-        if rays.origins.requires_grad:
-            positions, directions = sample_points(rays.origins, rays.directions, samples, grid.space, field.backend)
+        n_first = FIRST_MET if device.type == "cpu" else None
+        samples, met = density_in_sight(
+            lambda positions: field.density(positions)[0], rays, samples, grid.space, field.backend, n_first
+        )
+        n_met = len(samples)
+        samples = visible_part(met, samples, field.backend)
+        positions, directions = sample_points(rays.origins, rays.directions, samples, grid.space, field.backend)
         density, outputs = field.density(positions)
         seen = composite(density, field.colour(outputs, directions), samples, field.backend)
         rgb = batch.expose(seen.rgb + (1 - seen.alpha)[:, None] * batch.background)
-        self._adapt(len(rays), n_marched, len(samples))
+        self._adapt(len(rays), n_met, len(samples))
 
         options = self.config.training
         terms = {"image": _mean(_huber(rgb - batch.target, options.huber), batch.weight)}
@@ -207,7 +212,8 @@ class FieldMethod:
         """Entries of the grid that a sample reached; the others would move by their momentum alone."""
         gradient = self._groups["table"].parameter.grad
         assert gradient is not None
-        return {"table": (gradient != 0).any(dim=1)}
+        row = ROW_OF_BOOLS[gradient.shape[1]]
+        return {"table": (gradient != 0).view(row)[:, 0] != 0}
 
     def after_step(self, moment: Moment) -> None:
         """Look where something is, now and then; let the mask's pruner step."""
@@ -325,11 +331,11 @@ class FieldMethod:
     def _paint(self, paint: Callable[[Field, OccupancyGrid, Camera, float], Tensor], camera: Camera) -> Tensor:
         return paint(self.field(), self.grid, camera, self.near)
 
-    def _adapt(self, n_rays: int, n_marched: int, n_kept: int) -> None:
+    def _adapt(self, n_rays: int, n_met: int, n_kept: int) -> None:
         """So many rays next time that about the wanted number of samples is learned from."""
         by_kept = self._target / max(n_kept, 1)
-        by_marched = MOST_MARCHED * self._target / max(n_marched, 1)
-        wanted = int(n_rays * min(by_kept, by_marched, LARGEST_GROWTH))
+        by_met = MOST_MET * self._target / max(n_met, 1)
+        wanted = int(n_rays * min(by_kept, by_met, LARGEST_GROWTH))
         self._n_rays = min(max(wanted, FEWEST_RAYS), MOST_RAYS)
         self.n_samples = n_kept
 
