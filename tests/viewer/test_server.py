@@ -5,58 +5,18 @@ from __future__ import annotations
 import contextlib
 import http.client
 import http.server
-import io
 import socket
 import threading
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 import pytest
 import viser
-import websockets.sync.client
-import zstandard
-from PIL import Image
+import websockets.exceptions
 
-from kinosplat.viewer.lens import pose_of, vertical_fov
 from kinosplat.viewer.server import ServerOptions, ViewerServer
-from viewer.toys import toy_cameras, toy_subject, wait_until
-
-
-@contextlib.contextmanager
-def connected(server: ViewerServer, **options: Any) -> Iterator[Any]:
-    """A line as a page opens it, which has said where it looks from."""
-    protocol = f"viser-v{viser.__version__}"
-    with websockets.sync.client.connect(
-        f"ws://localhost:{server.port}", subprotocols=[protocol], max_size=None, **options
-    ) as line:
-        camera = toy_cameras()[0]
-        wxyz, position = pose_of(camera)
-        message = {
-            "type": "ViewerCameraMessage", "wxyz": wxyz, "position": position, "fov": vertical_fov(camera),
-            "near": 0.01, "far": 1000.0, "image_height": 72, "image_width": 96,
-            "look_at": (0.0, 0.0, 0.0), "up_direction": (0.0, 0.0, 1.0),
-        }  # fmt: skip
-        line.send(msgspec.msgpack.encode(message))
-        yield line
-
-
-def received(line: Any, seconds: float = 20.0) -> list[dict[str, Any]]:
-    """The messages that come next; TimeoutError when none does."""
-    raw = line.recv(timeout=seconds)
-    n_bytes, n_packed = int.from_bytes(raw[:8], "little"), int.from_bytes(raw[8:16], "little")
-    packed = zstandard.ZstdDecompressor().decompress(raw[16 : 16 + n_packed], max_output_size=n_bytes)
-    messages: list[dict[str, Any]] = msgspec.msgpack.decode(packed)["messages"]
-    return messages
-
-
-def first_picture(line: Any) -> Image.Image:
-    """The first that comes."""
-    while True:
-        for message in received(line):
-            if message["type"] == "BackgroundImageMessage" and message["rgb_data"] is not None:
-                return Image.open(io.BytesIO(message["rgb_data"]))
+from viewer.lines import confirm, connected, first_picture
+from viewer.toys import toy_subject, wait_until
 
 
 def test_a_line_whose_other_end_vanishes_is_forgotten(server: ViewerServer) -> None:
@@ -116,16 +76,6 @@ def test_a_slow_line_gets_few_pictures_and_the_others_all_of_theirs(server: View
             assert len(first.stream._on_the_way) <= 3
             stop.set()
             reader.join(timeout=5)
-
-
-def confirm(line: Any, stop: threading.Event) -> None:
-    """Say of everything that it has arrived, as pages do."""
-    while not stop.is_set():
-        with contextlib.suppress(TimeoutError):
-            for message in received(line, 0.5):
-                if message["type"] == "LocalStorageGetItemRequestMessage":
-                    answer = {"type": "LocalStorageGetItemResponseMessage", "value": "", "error": None}
-                    line.send(msgspec.msgpack.encode(answer | {"request_uuid": message["request_uuid"]}))
 
 
 def test_stopping_ends_every_thread() -> None:
