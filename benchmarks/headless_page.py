@@ -1,7 +1,7 @@
 """A page without a browser: a process that speaks viser's protocol over a websocket on this machine.
 
-It turns its camera, or holds still; it decodes every picture, several at once as browsers do, and confirms each when it
-is decoded (a page confirms before that).
+It turns its camera, or holds still; it decodes every picture, several at once as browsers do but in processes of their
+own (Pillow lets no other thread run meanwhile), and confirms each when it is decoded (a page confirms before that).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import io
 import multiprocessing
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,8 @@ from kinosplat.viewer.lens import pose_of, vertical_fov
 
 SETTLING = 2.0
 """Seconds after the connection that do not count: the page's controls are sent, pictures find their size."""
+N_DECODING = 3
+"""Pictures that are decoded at the same time; more are never on the way."""
 PATIENCE = 120.0
 """Seconds to wait for a page to end beyond the time it was given."""
 
@@ -53,7 +56,8 @@ class HeadlessPage:
         self._seconds = seconds
         messages = [camera_message(camera) for camera in cameras]
         arguments = (port, messages, seconds, turns_per_second, self._answers)
-        self._process = context.Process(target=_run, args=arguments, daemon=True)
+        # Not a daemon, which may have no processes of its own; it ends by itself.
+        self._process = context.Process(target=_run, args=arguments)
         self._process.start()
 
     def seen(self) -> Seen:
@@ -81,10 +85,15 @@ def camera_message(camera: Camera) -> dict[str, Any]:
 
 
 def _run(port: int, messages: list[dict[str, Any]], seconds: float, turns_per_second: float, answers: Any) -> None:
-    answers.put(asyncio.run(_look(port, messages, seconds, turns_per_second)))
+    with ProcessPoolExecutor(N_DECODING, multiprocessing.get_context("spawn")) as pool:
+        for _ in pool.map(_decode, [_encoded_nothing()] * N_DECODING):
+            pass
+        answers.put(asyncio.run(_look(port, messages, seconds, turns_per_second, pool)))
 
 
-async def _look(port: int, messages: list[dict[str, Any]], seconds: float, turns_per_second: float) -> Seen:
+async def _look(
+    port: int, messages: list[dict[str, Any]], seconds: float, turns_per_second: float, pool: ProcessPoolExecutor
+) -> Seen:
     url, protocol = f"ws://localhost:{port}", f"viser-v{viser.__version__}"
     arrived: list[tuple[float, tuple[int, int]]] = []
     async with websockets.asyncio.client.connect(url, subprotocols=[protocol], max_size=None) as socket:  # type: ignore[list-item]
@@ -95,7 +104,7 @@ async def _look(port: int, messages: list[dict[str, Any]], seconds: float, turns
                 await asyncio.sleep(1 / turns_per_second)
 
         async def show(picture: bytes, decoding: list[asyncio.Task[None]]) -> None:
-            size = await asyncio.to_thread(_decode, picture)
+            size = await asyncio.get_running_loop().run_in_executor(pool, _decode, picture)
             # In the order in which they came.
             await asyncio.gather(*decoding)
             arrived.append((time.monotonic(), size))
@@ -138,6 +147,13 @@ def _decode(picture: bytes) -> tuple[int, int]:
     image = Image.open(io.BytesIO(picture))
     image.load()
     return image.size
+
+
+def _encoded_nothing() -> bytes:
+    """A picture that wakes the processes before anything counts."""
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(file, "JPEG")
+    return file.getvalue()
 
 
 def _answer(request: str) -> dict[str, Any]:
