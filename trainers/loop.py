@@ -96,6 +96,8 @@ def train_step(training: Training, feed: Feed) -> Losses:
             training.save()
         raise
     losses.backward()
+    if training.exposure is not None:
+        training.exposure.collect()
     rate_factor = math.sqrt(training.config.schedule.batch_size)
     training.optimizer.step(moment, training.method.touched(), rate_factor)
     try:
