@@ -59,7 +59,7 @@ def test_gradients_of_corrections_are_those_of_the_parameters(cameras: list[int]
     learned = torch.tensor([0, 2, 3])
     expected = torch.eye(3, 4) + parameters[cameras] - parameters[learned].mean(dim=0)
     corrections = exposure.of(cameras)
-    # float32; measured 2e-7 at most.
+    # float32; measured 1.2e-7.
     torch.testing.assert_close(corrections, expected, rtol=0, atol=1e-6)
     gradient = torch.randn(len(cameras), 3, 4, generator=draws)
     corrections.backward(gradient)
