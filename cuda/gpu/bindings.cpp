@@ -65,8 +65,7 @@ class Readback {
 // event to be recorded between the two.
 FrameCounts run_project(const Frame& frame, const Queue& queue, Address scratch, Address row_memory,
                         Address projected) {
-    nb::gil_scoped_release release;
-    const CurrentDevice current(queue.device);
+    const PassCall call(queue);
     const cudaStream_t stream = queue.get();
     const auto mark = [&] {
         if (projected)
@@ -89,8 +88,7 @@ FrameCounts run_project(const Frame& frame, const Queue& queue, Address scratch,
 
 void run_bin(const Frame& frame, const FrameCounts& counts, const Queue& queue, Address project_memory,
              Address row_memory, Address bin_memory, Address list_memory) {
-    nb::gil_scoped_release release;
-    const CurrentDevice current(queue.device);
+    const PassCall call(queue);
     const cudaStream_t stream = queue.get();
     size_t n_bytes;
     const ProjectScratch project = project_scratch(frame, at<void>(project_memory), &n_bytes);
@@ -103,8 +101,7 @@ void run_bin(const Frame& frame, const FrameCounts& counts, const Queue& queue, 
 
 void run_blend(const Frame& frame, const FrameCounts& counts, const Queue& queue, Address row_memory,
                Address list_memory, const Pictures& pictures) {
-    nb::gil_scoped_release release;
-    const CurrentDevice current(queue.device);
+    const PassCall call(queue);
     size_t n_bytes;
     blend_forward(frame, rows(frame, at<void>(row_memory), &n_bytes),
                   tile_lists(frame, counts, at<void>(list_memory), &n_bytes), pictures, queue.get());
@@ -114,8 +111,7 @@ void run_blend(const Frame& frame, const FrameCounts& counts, const Queue& queue
 void run_blend_backward(const Frame& frame, const FrameCounts& counts, const Queue& queue, Address row_memory,
                         Address list_memory, const Pictures& pictures, const PictureGradients& picture_gradients,
                         Address scratch, const GaussianArrays<float>& gradients) {
-    nb::gil_scoped_release release;
-    const CurrentDevice current(queue.device);
+    const PassCall call(queue);
     const cudaStream_t stream = queue.get();
     size_t n_bytes;
     const RowGradients by_row = row_gradients(frame, gradients, at<void>(scratch), &n_bytes);
@@ -138,8 +134,7 @@ void run_blend_backward(const Frame& frame, const FrameCounts& counts, const Que
 
 void run_project_backward(const Frame& frame, const Queue& queue, Address scratch,
                           const GaussianArrays<float>& gradients, Address dL_dworld_to_camera, Address dL_dK) {
-    nb::gil_scoped_release release;
-    const CurrentDevice current(queue.device);
+    const PassCall call(queue);
     size_t n_bytes;
     project_backward(frame, row_gradients(frame, gradients, at<void>(scratch), &n_bytes), gradients,
                      {at<float>(dL_dworld_to_camera), at<float>(dL_dK)}, queue.get());

@@ -15,8 +15,7 @@ void bind_encoding(nb::module_& module) {
         "encode_forward",
         [](const Queue& queue, const HashGrid& grid, int64_t n_samples, Address positions, Address table,
            bool half_table, Address features, bool half_features, Address sparse_headers, Address sparse_words) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             encode_forward({grid,
                             n_samples,
                             at<const float>(positions),
@@ -33,8 +32,7 @@ void bind_encoding(nb::module_& module) {
         "encode_backward",
         [](const Queue& queue, const HashGrid& grid, int64_t n_samples, Address positions, Address table,
            bool half_table, Address dL_dfeatures, Address dL_dtable, Address dL_dpositions) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             encode_backward({grid, n_samples, at<const float>(positions), at<const void>(table), half_table, {}},
                             {at<const float>(dL_dfeatures), at<float>(dL_dtable), at<float>(dL_dpositions)},
                             queue.get());
@@ -46,8 +44,7 @@ void bind_encoding(nb::module_& module) {
     module.def(
         "sh_forward",
         [](const Queue& queue, int64_t n_samples, int n_degrees, Address directions, Address values) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             sh_forward(n_samples, n_degrees, at<const float>(directions), at<float>(values), queue.get());
         },
         nb::arg("queue"), nb::arg("n_samples"), nb::arg("n_degrees"), nb::arg("directions"), nb::arg("values"),
@@ -57,8 +54,7 @@ void bind_encoding(nb::module_& module) {
         "sh_backward",
         [](const Queue& queue, int64_t n_samples, int n_degrees, Address directions, Address dL_dvalues,
            Address dL_ddirections) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             sh_backward(n_samples, n_degrees, at<const float>(directions), at<const float>(dL_dvalues),
                         at<float>(dL_ddirections), queue.get());
         },
@@ -85,8 +81,7 @@ void bind_marching(nb::module_& module) {
     module.def(
         "occupied_blocks",
         [](const Queue& queue, const Marching<double>& marching, Address bits, Address blocks) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             occupied_blocks(marching.resolution, marching.space.n_cascades, at<const uint8_t>(bits),
                             at<uint8_t>(blocks), queue.get());
         },
@@ -97,8 +92,7 @@ void bind_marching(nb::module_& module) {
         "march_count",
         [](const Queue& queue, const Marching<double>& marching, Address bits, Address blocks, const RayArrays& rays,
            Address counts, Address n_visited) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             march_count(marching.as<float>(), {at<const uint8_t>(bits), at<const uint8_t>(blocks)}, rays,
                         at<int32_t>(counts), at<int32_t>(n_visited), queue.get());
         },
@@ -109,8 +103,7 @@ void bind_marching(nb::module_& module) {
         "march_write",
         [](const Queue& queue, const Marching<double>& marching, Address bits, Address blocks, const RayArrays& rays,
            Address offsets, Address t, Address dt) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             march_write(marching.as<float>(), {at<const uint8_t>(bits), at<const uint8_t>(blocks)}, rays,
                         at<const int64_t>(offsets), at<float>(t), at<float>(dt), queue.get());
         },
@@ -129,8 +122,7 @@ void bind_marching(nb::module_& module) {
         "march_blocks_count",
         [](const Queue& queue, const Marching<double>& marching, Address bits, Address blocks, const RayArrays& rays,
            const BlockList& list, Address counts, Address n_visited) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             march_blocks_count(marching.as<float>(), {at<const uint8_t>(bits), at<const uint8_t>(blocks)}, rays, list,
                                at<int32_t>(counts), at<int32_t>(n_visited), queue.get());
         },
@@ -141,8 +133,7 @@ void bind_marching(nb::module_& module) {
         "march_blocks_write",
         [](const Queue& queue, const Marching<double>& marching, Address bits, Address blocks, const RayArrays& rays,
            const BlockList& list, Address offsets, Address t, Address dt) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             march_blocks_write(marching.as<float>(), {at<const uint8_t>(bits), at<const uint8_t>(blocks)}, rays, list,
                                at<const int64_t>(offsets), at<float>(t), at<float>(dt), queue.get());
         },
@@ -153,8 +144,7 @@ void bind_marching(nb::module_& module) {
         "sample_points",
         [](const Queue& queue, const Marching<double>& marching, const RayArrays& rays, Address offsets, Address t,
            Address dt, Address positions, Address directions) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             sample_points(marching.as<float>().space, rays, at<const int64_t>(offsets), at<const float>(t),
                           at<const float>(dt), at<float>(positions), at<float>(directions), queue.get());
         },
@@ -189,8 +179,7 @@ void bind_compositing(nb::module_& module) {
     module.def(
         "composite_forward",
         [](const Queue& queue, const CompositeArrays& arrays) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             composite_forward(arrays, queue.get());
         },
         nb::arg("queue"), nb::arg("arrays"), "Colour, alpha, depth and distortion of rays.");
@@ -199,8 +188,7 @@ void bind_compositing(nb::module_& module) {
         "composite_backward",
         [](const Queue& queue, const CompositeArrays& arrays, Address dL_drgb, Address dL_dalpha, Address dL_ddepth,
            Address dL_ddistortion, Address dL_ddensity, Address dL_dsample_rgb) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             composite_backward(arrays,
                                {at<const float>(dL_drgb), at<const float>(dL_dalpha), at<const float>(dL_ddepth),
                                 at<const float>(dL_ddistortion), at<float>(dL_ddensity), at<float>(dL_dsample_rgb)},
@@ -215,8 +203,7 @@ void bind_occupancy(nb::module_& module) {
         "occupancy_update",
         [](const Queue& queue, int64_t n_cells, float decay, int64_t n_values, Address cells, Address values,
            Address density) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             occupancy_update(n_cells, decay, n_values, at<const int64_t>(cells), at<const float>(values),
                              at<float>(density), queue.get());
         },
@@ -226,8 +213,7 @@ void bind_occupancy(nb::module_& module) {
     module.def(
         "occupancy_pack",
         [](const Queue& queue, int64_t n_cells, Address density, float threshold, Address bits) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             occupancy_pack(n_cells, at<const float>(density), threshold, at<uint8_t>(bits), queue.get());
         },
         nb::arg("queue"), nb::arg("n_cells"), nb::arg("density"), nb::arg("threshold"), nb::arg("bits"),

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nanobind/nanobind.h>
 
 #include "gpu/check.h"
 
@@ -40,6 +41,16 @@ struct Queue {
     int device;
     Address stream;
     cudaStream_t get() const { return reinterpret_cast<cudaStream_t>(stream); }
+};
+
+// For the length of a call: Python's lock is given up, and the queue's device is current.
+class PassCall {
+  public:
+    explicit PassCall(const Queue& queue) : current_(queue.device) {}
+
+  private:
+    nanobind::gil_scoped_release release_;
+    CurrentDevice current_;
 };
 
 } // namespace kinosplat::gpu

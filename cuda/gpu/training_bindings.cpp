@@ -39,8 +39,7 @@ class AdamTable {
               Address visible, Address dropped) {
         if (gradients.size() != entries_.size() || rates.size() != entries_.size())
             throw std::invalid_argument("a row set needs one gradient and one rate a tensor");
-        nb::gil_scoped_release release;
-        const CurrentDevice current(queue.device);
+        const PassCall call(queue);
         rows_.visible = at<const bool>(visible);
         rows_.dropped = at<DroppedCounts>(dropped);
         rows_.step = uint64_t(step);
@@ -105,8 +104,7 @@ void bind_training(nb::module_& module) {
         "photometric",
         [](const Queue& queue, int n_images, int height, int width, Address rendered, Address target, Address mask,
            float ssim_weight, Address sums, Address loss, Address squared_error, Address terms, Address dL_drendered) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             photometric({n_images, height, width, at<const float>(rendered), at<const float>(target),
                          at<const float>(mask), ssim_weight, at<PhotometricSums>(sums), at<float>(loss),
                          at<float>(squared_error), at<float>(terms), at<float>(dL_drendered)},
@@ -121,8 +119,7 @@ void bind_training(nb::module_& module) {
         "expose",
         [](const Queue& queue, int n_images, int n_pixels, Address rgb, Address exposures, Address target,
            float saturated, Address shown) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             expose({n_images, n_pixels, at<const float>(rgb), at<const float>(exposures), at<const float>(target),
                     saturated},
                    at<float>(shown), queue.get());
@@ -134,8 +131,7 @@ void bind_training(nb::module_& module) {
         "expose_backward",
         [](const Queue& queue, int n_images, int n_pixels, Address rgb, Address exposures, Address target,
            float saturated, Address dL_dshown, Address dL_drgb, Address dL_dexposures) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             expose_backward({n_images, n_pixels, at<const float>(rgb), at<const float>(exposures),
                              at<const float>(target), saturated},
                             at<const float>(dL_dshown), at<float>(dL_drgb), at<float>(dL_dexposures), queue.get());
@@ -148,8 +144,7 @@ void bind_training(nb::module_& module) {
         "compose_target",
         [](const Queue& queue, int n_pixels, int n_channels, Address pixels, Address mask, bool mask_cuts_out,
            Address background, Address rgb, Address alpha, Address weight) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             compose_target({n_pixels, n_channels, at<const uint8_t>(pixels), at<const uint8_t>(mask), mask_cuts_out,
                             at<const float>(background), at<float>(rgb), at<float>(alpha), at<float>(weight)},
                            queue.get());
@@ -162,8 +157,7 @@ void bind_training(nb::module_& module) {
         "alpha_difference",
         [](const Queue& queue, int64_t n_pixels, Address rendered, Address target, Address mask, float scale,
            Address loss, Address dL_drendered) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             alpha_difference({n_pixels, at<const float>(rendered), at<const float>(target), at<const float>(mask),
                               scale, at<float>(loss), at<float>(dL_drendered)},
                              queue.get());
@@ -176,8 +170,7 @@ void bind_training(nb::module_& module) {
         "shake",
         [](const Queue& queue, int n, Address means, Address quats, Address log_scales, Address opacity_logits,
            float strength, uint64_t key) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             shake({n, at<float>(means), at<const float>(quats), at<const float>(log_scales),
                    at<const float>(opacity_logits), strength, key},
                   queue.get());
@@ -201,8 +194,7 @@ void bind_training(nb::module_& module) {
         "penalties",
         [](const Queue& queue, const PenaltyArrays& arrays, Address sums, Address add_to_opacity_logits,
            Address add_to_log_scales) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             penalties(arrays, at<float>(sums), at<float>(add_to_opacity_logits), at<float>(add_to_log_scales),
                       queue.get());
         },
@@ -214,8 +206,7 @@ void bind_training(nb::module_& module) {
         "penalties_backward",
         [](const Queue& queue, const PenaltyArrays& arrays, Address dL_dopacity, Address dL_dscale,
            Address dL_dopacity_logits, Address dL_dlog_scales) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             penalties_backward(arrays, at<const float>(dL_dopacity), at<const float>(dL_dscale),
                                at<float>(dL_dopacity_logits), at<float>(dL_dlog_scales), queue.get());
         },
