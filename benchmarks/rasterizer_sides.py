@@ -15,7 +15,8 @@ from kinosplat.render.camera import Camera
 from kinosplat.render.drawing import GaussianSet, draw
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.losses import compare
-from kinosplat.render.rasterize import RasterSettings, rasterize
+from kinosplat.render.rasterize import rasterize
+from kinosplat.render.settings import RasterSettings
 
 LEARNING_RATE = 1e-4
 SSIM_WEIGHT = 0.2

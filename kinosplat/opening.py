@@ -22,7 +22,7 @@ from kinosplat.errors import InputError
 from kinosplat.render.camera import Camera
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.output import RenderOutput
-from kinosplat.render.rasterize import RasterSettings
+from kinosplat.render.settings import RasterSettings
 from kinosplat.scenes import Scene
 from kinosplat.scenes.scene import Similarity, View
 from kinosplat.starting import UNKNOWN_UP, cameras_around, likely_up

@@ -4,7 +4,8 @@ from kinosplat.render.backend import render_backends
 from kinosplat.render.camera import Camera
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.output import RenderOutput
-from kinosplat.render.rasterize import RasterSettings, rasterize
+from kinosplat.render.rasterize import rasterize
+from kinosplat.render.settings import RasterSettings
 from kinosplat.render.statistics import GaussianStatistics
 
 __all__ = [

@@ -19,7 +19,8 @@ from kinosplat.render.backend import passes_for
 from kinosplat.render.camera import Camera
 from kinosplat.render.frame import Frame, FrameGradients, FrameInputs, InputGradients
 from kinosplat.render.gaussians import Gaussians
-from kinosplat.render.rasterize import ONLY_DRAWN, RasterSettings, check_arguments, frame_inputs
+from kinosplat.render.rasterize import ONLY_DRAWN, check_arguments, frame_inputs
+from kinosplat.render.settings import RasterSettings
 from kinosplat.render.statistics import GaussianStatistics
 
 

@@ -19,6 +19,7 @@ from kinosplat.render.camera import Camera
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.output import RenderOutput
 from kinosplat.render.rotations import matrix_from_quaternion
+from kinosplat.render.settings import RasterSettings
 from kinosplat.render.statistics import GaussianStatistics
 
 
@@ -28,25 +29,18 @@ def rasterize_gsplat(
     *,
     background: Tensor | None = None,
     features: Tensor | None = None,
-    sh_degree: int | None = None,
-    antialiased: bool = False,
-    near: float = 0.01,
-    far: float = 1e10,
-    depth: bool = False,
-    median_depth: bool = False,
-    normal: bool = False,
+    settings: RasterSettings | None = None,
     statistics: GaussianStatistics | None = None,
     visible: Tensor | None = None,
 ) -> RenderOutput:
     """Render with gsplat; the arguments mean what they mean in `rasterize`."""
-    if median_depth:
+    settings = settings or RasterSettings()
+    if settings.median_depth:
         raise InputError("gsplat has no median depth; ask the native rasterizer for it.")
     background = gaussians.means.new_zeros(3) if background is None else background
     backgrounds = background.expand(len(cameras), 3)
     views = [
-        _render_view(
-            gaussians, camera, backgrounds[i], features, sh_degree, antialiased, near, far, depth, normal, statistics
-        )
+        _render_view(gaussians, camera, backgrounds[i], features, settings, statistics)
         for i, camera in enumerate(cameras)
     ]
     if visible is not None:
@@ -75,12 +69,7 @@ def _render_view(
     camera: Camera,
     background: Tensor,
     features: Tensor | None,
-    sh_degree: int | None,
-    antialiased: bool,
-    near: float,
-    far: float,
-    depth: bool,
-    normal: bool,
+    settings: RasterSettings,
     statistics: GaussianStatistics | None,
 ) -> dict[str, Any]:
     camera = camera.to(gaussians.device, gaussians.means.dtype)
@@ -92,7 +81,7 @@ def _render_view(
         phase = (camera.time - gaussians.time_centres) * torch.exp(-gaussians.log_durations)
         means = means + gaussians.displacements * phase[:, None]
         opacities = opacities * torch.exp(-0.5 * phase.square())
-    degree = gaussians.sh_degree if sh_degree is None else min(sh_degree, gaussians.sh_degree)
+    degree = settings.degree_of(gaussians)
     colours = torch.cat([gaussians.sh_dc[:, None], gaussians.sh_rest[:, : (degree + 1) ** 2 - 1]], dim=1)
     shape = {
         "means": means,
@@ -103,17 +92,17 @@ def _render_view(
         "Ks": camera.K[None],
         "width": camera.width,
         "height": camera.height,
-        "near_plane": near,
-        "far_plane": far,
+        "near_plane": settings.near,
+        "far_plane": settings.far,
         "packed": False,
-        "rasterize_mode": "antialiased" if antialiased else "classic",
+        "rasterize_mode": "antialiased" if settings.antialiased else "classic",
     }
     picture, alpha, info = rasterization(
-        colors=colours, sh_degree=degree, render_mode="RGB+ED" if depth else "RGB", **shape
+        colors=colours, sh_degree=degree, render_mode="RGB+ED" if settings.depth else "RGB", **shape
     )
     alpha = alpha[0, ..., 0]
     maps: dict[str, Tensor] = {}
-    if normal:
+    if settings.normal:
         maps["normal"] = _normals(gaussians, means, camera)
     if features is not None and features.shape[1] > 0:
         maps["features"] = features
@@ -128,7 +117,7 @@ def _render_view(
     return {
         "rgb": picture[0, ..., :3] + (1 - alpha[..., None]) * background,
         "alpha": alpha,
-        "depth": picture[0, ..., 3] if depth else None,
+        "depth": picture[0, ..., 3] if settings.depth else None,
         "visible": visible,
         "n_visible": int(visible.sum()),
         "n_hits": info["flatten_ids"].shape[0],

@@ -8,9 +8,8 @@ non-finite parameter is not drawn and gets a gradient of zero.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,31 +23,10 @@ from kinosplat.render.frame import Frame, FrameGradients, FrameInputs, InputGrad
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.output import RenderOutput
 from kinosplat.render.pass_times import PassTimes
+from kinosplat.render.settings import RasterSettings
 from kinosplat.render.statistics import GaussianStatistics
 
 ONLY_DRAWN = "sh_rest in float16 is for drawing on a GPU without gradients; convert it to float32 for anything else."
-
-
-@dataclass(frozen=True)
-class RasterSettings:
-    """How Gaussians are rasterized, and which pictures are wanted beside rgb and alpha."""
-
-    rasterizer: Literal["auto", "native", "reference", "gsplat"] = "auto"
-    """Which code renders: auto is native; reference is slow plain torch; gsplat needs that package and a GPU."""
-    sh_degree: int | None = None
-    """Use spherical harmonics up to this degree at most; None uses all there are."""
-    antialiased: bool = False
-    """Scale opacities by the area the screen filter adds (Mip-Splatting, Yu et al. 2024)."""
-    near: float = 0.01
-    """Gaussians whose centre is nearer than this are not drawn, world units."""
-    far: float = 1e10
-    """Gaussians whose centre is farther than this are not drawn, world units."""
-    depth: bool = False
-    """Also render the expected depth."""
-    median_depth: bool = False
-    """Also render the median depth."""
-    normal: bool = False
-    """Also render normals."""
 
 
 def rasterize(
@@ -94,13 +72,7 @@ def rasterize(
         cameras,
         background=background,
         features=features,
-        sh_degree=settings.sh_degree,
-        antialiased=settings.antialiased,
-        near=settings.near,
-        far=settings.far,
-        depth=settings.depth,
-        median_depth=settings.median_depth,
-        normal=settings.normal,
+        settings=settings,
         statistics=statistics,
         visible=visible,
     )
@@ -196,7 +168,7 @@ def frame_inputs(
         width=cameras[0].width,
         height=cameras[0].height,
         times=tuple(camera.time if is_moving else None for camera in cameras),
-        sh_degree=gaussians.sh_degree if settings.sh_degree is None else min(settings.sh_degree, gaussians.sh_degree),
+        sh_degree=settings.degree_of(gaussians),
         antialiased=settings.antialiased,
         near=settings.near,
         far=settings.far,

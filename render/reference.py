@@ -23,7 +23,8 @@ from kinosplat.render.rotations import matrix_from_quaternion
 from kinosplat.render.spherical_harmonics import sh_colours
 
 if TYPE_CHECKING:
-    from kinosplat.render.statistics import GaussianStatistics
+    from kinosplat.render.settings import RasterSettings
+from kinosplat.render.statistics import GaussianStatistics
 
 MAX_ALPHA = 0.999
 """Upper limit of one Gaussian's alpha, so that the transmittance never reaches 0."""
@@ -79,36 +80,29 @@ def rasterize_reference(
     *,
     background: Tensor | None = None,
     features: Tensor | None = None,
-    sh_degree: int | None = None,
-    antialiased: bool = False,
-    near: float = 0.01,
-    far: float = 1e10,
-    depth: bool = False,
-    median_depth: bool = False,
-    normal: bool = False,
+    settings: RasterSettings | None = None,
     statistics: GaussianStatistics | None = None,
     visible: Tensor | None = None,
 ) -> RenderOutput:
     """Render `gaussians` from C `cameras` of one size; the arguments mean what they mean in `rasterize`.
 
-    background: (3,) or (C, 3), black when None. features: (N, F) channels to blend beside the colour. sh_degree: use at
-    most this degree. near, far: planes in world units between which centres must lie. `n_hits` of the result is 0:
-    there are no tiles here. `rasterize` checks the arguments; this function takes them as they are.
+    `n_hits` of the result is 0: there are no tiles here. `rasterize` checks the arguments; this function takes them as
+    they are.
     """
+    settings = settings or RasterSettings()
     dtype, device = gaussians.means.dtype, gaussians.device
     cameras = [camera.to(device, dtype) for camera in cameras]
     width, height = cameras[0].width, cameras[0].height
     if background is None:
         background = torch.zeros(3, dtype=dtype, device=device)
     backgrounds = background.expand(len(cameras), 3)
-    degree = gaussians.sh_degree if sh_degree is None else min(sh_degree, gaussians.sh_degree)
     if features is None:
         features = gaussians.means.new_zeros(len(gaussians), 0)
 
     rgb, alpha, depths, medians, normals, feature_maps = [], [], [], [], [], []
     n_visible = 0
     for camera, colour_behind in zip(cameras, backgrounds, strict=True):
-        projection = project_visible(gaussians, camera, features, degree, antialiased, near, far)
+        projection = project_visible(gaussians, camera, features, settings)
         n_visible += len(projection.index)
         if visible is not None:
             visible[projection.index] = True
@@ -130,29 +124,22 @@ def rasterize_reference(
     return RenderOutput(
         rgb=torch.stack(rgb),
         alpha=torch.stack(alpha),
-        depth=torch.stack(depths) if depth else None,
-        median_depth=torch.stack(medians) if median_depth else None,
-        normal=torch.stack(normals) if normal else None,
+        depth=torch.stack(depths) if settings.depth else None,
+        median_depth=torch.stack(medians) if settings.median_depth else None,
+        normal=torch.stack(normals) if settings.normal else None,
         features=torch.stack(feature_maps) if features.shape[1] > 0 else None,
         n_visible=n_visible,
     )
 
 
-def project_visible(
-    gaussians: Gaussians,
-    camera: Camera,
-    features: Tensor,
-    sh_degree: int,
-    antialiased: bool,
-    near: float,
-    far: float,
-) -> Projection:
+def project_visible(gaussians: Gaussians, camera: Camera, features: Tensor, settings: RasterSettings) -> Projection:
     """Project, drop what cannot be seen, and sort by depth; ties keep the order of the set.
 
     Visible is a Gaussian of which all that is read and its projection are finite, whose centre has near <= z <= far,
     whose opacity reaches MIN_ALPHA and whose box (`extents`) overlaps the image. The rest is left out before gradients
     are recorded, so its gradient is exactly zero.
     """
+    sh_degree, antialiased = settings.degree_of(gaussians), settings.antialiased
     with torch.no_grad():
         everything = torch.arange(len(gaussians), device=gaussians.device)
         candidate = project(gaussians, everything, camera, sh_degree, antialiased)
@@ -165,7 +152,7 @@ def project_visible(
         size = candidate.means2d.new_tensor([camera.width, camera.height])
         low, high = candidate.means2d - candidate.extents, candidate.means2d + candidate.extents
         on_screen = ((high > 0) & (low < size)).all(dim=1)
-        in_depth = (candidate.depths >= near) & (candidate.depths <= far)
+        in_depth = (candidate.depths >= settings.near) & (candidate.depths <= settings.far)
         visible = (finite & in_depth & on_screen & (candidate.opacities >= MIN_ALPHA)).nonzero()[:, 0]
         order = torch.argsort(candidate.depths[visible], stable=True)
     return project(gaussians, visible[order], camera, sh_degree, antialiased)

@@ -19,8 +19,9 @@ from kinosplat.render.camera import Camera
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.output import RenderOutput
 from kinosplat.render.pass_times import PassTimes
-from kinosplat.render.rasterize import RasterSettings, rasterize
+from kinosplat.render.rasterize import rasterize
 from kinosplat.render.rotations import matrix_from_quaternion
+from kinosplat.render.settings import RasterSettings
 from kinosplat.viewer.colors import fitting_range, map_colors
 from kinosplat.viewer.look import CropBox, Look, Output
 from kinosplat.viewer.subject import Subject

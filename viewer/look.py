@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from kinosplat.render.rasterize import RasterSettings
+from kinosplat.render.settings import RasterSettings
 
 Output = Literal["color", "depth", "alpha", "normals", "speed", "overlap", "points", "ellipsoids"]
 OUTPUT_NAMES: dict[Output, str] = {

@@ -17,7 +17,8 @@ from torch import Tensor
 from kinosplat.render.camera import Camera
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.output import RenderOutput
-from kinosplat.render.rasterize import RasterSettings, rasterize
+from kinosplat.render.rasterize import rasterize
+from kinosplat.render.settings import RasterSettings
 from kinosplat.scenes.scene import Similarity, View
 
 Painter = Callable[[Camera], Tensor]

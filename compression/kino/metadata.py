@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from kinosplat.render.camera import Camera
-from kinosplat.render.rasterize import RasterSettings
+from kinosplat.render.settings import RasterSettings
 from kinosplat.scenes.scene import Similarity
 
 

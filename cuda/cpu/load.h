@@ -60,19 +60,4 @@ View<Lanes<T>> widen(const View<T>& v) {
     return {camera, L(v.time), v.moving, v.antialiased};
 }
 
-// Calls function(std::integral_constant<int, degree>) with the spherical harmonics' degree known at compile time.
-template <class Function>
-void with_sh_degree(int degree, Function&& function) {
-    switch (degree) {
-    case 0:
-        return function(std::integral_constant<int, 0>{});
-    case 1:
-        return function(std::integral_constant<int, 1>{});
-    case 2:
-        return function(std::integral_constant<int, 2>{});
-    default:
-        return function(std::integral_constant<int, 3>{});
-    }
-}
-
 } // namespace kinosplat::cpu

@@ -130,19 +130,4 @@ __device__ inline Vec3<float> sh_colour(const float* basis, Vec3<float> dc, cons
     return colour;
 }
 
-// Calls function(std::integral_constant<int, degree>).
-template <class Function>
-void with_sh_degree(int degree, Function&& function) {
-    switch (degree) {
-    case 0:
-        return function(std::integral_constant<int, 0>{});
-    case 1:
-        return function(std::integral_constant<int, 1>{});
-    case 2:
-        return function(std::integral_constant<int, 2>{});
-    default:
-        return function(std::integral_constant<int, 3>{});
-    }
-}
-
 } // namespace kinosplat::gpu

@@ -3,6 +3,8 @@
 // gradient of a coefficient is basis * dL_dcolour, that of the basis is coefficients . dL_dcolour.
 #pragma once
 
+#include <type_traits>
+
 #include "constants.h"
 #include "math/vec.h"
 
@@ -62,6 +64,21 @@ KS_HOST_DEVICE Vec3<T> sh_basis_vjp(Vec3<T> d, const T* g) {
         v.z = v.z + b * xy + T(8) * c * yz + e * (T(6) * zz - T(3) * (xx + yy)) + T(8) * f * xz + h * (xx - yy);
     }
     return v;
+}
+
+// Calls function(std::integral_constant<int, degree>), on the host.
+template <class Function>
+void with_sh_degree(int degree, Function&& function) {
+    switch (degree) {
+    case 0:
+        return function(std::integral_constant<int, 0>{});
+    case 1:
+        return function(std::integral_constant<int, 1>{});
+    case 2:
+        return function(std::integral_constant<int, 2>{});
+    default:
+        return function(std::integral_constant<int, 3>{});
+    }
 }
 
 } // namespace kinosplat

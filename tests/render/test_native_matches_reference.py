@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from kinosplat.render.output import RenderOutput
-from kinosplat.render.rasterize import RasterSettings, rasterize
+from kinosplat.render.rasterize import rasterize
+from kinosplat.render.settings import RasterSettings
 from kinosplat.render.statistics import GaussianStatistics
 from render.scenes import SCENES, HandMadeScene, leaves
 

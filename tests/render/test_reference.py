@@ -12,6 +12,7 @@ from kinosplat.render import reference
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.output import RenderOutput
 from kinosplat.render.reference import rasterize_reference
+from kinosplat.render.settings import RasterSettings
 from kinosplat.render.spherical_harmonics import sh_basis
 from kinosplat.render.statistics import GaussianStatistics
 from render.scenes import (
@@ -33,10 +34,7 @@ def render(scene: HandMadeScene) -> RenderOutput:
         scene.cameras,
         background=scene.background,
         features=scene.features,
-        antialiased=scene.antialiased,
-        depth=True,
-        median_depth=True,
-        normal=True,
+        settings=RasterSettings(antialiased=scene.antialiased, depth=True, median_depth=True, normal=True),
     )
 
 
@@ -65,7 +63,9 @@ class TestOneGaussian:
         assert output.alpha[0, 1, 3].item() == pytest.approx(0.6 * math.exp(-1.0 / variance), abs=1e-12)
 
     def test_the_compensation_takes_what_the_dilation_adds(self) -> None:
-        output = rasterize_reference(gaussians_at([[0, 0, 2]], opacities=0.6), [self.camera], antialiased=True)
+        output = rasterize_reference(
+            gaussians_at([[0, 0, 2]], opacities=0.6), [self.camera], settings=RasterSettings(antialiased=True)
+        )
         assert output.alpha[0, 2, 2].item() == pytest.approx(0.6 * 0.25 / 0.55, abs=1e-12)
 
     def test_contributions_below_one_step_of_eight_bits_are_skipped(self) -> None:
@@ -94,7 +94,7 @@ class TestOneGaussian:
 
     def test_its_normal_is_the_shortest_axis_turned_to_the_camera(self) -> None:
         flat = gaussians_at([[0, 0, 2]], opacities=0.6, scales=[[0.3, 0.3, 0.01]])
-        output = rasterize_reference(flat, [self.camera], normal=True)
+        output = rasterize_reference(flat, [self.camera], settings=RasterSettings(normal=True))
         assert output.normal is not None
         assert output.normal[0, 2, 2].tolist() == pytest.approx([0, 0, -0.6], abs=1e-12)
 
@@ -112,17 +112,17 @@ class TestTwoGaussians:
         assert output.n_visible == 2
 
     def test_the_expected_depth_is_the_weighted_mean(self) -> None:
-        output = rasterize_reference(self.gaussians, [self.camera], depth=True)
+        output = rasterize_reference(self.gaussians, [self.camera], settings=RasterSettings(depth=True))
         assert output.depth is not None
         assert output.depth[0, 2, 2].item() == pytest.approx((0.6 * 2 + 0.2 * 3) / 0.8, abs=1e-12)
         assert output.depth[0, 0, 0].item() == 0
 
     def test_the_median_depth_is_where_half_of_the_light_is_gone(self) -> None:
-        output = rasterize_reference(self.gaussians, [self.camera], median_depth=True)
+        output = rasterize_reference(self.gaussians, [self.camera], settings=RasterSettings(median_depth=True))
         assert output.median_depth is not None
         assert output.median_depth[0, 2, 2].item() == 2
         faint = gaussians_at([[0, 0, 3], [0, 0, 2]], opacities=[0.4, 0.3])
-        output = rasterize_reference(faint, [self.camera], median_depth=True)
+        output = rasterize_reference(faint, [self.camera], settings=RasterSettings(median_depth=True))
         assert output.median_depth is not None
         assert output.median_depth[0, 2, 2].item() == 3  # 0.7 after the first, 0.42 after the second
         assert output.median_depth[0, 0, 0].item() == 0
@@ -180,7 +180,9 @@ class TestWhatIsNotDrawn:
 
     def test_outside_of_the_depth_range(self) -> None:
         gaussians = gaussians_at([[0, 0, 2], [0, 0, 3], [0, 0, 4]])
-        output = rasterize_reference(gaussians, [identity_camera(5, 5, F64)], near=2.5, far=3.5)
+        output = rasterize_reference(
+            gaussians, [identity_camera(5, 5, F64)], settings=RasterSettings(near=2.5, far=3.5)
+        )
         assert output.n_visible == 1
 
 

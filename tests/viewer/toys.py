@@ -17,7 +17,7 @@ from torch import Tensor
 from kinosplat.render.camera import Camera, look_at
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.output import RenderOutput
-from kinosplat.render.rasterize import RasterSettings
+from kinosplat.render.settings import RasterSettings
 from kinosplat.scenes.scene import Similarity, View
 from kinosplat.viewer.subject import GaussianSubject, Painter
 
