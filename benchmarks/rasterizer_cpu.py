@@ -28,7 +28,15 @@ import torch
 import tyro
 from torch import Tensor
 
-from kinosplat.render import Camera, Gaussians, GaussianStatistics, RasterSettings, native_cpu, rasterize
+from kinosplat.render import (
+    Camera,
+    Gaussians,
+    GaussianStatistics,
+    RasterSettings,
+    native_cpu,
+    native_cpu_step,
+    rasterize,
+)
 from kinosplat.render.adam import AdamTensor, RowAdam
 from kinosplat.render.backend import call_native
 from kinosplat.render.losses import photometric_loss
@@ -213,7 +221,7 @@ def measure(options: Options) -> dict[str, Any]:
         random_gaussians(options.n, scales=(0.01, 0.05)), front_camera(width, height, focal=1200 * width / 1920)
     )
     clock, meter = Clock(), RateMeter()
-    native_cpu.call_native = timed = TimedCalls(clock)
+    native_cpu.call_native = native_cpu_step.call_native = timed = TimedCalls(clock)
     whole = {"forward": scene.forward, "forward + backward": scene.forward_backward, "training step": scene.step}
     for function in whole.values():
         function()

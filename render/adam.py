@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kinosplat.errors import InputError
-from kinosplat.render.backend import passes_for
+from kinosplat.render.backend import step_passes_for
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class RowAdam:
             raise InputError(f"tensors must be at least one, all with as many rows, got {sorted(lengths)} rows.")
         self.tensors = tuple(tensors)
         self.n_rows = lengths.pop()
-        self._table = passes_for(tensors[0].parameter.device).AdamTable(self.n_rows, self.tensors)
+        self._table = step_passes_for(tensors[0].parameter.device).AdamTable(self.n_rows, self.tensors)
 
     def step(
         self,

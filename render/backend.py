@@ -1,8 +1,8 @@
 """Which native backend there is, and the passes of the one that fits a device.
 
-A backend module (`native_cpu`, and its CUDA twin) owns the layout of all scratch memory and offers `render_forward`,
-`render_backward`, `photometric` and `adam_step`. Asking for a backend this build or machine lacks raises BackendError,
-which says what to install.
+A backend is two modules: `native_cpu`, or its CUDA twin, has the frame (`render_forward`, `render_backward`) and owns
+the layout of its scratch memory; `native_cpu_step` has what else a training step asks for, from the loss to Adam.
+Asking for a backend this build or machine lacks raises BackendError, which says what to install.
 """
 
 from __future__ import annotations
@@ -55,19 +55,34 @@ def _capsule(tensor: Tensor) -> Any:
 
 
 def passes_for(device: torch.device) -> ModuleType:
-    """The backend module for tensors on `device`; raises BackendError when there is none."""
-    native = load_native()
-    if device.type == "cpu":
-        from kinosplat.render import native_cpu
-
-        return native_cpu
-    if device.type == "cuda":
-        if not native.has_cuda:
-            raise BackendError(MISSING_CUDA)
+    """The frame's passes for tensors on `device`; raises BackendError when there are none."""
+    if _is_cuda(device):
         from kinosplat.render import native_cuda
 
         return native_cuda
-    raise BackendError(f"Tensors on '{device.type}' cannot be rendered; move them to the CPU or a CUDA device.")
+    from kinosplat.render import native_cpu
+
+    return native_cpu
+
+
+def step_passes_for(device: torch.device) -> ModuleType:
+    """The passes of a training step for tensors on `device`; raises BackendError when there are none."""
+    if _is_cuda(device):
+        from kinosplat.render import native_cuda_step
+
+        return native_cuda_step
+    from kinosplat.render import native_cpu_step
+
+    return native_cpu_step
+
+
+def _is_cuda(device: torch.device) -> bool:
+    native = load_native()
+    if device.type == "cuda" and not native.has_cuda:
+        raise BackendError(MISSING_CUDA)
+    if device.type not in ("cpu", "cuda"):
+        raise BackendError(f"Tensors on '{device.type}' cannot be rendered; move them to the CPU or a CUDA device.")
+    return device.type == "cuda"
 
 
 def load_cuda() -> tuple[ModuleType, ModuleType]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kinosplat.errors import InputError
-from kinosplat.render.backend import passes_for
+from kinosplat.render.backend import step_passes_for
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ def expose(rgb: Tensor, sensor: Sensor) -> Tensor:
 
 def shown_by(sensor: Sensor, rgb: Tensor) -> Tensor:
     """`expose` without a history."""
-    return rgb if sensor.is_plain else passes_for(rgb.device).expose(rgb, sensor)
+    return rgb if sensor.is_plain else step_passes_for(rgb.device).expose(rgb, sensor)
 
 
 def gradients_through(sensor: Sensor, rgb: Tensor, dL_dshown: Tensor) -> tuple[Tensor, Tensor | None]:
     """Gradients by colours (C, H, W, 3) and by exposures (C, 3, 4; None without any) from that by what is shown."""
-    return (dL_dshown, None) if sensor.is_plain else passes_for(rgb.device).expose_backward(rgb, sensor, dL_dshown)
+    return (dL_dshown, None) if sensor.is_plain else step_passes_for(rgb.device).expose_backward(rgb, sensor, dL_dshown)
 
 
 class _Expose(torch.autograd.Function):

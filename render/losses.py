@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kinosplat.render.backend import passes_for
+from kinosplat.render.backend import step_passes_for
 from kinosplat.render.output import Photometric
 
 
@@ -39,7 +39,9 @@ def photometric_comparison(
 def compare(rendered: Tensor, target: Tensor, *, mask: Tensor | None, ssim_weight: float) -> Photometric:
     """`photometric_loss` with its gradient by `rendered` at once, which then needs no history."""
     _check(rendered, target, mask)
-    compared: Photometric = passes_for(rendered.device).photometric(rendered, target, mask, ssim_weight, gradient=True)
+    compared: Photometric = step_passes_for(rendered.device).photometric(
+        rendered, target, mask, ssim_weight, gradient=True
+    )
     return compared
 
 
@@ -49,7 +51,7 @@ def alpha_difference(rendered: Tensor, target: Tensor, *, mask: Tensor | None, w
         if tensor is not None and tensor.shape != rendered.shape:
             raise ValueError(f"{name} must have shape {tuple(rendered.shape)}, got {tuple(tensor.shape)}.")
     scale = weight / max(rendered.numel(), 1)
-    loss, dL_drendered = passes_for(rendered.device).alpha_difference(rendered, target, mask, scale)
+    loss, dL_drendered = step_passes_for(rendered.device).alpha_difference(rendered, target, mask, scale)
     return loss, dL_drendered
 
 
@@ -71,7 +73,7 @@ class _PhotometricLoss(torch.autograd.Function):
         ctx: Any, rendered: Tensor, target: Tensor, mask: Tensor | None, ssim_weight: float
     ) -> tuple[Tensor, Tensor]:
         rendered = rendered.detach()
-        result = passes_for(rendered.device).photometric(
+        result = step_passes_for(rendered.device).photometric(
             rendered, target, mask, ssim_weight, gradient=ctx.needs_input_grad[0]
         )
         ctx.dL_drendered = result.dL_drendered
@@ -118,7 +120,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     """(C,) mean structural similarity of (C, H, W, 3) pictures rounded to 8 bits; no gradient."""
     check_pictures(a, b)
     with torch.no_grad():
-        result = passes_for(a.device).photometric(quantize8(a), quantize8(b), None, 1.0, gradient=False)
+        result = step_passes_for(a.device).photometric(quantize8(a), quantize8(b), None, 1.0, gradient=False)
         return (result.similarities / a[0].numel()).to(a.dtype)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kinosplat.errors import InputError
-from kinosplat.render.backend import passes_for
+from kinosplat.render.backend import step_passes_for
 from kinosplat.render.gaussians import Gaussians
 
 
@@ -49,7 +49,7 @@ def shake(gaussians: Gaussians, strength: float, key: int) -> None:
     place of the Gaussian alone, the same on every device.
     """
     if len(gaussians) > 0:
-        passes_for(gaussians.device).shake(gaussians, strength, key)
+        step_passes_for(gaussians.device).shake(gaussians, strength, key)
 
 
 def view_penalties(
@@ -86,7 +86,7 @@ def view_penalties(
     )
     if add_to is not None:
         with torch.no_grad():
-            return passes_for(gaussians.device).penalties(inputs, add_to)
+            return step_passes_for(gaussians.device).penalties(inputs, add_to)
     opacity, scale = _ViewPenalties.apply(*vars(inputs).values())
     return opacity, scale
 
@@ -106,13 +106,13 @@ class _ViewPenalties(torch.autograd.Function):
         ctx.times, ctx.weights = times, weights
         tensors = (opacity_logits, log_scales, visible, time_centres, log_durations)
         ctx.save_for_backward(*tensors)
-        return passes_for(log_scales.device).penalties(PenaltyInputs(*tensors, times, weights))
+        return step_passes_for(log_scales.device).penalties(PenaltyInputs(*tensors, times, weights))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dL_dopacity: Tensor, dL_dscale: Tensor) -> Any:
         opacity_logits, log_scales, visible, time_centres, log_durations = ctx.saved_tensors
         inputs = PenaltyInputs(opacity_logits, log_scales, visible, time_centres, log_durations, ctx.times, ctx.weights)
-        passes = passes_for(inputs.log_scales.device)
+        passes = step_passes_for(inputs.log_scales.device)
         gradients = passes.penalties_backward(inputs, dL_dopacity, dL_dscale)
         return (*gradients, None, None, None, None, None)

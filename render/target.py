@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kinosplat.errors import InputError
-from kinosplat.render.backend import passes_for
+from kinosplat.render.backend import step_passes_for
 
 
 @dataclass(frozen=True)
@@ -50,5 +50,5 @@ def compose_target(
         alpha=torch.empty(shape, device=device) if has_alpha else None,
         weight=torch.empty(shape, device=device) if has_mask and not masks_cut_out else None,
     )
-    passes_for(device).compose_target(pixels, masks, background, masks_cut_out, target)
+    step_passes_for(device).compose_target(pixels, masks, background, masks_cut_out, target)
     return target
