@@ -59,7 +59,8 @@ class EvalCommand:
     time: float | None = None
     """Moment of the clip that the mesh shows, seconds; by default the first."""
     march: MarchBy = "rays"
-    """How pictures of a field find their samples: along each ray, or by the occupied blocks of cells (of objects)."""
+    """How pictures of a field find their samples: along each ray, or by the occupied blocks of cells (of objects),
+    pass by pass and not in one go."""
     device: str = "auto"
     """cpu, cuda, cuda:1, or auto."""
     json: bool = False

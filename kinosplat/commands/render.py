@@ -71,7 +71,8 @@ class RenderCommand:
     checkpoint: Literal["last", "best"] = "last"
     """Which checkpoint of the run."""
     march: MarchBy = "rays"
-    """How pictures of a field find their samples: along each ray, or by the occupied blocks of cells (of objects)."""
+    """How pictures of a field find their samples: along each ray, or by the occupied blocks of cells (of objects),
+    pass by pass and not in one go."""
     device: str = "auto"
     """cpu, cuda, cuda:1, or auto."""
 

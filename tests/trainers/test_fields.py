@@ -212,6 +212,16 @@ class TestSpace:
         assert space.half_extent == pytest.approx(distance * 18 / 60, rel=0.1)
         assert not space.contract
 
+    def test_levels_around_an_object_are_as_fine_as_its_pixels(self, object_toy: Toy, still_toy: Toy) -> None:
+        open_grid = replace(GRID, finest_resolution=None)
+        finest = [
+            settle(resolve(field_config(toy, steps=1, grid=grid)), toy.scene()).method.grid.finest_resolution
+            for toy, grid in ((object_toy, open_grid), (object_toy, GRID), (still_toy, open_grid))
+        ]
+        # The cube is as wide as the shorter side of the picture, 36 pixels; then what was asked for; then the preset's.
+        assert abs(finest[0] - 36) <= 1
+        assert finest[1:] == [64, 1024]
+
     def test_pictures_without_alpha_are_of_an_unbounded_scene(self, still_toy: Toy) -> None:
         settled = settle(resolve(field_config(still_toy, steps=1)), still_toy.scene()).method.grid
         assert settled.bounds == "unbounded"

@@ -20,7 +20,7 @@ class FieldConfig:
     base_resolution: int = 16
     """Cells along an axis of the coarsest level."""
     finest_resolution: int | None = None
-    """Cells along an axis of the finest level; by default what the preset says."""
+    """Cells along an axis of the finest level; by default what the preset says, around objects at most one a pixel."""
     log2_table_size: int | None = None
     """Log 2 of the most entries a level may have; by default what the preset says."""
     hidden: int = 64

@@ -26,7 +26,7 @@ class FieldPreset:
     features: int
     """Features an entry."""
     finest_resolution: int
-    """Cells along an axis of the finest level."""
+    """Cells along an axis of the finest level at most; around objects as many as pixels are enough."""
     log2_table_size: int
     """Log 2 of the most entries of a level."""
     occupancy_resolution: int
@@ -53,16 +53,22 @@ HOLLOW_LOG2_TABLE_SIZE_LESS = 1
 """Half the table is enough for a field whose mask keeps empty space out of it."""
 
 
+def field_preset(preset: Preset, on_cpu: bool) -> FieldPreset:
+    """What `--preset` means on a device."""
+    return (CPU_FIELD_PRESETS if on_cpu else GPU_FIELD_PRESETS)[preset]
+
+
 def resolve_field(config: TrainConfig, method: HashGrid | HollowNerf, on_cpu: bool) -> TrainConfig:
-    """The config with the options of the preset filled in; impossible values are an InputError."""
-    preset = (CPU_FIELD_PRESETS if on_cpu else GPU_FIELD_PRESETS)[config.schedule.preset]
+    """The config with the options of the preset filled in, but for the finest level, about which the scene has a say;
+    impossible values are an InputError.
+    """
+    preset = field_preset(config.schedule.preset, on_cpu)
     grid, training = method.grid, method.training
     smaller = HOLLOW_LOG2_TABLE_SIZE_LESS if isinstance(method, HollowNerf) else 0
     grid = replace(
         grid,
         levels=_given(grid.levels, preset.levels),
         features=_given(grid.features, preset.features),
-        finest_resolution=_given(grid.finest_resolution, preset.finest_resolution),
         log2_table_size=_given(grid.log2_table_size, preset.log2_table_size - smaller),
         occupancy_resolution=_given(grid.occupancy_resolution, preset.occupancy_resolution),
         ray_steps=_given(grid.ray_steps, preset.ray_steps),
@@ -81,7 +87,6 @@ def resolve_field(config: TrainConfig, method: HashGrid | HollowNerf, on_cpu: bo
 def _check_field(config: TrainConfig, grid: FieldConfig, training: FieldTraining) -> None:
     """Refuse what the layout of a field, or its training, cannot be."""
     assert grid.levels is not None
-    assert grid.finest_resolution is not None
     assert grid.log2_table_size is not None
     assert grid.occupancy_resolution is not None
     assert grid.ray_steps is not None
@@ -96,7 +101,7 @@ def _check_field(config: TrainConfig, grid: FieldConfig, training: FieldTraining
     at_least("--n-first-points", grid.n_first_points, 0)
     at_least("--base-resolution", grid.base_resolution, 1)
     at_least("--occupancy-every", training.occupancy_every, 1)
-    if grid.finest_resolution < grid.base_resolution:
+    if grid.finest_resolution is not None and grid.finest_resolution < grid.base_resolution:
         raise InputError(
             f"--finest-resolution must be at least --base-resolution {grid.base_resolution}, "
             f"got {grid.finest_resolution}."

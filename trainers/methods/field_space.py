@@ -32,6 +32,15 @@ def space_of(config: FieldConfig, scene: Scene) -> Space:
     return Space((x, y, z), extent, 1 if bounded else config.cascades, contract=not bounded)
 
 
+def cells_as_pixels(config: FieldConfig, scene: Scene) -> int:
+    """Cells along an axis of the cube that are as wide as a pixel where the median camera looks."""
+    space = space_of(config, scene)
+    centre = torch.tensor(space.center, dtype=torch.float64)
+    cameras = [view.camera for view in scene.train]
+    widths = [(c.position.double() - centre).norm() / min(c.K[0, 0], c.K[1, 1]) for c in cameras]
+    return round(2 * space.half_extent / torch.stack(widths).median().item())
+
+
 def steps_of(config: FieldConfig) -> StepRule:
     """The steps along rays: even in a bounded space, growing in an unbounded one, faster where steps are few."""
     assert config.ray_steps is not None

@@ -16,7 +16,8 @@ from kinosplat.trainers.config import MethodConfig, TrainConfig
 from kinosplat.trainers.method import Method
 from kinosplat.trainers.methods.config import FourDGS, ThreeDGS
 from kinosplat.trainers.methods.field_config import HashGrid, HollowNerf
-from kinosplat.trainers.methods.field_space import cuts_object_out
+from kinosplat.trainers.methods.field_presets import field_preset
+from kinosplat.trainers.methods.field_space import cells_as_pixels, cuts_object_out
 from kinosplat.trainers.methods.gaussians import GaussianMethod
 from kinosplat.trainers.methods.hash_grid import FieldMethod
 
@@ -70,10 +71,12 @@ DEFAULT_NEAR = 0.05
 """Scene units; nearer than this to a camera there are only floaters, which hide everything from cameras beside it."""
 
 
-def settle_method(config: MethodConfig, scene: Scene, mask_use: MaskUse) -> MethodConfig:
-    """The config with the options decided that are left to the scene: the near plane, and what a field covers."""
+def settle_method(run: TrainConfig, scene: Scene, mask_use: MaskUse, on_cpu: bool) -> MethodConfig:
+    """The run's method with the options decided that are left to the scene: the near plane, and what a field covers and
+    how finely.
+    """
     near = DEFAULT_NEAR if scene.near is None else scene.near
-    match config:
+    match config := run.method:
         case ThreeDGS() | FourDGS():
             return config if config.gaussians.near is not None else with_near(config, near)
         case HashGrid() | HollowNerf():
@@ -84,7 +87,13 @@ def settle_method(config: MethodConfig, scene: Scene, mask_use: MaskUse) -> Meth
             # Around an object, transparent pixels say that there is nothing, and points cannot say more.
             n_points = 0 if grid.bounds == "object" else grid.n_first_points
             near = near if grid.near is None else grid.near
-            return replace(config, grid=replace(grid, near=near, n_first_points=n_points))
+            finest = grid.finest_resolution
+            if finest is None:
+                finest = field_preset(run.schedule.preset, on_cpu).finest_resolution
+                if grid.bounds == "object":
+                    # Levels finer than pixels have nothing to learn, and their vertices crowd the table.
+                    finest = max(min(finest, cells_as_pixels(grid, scene)), grid.base_resolution)
+            return replace(config, grid=replace(grid, near=near, n_first_points=n_points, finest_resolution=finest))
         case _:
             assert_never(config)
 
