@@ -20,6 +20,7 @@ from kinosplat.compression.kino import KinoFile, read_kino
 from kinosplat.compression.kino.metadata import Metadata
 from kinosplat.errors import InputError
 from kinosplat.render.camera import Camera
+from kinosplat.render.field.paint import painters
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.output import RenderOutput
 from kinosplat.render.settings import RasterSettings
@@ -163,8 +164,9 @@ class FieldSubject:
 
     @property
     def painters(self) -> Mapping[str, Painter]:
-        """Nothing besides the common pictures."""
-        return {}
+        """Occupied cells, and the mask if there is one."""
+        field = self.stored.field
+        return painters(lambda: field, self.stored.grid, self.stored.near, hollow=field.saliency is not None)
 
     @property
     def device(self) -> torch.device:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -13,6 +16,20 @@ from kinosplat.render.field.march import sample_points
 from kinosplat.render.field.occupancy import OccupancyGrid
 from kinosplat.render.field.rays import camera_rays
 from kinosplat.render.field.render import RAYS, SAMPLES, march_rays
+
+
+def painters(
+    field: Callable[[], Field], grid: OccupancyGrid, near: float, *, hollow: bool
+) -> dict[str, Callable[[Camera], Tensor]]:
+    """The pictures of a field by the names a viewer gives them; `field` is asked anew for each."""
+    pictures = {"occupied cells": paint_occupancy}
+    if hollow:
+        pictures["saliency"] = paint_saliency
+
+    def drawn(paint: Callable[[Field, OccupancyGrid, Camera, float], Tensor], camera: Camera) -> Tensor:
+        return paint(field(), grid, camera, near)
+
+    return {name: partial(drawn, paint) for name, paint in pictures.items()}
 
 
 @torch.no_grad()

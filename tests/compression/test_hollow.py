@@ -120,5 +120,14 @@ def test_a_run_of_a_field_is_compressed_explained_and_opened(
     assert KIND in capsys.readouterr().out
     subject = open_subject(path, device="cpu")
     assert subject.render(subject.cameras[0], subject.background, geometry=False).rgb.isfinite().all()
+    of_run = open_subject(run, device="cpu")
+    assert list(subject.painters) == list(of_run.painters) == ["occupied cells", "saliency"]
+    cells, saliency = (
+        [paint(of_run.cameras[0]) for paint in (subject.painters[name], of_run.painters[name])]
+        for name in subject.painters
+    )
+    assert torch.equal(*cells)
+    # 5e-5 in a trained field: the mask is rounded to 8 bits.
+    assert (saliency[0] - saliency[1]).abs().max() < 0.02
     assert main(["compress", str(run), "--target-size", "1MB"]) == 2
     assert "has no Gaussians to leave out for a bound; give --rounding-loss instead." in capsys.readouterr().err

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -24,7 +23,7 @@ from kinosplat.render.field.in_sight import density_in_sight
 from kinosplat.render.field.layout import GridLayout, Space
 from kinosplat.render.field.march import MarchBy, sample_points
 from kinosplat.render.field.occupancy import OccupancyGrid
-from kinosplat.render.field.paint import paint_occupancy, paint_saliency
+from kinosplat.render.field.paint import painters
 from kinosplat.render.field.point_depths import PointDepths
 from kinosplat.render.field.render import march_rays, render_field
 from kinosplat.render.field.samples import Samples
@@ -257,10 +256,7 @@ class FieldMethod:
     @property
     def painters(self) -> Mapping[str, Callable[[Camera], Tensor]]:
         """Pictures for the viewer: occupied cells, and the mask."""
-        pictures = {"occupied cells": paint_occupancy}
-        if self.hollow is not None:
-            pictures["saliency"] = paint_saliency
-        return {name: partial(self._paint, paint) for name, paint in pictures.items()}
+        return painters(self.field, self.grid, self.near, hollow=self.hollow is not None)
 
     @property
     def density_box(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
@@ -327,9 +323,6 @@ class FieldMethod:
     def _density_at(self, points: Tensor) -> Tensor:
         field = self.live_field()
         return field.density(reference.grid_positions(points, self.grid.space))[0]
-
-    def _paint(self, paint: Callable[[Field, OccupancyGrid, Camera, float], Tensor], camera: Camera) -> Tensor:
-        return paint(self.field(), self.grid, camera, self.near)
 
     def _adapt(self, n_rays: int, n_met: int, n_kept: int) -> None:
         """So many rays next time that about the wanted number of samples is learned from."""
