@@ -238,12 +238,22 @@ class TestSpace:
         ({"finest_resolution": 8}, "--finest-resolution must be at least --base-resolution 16, got 8."),
         ({"extent": -1.0}, "--extent must be a positive length, got -1.0."),
         ({"near": 0.0}, "--near must be a positive distance, got 0.0."),
+        ({"n_first_points": -1}, "--n-first-points must be at least 0, got -1."),
     ],
 )
 def test_options_that_make_no_sense_are_named(changes: dict[str, float], message: str, still_toy: Toy) -> None:
     with pytest.raises(InputError) as error:
         resolve(field_config(still_toy, steps=1, grid=replace(GRID, **changes)))
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("option", ["distortion_weight", "depth_weight"])
+def test_losses_have_no_negative_weight(option: str, still_toy: Toy) -> None:
+    config = field_config(still_toy, steps=1)
+    training = replace(TRAINING, **{option: -0.5})
+    with pytest.raises(InputError) as error:
+        resolve(replace(config, method=HashGrid(GRID, training)))
+    assert str(error.value) == f"--{option.replace('_', '-')} must be a number from 0 on, got -0.5."
 
 
 def test_a_batch_of_pictures_means_nothing_to_a_field(still_toy: Toy) -> None:

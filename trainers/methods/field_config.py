@@ -61,9 +61,9 @@ class FieldTraining:
     """Factor that the rates have reached at the end; they decay exponentially after a warm-up."""
     huber: float = 0.1
     """Colour errors above this count by their size instead of by its square; 0 squares all."""
-    distortion_weight: float = 0.0
+    distortion_weight: float | None = None
     """Weight of the distortion loss of unbounded scenes (Mip-NeRF 360), which draws samples together along rays; 0
-    leaves it out."""
+    leaves it out, by default what the preset says."""
     depth_weight: float = 0.1
     """Weight of what rays see elsewhere than where first points say that the surface is; 0 leaves it out."""
     occupancy_every: int = 16

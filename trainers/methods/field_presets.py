@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from kinosplat.errors import InputError
 from kinosplat.trainers.config import TrainConfig
 from kinosplat.trainers.methods.field_config import FieldConfig, FieldTraining, HashGrid, HollowNerf
 from kinosplat.trainers.methods.option_checks import at_least, between, check_near
 
+Number = TypeVar("Number", int, float)
 Preset = Literal["quick", "default", "full"]
 
 
@@ -35,19 +36,87 @@ class FieldPreset:
     """Steps along the diagonal of the inner cube."""
     n_first_points: int
     """First points at most."""
+    distortion_weight: float
+    """Weight of the distortion loss."""
 
 
 CPU_FIELD_PRESETS: dict[Preset, FieldPreset] = {
     # Few levels of many features cost a processor half of what many levels of few cost; few steps a ray leave time for
-    # more rays.
-    "quick": FieldPreset(6_000, 1 << 14, 8, 4, 512, 16, 48, 64, 20_000),
-    "default": FieldPreset(5_000, 1 << 16, 8, 4, 1024, 18, 64, 512, 20_000),
-    "full": FieldPreset(20_000, 1 << 17, 16, 2, 2048, 19, 128, 1024, 20_000),
+    # more rays. Fog between surfaces takes most of the samples as long as nothing draws them together.
+    "quick": FieldPreset(
+        steps=4_000,
+        samples=1 << 14,
+        levels=8,
+        features=4,
+        finest_resolution=512,
+        log2_table_size=18,
+        occupancy_resolution=48,
+        ray_steps=256,
+        n_first_points=20_000,
+        distortion_weight=0.001,
+    ),
+    "default": FieldPreset(
+        steps=5_000,
+        samples=1 << 16,
+        levels=8,
+        features=4,
+        finest_resolution=1024,
+        log2_table_size=18,
+        occupancy_resolution=64,
+        ray_steps=512,
+        n_first_points=20_000,
+        distortion_weight=0.001,
+    ),
+    "full": FieldPreset(
+        steps=20_000,
+        samples=1 << 17,
+        levels=16,
+        features=2,
+        finest_resolution=2048,
+        log2_table_size=19,
+        occupancy_resolution=128,
+        ray_steps=1024,
+        n_first_points=20_000,
+        distortion_weight=0.001,
+    ),
 }
 GPU_FIELD_PRESETS: dict[Preset, FieldPreset] = {
-    "quick": FieldPreset(5_000, 1 << 18, 16, 2, 2048, 19, 128, 1024, 0),
-    "default": FieldPreset(15_000, 1 << 18, 16, 2, 2048, 19, 128, 1024, 0),
-    "full": FieldPreset(40_000, 1 << 19, 16, 2, 4096, 21, 128, 1024, 0),
+    "quick": FieldPreset(
+        steps=5_000,
+        samples=1 << 18,
+        levels=16,
+        features=2,
+        finest_resolution=2048,
+        log2_table_size=19,
+        occupancy_resolution=128,
+        ray_steps=1024,
+        n_first_points=0,
+        distortion_weight=0.0,
+    ),
+    "default": FieldPreset(
+        steps=15_000,
+        samples=1 << 18,
+        levels=16,
+        features=2,
+        finest_resolution=2048,
+        log2_table_size=19,
+        occupancy_resolution=128,
+        ray_steps=1024,
+        n_first_points=0,
+        distortion_weight=0.0,
+    ),
+    "full": FieldPreset(
+        steps=40_000,
+        samples=1 << 19,
+        levels=16,
+        features=2,
+        finest_resolution=4096,
+        log2_table_size=21,
+        occupancy_resolution=128,
+        ray_steps=1024,
+        n_first_points=0,
+        distortion_weight=0.0,
+    ),
 }
 HOLLOW_LOG2_TABLE_SIZE_LESS = 1
 """Half the table is enough for a field whose mask keeps empty space out of it."""
@@ -74,7 +143,11 @@ def resolve_field(config: TrainConfig, method: HashGrid | HollowNerf, on_cpu: bo
         ray_steps=_given(grid.ray_steps, preset.ray_steps),
         n_first_points=_given(grid.n_first_points, preset.n_first_points),
     )
-    training = replace(training, samples=_given(training.samples, preset.samples))
+    training = replace(
+        training,
+        samples=_given(training.samples, preset.samples),
+        distortion_weight=_given(training.distortion_weight, preset.distortion_weight),
+    )
     _check_field(config, grid, training)
     steps = _given(config.schedule.steps, preset.steps)
     return replace(
@@ -92,12 +165,19 @@ def _check_field(config: TrainConfig, grid: FieldConfig, training: FieldTraining
     assert grid.ray_steps is not None
     assert grid.n_first_points is not None
     assert training.samples is not None
+    assert training.distortion_weight is not None
     check_near(grid.near)
     between("--levels", grid.levels, 1, 16)
     between("--log2-table-size", grid.log2_table_size, 4, 24)
     between("--cascades", grid.cascades, 1, 16)
     at_least("--samples", training.samples, 256)
     at_least("--ray-steps", grid.ray_steps, 1)
+    for option, weight in (
+        ("--distortion-weight", training.distortion_weight),
+        ("--depth-weight", training.depth_weight),
+    ):
+        if not weight >= 0.0:
+            raise InputError(f"{option} must be a number from 0 on, got {weight}.")
     at_least("--n-first-points", grid.n_first_points, 0)
     at_least("--base-resolution", grid.base_resolution, 1)
     at_least("--occupancy-every", training.occupancy_every, 1)
@@ -120,5 +200,5 @@ def _check_field(config: TrainConfig, grid: FieldConfig, training: FieldTraining
         )
 
 
-def _given(value: int | None, otherwise: int) -> int:
+def _given(value: Number | None, otherwise: Number) -> Number:
     return otherwise if value is None else value

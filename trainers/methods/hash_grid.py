@@ -194,6 +194,7 @@ class FieldMethod:
         self._adapt(len(rays), n_met, len(samples))
 
         options = self.config.training
+        assert options.distortion_weight is not None
         terms = {"image": _mean(_huber(rgb - batch.target, options.huber), batch.weight)}
         if grid.space.contract and options.distortion_weight > 0.0:
             weight = options.distortion_weight / grid.space.half_extent
