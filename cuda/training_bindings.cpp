@@ -169,10 +169,15 @@ template <class T>
 void run_penalties(Arguments& a) {
     const PenaltyArrays<T> arrays = penalty_arrays<T>(a);
     T* sums = a.array<T>("sums", {2});
+    const PenaltyTotals<T> add_to{{T(a.number("dL_dopacity")), T(a.number("dL_dscale"))},
+                                  a.optional_array<T>("add_to_opacity_logits", {arrays.n}),
+                                  a.optional_array<T>("add_to_log_scales", {arrays.n, 3})};
+    if (!add_to.opacity_logits != !add_to.log_scales)
+        throw nb::value_error("add_to_opacity_logits and add_to_log_scales must be given together.");
     const int n_threads = threads(a);
     a.finish();
     nb::gil_scoped_release release;
-    penalties(arrays, sums, n_threads);
+    penalties(arrays, sums, add_to, n_threads);
 }
 
 template <class T>
@@ -198,7 +203,7 @@ void bind_training(nb::module_& module) {
     KS_PASS(keep_finite_rows, "numbers", "Clears rows that hold a number that is not finite.");
     KS_PASS(adam_step, "parameter", "One Adam update in place.");
     KS_PASS(shake, "means", "Adds noise to positions in place.");
-    KS_PASS(penalties, "log_scales", "Sums of opacities and of scales in view.");
+    KS_PASS(penalties, "log_scales", "Sums of opacities and of scales in view; adds their gradients to others.");
     KS_PASS(penalties_backward, "log_scales", "Gradients from those of the two sums.");
 
     module.def("photometric_scratch", &photometric_scratch, "Numbers of scratch a thread needs for that width.");

@@ -191,11 +191,17 @@ def penalties(inputs: PenaltyInputs, add_to: tuple[Tensor, Tensor] | None = None
     are added to those in `add_to` (render/mcmc.py).
     """
     sums = inputs.log_scales.new_empty(2)
-    if add_to is not None:
-        one = sums.new_ones(())
-        for total, gradient in zip(add_to, penalties_backward(inputs, one, one), strict=True):
-            total += gradient
-    call_native(native.penalties, **_penalty_arguments(inputs), sums=sums)
+    # Added where they are worked out: torch would wake threads of its own for a sum, and they would spin beside ours.
+    opacity_logits, log_scales = (None, None) if add_to is None else add_to
+    call_native(
+        native.penalties,
+        **_penalty_arguments(inputs),
+        sums=sums,
+        dL_dopacity=inputs.weights[0],
+        dL_dscale=inputs.weights[1],
+        add_to_opacity_logits=opacity_logits,
+        add_to_log_scales=log_scales,
+    )
     opacity, scale = (weight * total for weight, total in zip(inputs.weights, sums.tolist(), strict=True))
     return sums.new_tensor(opacity), sums.new_tensor(scale)
 

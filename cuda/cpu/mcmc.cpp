@@ -40,16 +40,23 @@ void shake(const ShakeArrays<T>& a, int n_threads) {
 }
 
 template <class T>
-void penalties(const PenaltyArrays<T>& a, T* sums, int n_threads) {
+void penalties(const PenaltyArrays<T>& a, T* sums, const PenaltyTotals<T>& add_to, int n_threads) {
     std::vector<PenaltyPoint<T>> chunks(chunks_of(a.n, kChunk));
     for_each_chunk(a.n, n_threads, [&](int64_t chunk, int64_t begin, int64_t end) {
         PenaltyPoint<T> sum{};
         for (int64_t i = begin; i < end; ++i) {
             if (!a.visible[i])
                 continue;
-            const PenaltyPoint<T> point = penalty_point(a.opacity_logits[i], load3(a.log_scales, i), fade_of(a, i));
+            const T fade = fade_of(a, i);
+            const PenaltyPoint<T> point = penalty_point(a.opacity_logits[i], load3(a.log_scales, i), fade);
             sum.opacity += point.opacity;
             sum.scale += point.scale;
+            if (add_to.opacity_logits) {
+                const PenaltyGradient<T> gradient =
+                    penalty_point_vjp(a.opacity_logits[i], load3(a.log_scales, i), fade, add_to.dL_dsums);
+                add_to.opacity_logits[i] += gradient.opacity_logit;
+                store3(add_to.log_scales, i, load3(add_to.log_scales, i) + gradient.log_scale);
+            }
         }
         chunks[chunk] = sum;
     });
@@ -76,8 +83,8 @@ void penalties_backward(const PenaltyArrays<T>& a, PenaltyPoint<T> dL_dsums, T* 
 
 template void shake<float>(const ShakeArrays<float>&, int);
 template void shake<double>(const ShakeArrays<double>&, int);
-template void penalties<float>(const PenaltyArrays<float>&, float*, int);
-template void penalties<double>(const PenaltyArrays<double>&, double*, int);
+template void penalties<float>(const PenaltyArrays<float>&, float*, const PenaltyTotals<float>&, int);
+template void penalties<double>(const PenaltyArrays<double>&, double*, const PenaltyTotals<double>&, int);
 template void penalties_backward<float>(const PenaltyArrays<float>&, PenaltyPoint<float>, float*, float*, int);
 template void penalties_backward<double>(const PenaltyArrays<double>&, PenaltyPoint<double>, double*, double*, int);
 

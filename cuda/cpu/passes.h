@@ -291,8 +291,16 @@ struct PenaltyArrays {
     int n_times;
 };
 
+// Optional gradients by the opacity logits (n) and the log-scales (n, 3), to which those of the sums are added, from
+// the sums' own.
 template <class T>
-void penalties(const PenaltyArrays<T>& arrays, T* sums, int n_threads);
+struct PenaltyTotals {
+    PenaltyPoint<T> dL_dsums;
+    T *opacity_logits, *log_scales;
+};
+
+template <class T>
+void penalties(const PenaltyArrays<T>& arrays, T* sums, const PenaltyTotals<T>& add_to, int n_threads);
 
 template <class T>
 void penalties_backward(const PenaltyArrays<T>& arrays, PenaltyPoint<T> dL_dsums, T* dL_dopacity_logits,

@@ -110,9 +110,11 @@ def test_terms_and_gradients_are_those_of_autograd(
     for name, term in expected.terms.items():
         assert losses.terms[name].equal(term.detach())
     assert losses.squared_error.equal(expected.squared_error)
-    # The same passes in the same order, on the CPU to the last bit.
+    # The same passes in the same order, on the CPU to the last bit, but that penalties are added where they are worked
+    # out, which rounds once less: of the largest gradient, measured 8e-8.
     for name, gradient in expected_gradients.items():
-        assert gradients[name].equal(gradient), name
+        tolerance = 4e-7 * gradient.abs().max().item() if name in ("opacity_logits", "log_scales") else 0.0
+        torch.testing.assert_close(gradients[name], gradient, rtol=0, atol=tolerance)
         assert (gradient != 0).any(), name
 
 
