@@ -20,11 +20,11 @@ from kinosplat.render.camera import Camera
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.output import RenderOutput
 from kinosplat.render.rotations import matrix_from_quaternion
+from kinosplat.render.settings import RasterSettings
 from kinosplat.render.spherical_harmonics import sh_colours
 
 if TYPE_CHECKING:
-    from kinosplat.render.settings import RasterSettings
-from kinosplat.render.statistics import GaussianStatistics
+    from kinosplat.render.statistics import GaussianStatistics
 
 MAX_ALPHA = 0.999
 """Upper limit of one Gaussian's alpha, so that the transmittance never reaches 0."""
