@@ -127,6 +127,8 @@ class ViewerServer:
         gui.configure_theme(
             dark_mode=True, show_logo=False, show_share_button=False, control_width="medium", brand_color=BRAND
         )
+        # Beside the picture instead of on it, so that the middle of the picture is the middle of the scene.
+        gui.main_panel.dock_right()
         with subject.turn():
             cameras = list(subject.cameras)
             up = subject.up

@@ -21,11 +21,12 @@ def test_the_page_shows_what_the_rasterizer_draws(browser: Any, server: ViewerSe
     shown = screenshot(page, "page_1280x720")
     subject = toy_subject()
     camera = session.camera()
-    assert (camera.width, camera.height) == (1280, 720)
+    # The controls stand beside the picture.
+    assert 900 < camera.width < 1000
+    assert camera.height == 720
     expected = to_pixels(rasterize(subject.model, [camera], background=subject.background).rgb[0])
-    # The middle of the page, where no panel and no note of the browser's is.
-    part = np.s_[200:700, 330:900]
-    difference = np.abs(shown[part] - expected[part])
+    # Below a note of viser's about browsers without a GPU.
+    difference = np.abs(shown[200:, : camera.width] - expected[200:])
     # 1.2 on average: JPEG of quality 92.
     assert difference.mean() < 3.0
     assert not complaints
@@ -165,8 +166,8 @@ def test_what_is_not_made_of_gaussians_has_the_controls_that_do_something(browse
     with ViewerServer(BallSubject(), ServerOptions(port=0)) as server:
         page, session = visit(browser, server, complaints)
         shown = screenshot(page, "ball")
-        # White on the left of the controls, background beside it.
-        assert shown[300, 400].mean() > 200
+        middle = (300, session.camera().width // 2)
+        assert shown[middle].mean() > 200
         for name in ("SH degree", "Crop box", "Second"):
             assert page.get_by_text(name, exact=True).count() == 0
         page.locator("//*[text()='Show']/ancestor::*[.//input][1]//input").first.click()
@@ -174,6 +175,6 @@ def test_what_is_not_made_of_gaussians_has_the_controls_that_do_something(browse
         page.get_by_role("option", name="Occupied cells").click()
         assert wait_for(page, lambda: session.look.painter == "occupied cells")
         assert settled(page, session)
-        assert np.abs(screenshot(page, "ball_cells")[300, 400] - 64).max() < 4
+        assert np.abs(screenshot(page, "ball_cells")[middle] - 64).max() < 4
         assert not complaints
         page.close()

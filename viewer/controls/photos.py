@@ -94,6 +94,8 @@ class PhotosPanel(PlainPanel):
             if other == index:
                 show_value(self.camera, name)
         self._compare(index)
+        # The panel may show another tab.
+        self.session.tell(self.camera.value, f"{self.facts.content.replace('**', '')} More in Camera, Photos.")
 
     def _view(self, index: int) -> View:
         """The photo of a camera that is nearest in time to what is shown."""
