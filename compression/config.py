@@ -11,9 +11,9 @@ Stage = Literal["sample", "prune", "merge", "quantise"]
 CompressPreset = Literal["small", "balanced", "quality"]
 Appearance = Literal["harmonics", "networks", "auto"]
 
-TUNE_SHARE = 0.07
-"""Steps of one fine-tuning, of those of the run: all stages together then take less than half of the training time, as
-the set shrinks."""
+TUNE_SHARE = 0.05
+"""Steps of one fine-tuning, of those of the run: all stages together are then at most a fifth of the training's steps,
+and compression less than half of its time."""
 LEAST_TUNE_STEPS = 250
 """Fewer leave what sampling opened unclosed, unless the whole run had fewer."""
 MOST_TUNE_STEPS = 3000
@@ -40,7 +40,7 @@ class CompressConfig:
     """Decibels that rounding may cost on the training views before fine-tuning; the bits of each parameter follow from
     it."""
     tune_steps: int | None = None
-    """Steps of fine-tuning after sampling, by default 7% of the run's; half as many after pruning and merging,
+    """Steps of fine-tuning after sampling, by default 5% of the run's; half as many after pruning and merging,
     twice as many after rounding."""
     target_size: str | None = None
     """Largest size of the file, such as 3MB or 300KB."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from kinosplat.compression.bits import PROBE_VIEWS, Option, Probe, budget_for, choose, make_plan, measure_options
+from kinosplat.compression.bits import Option, Probe, budget_for, choose, make_plan, measure_options
 from kinosplat.compression.config import Resolved
 from kinosplat.compression.kino import Metadata, read_kino, write_kino
 from kinosplat.compression.networks import fit_networks
@@ -33,14 +33,12 @@ FITTING_RUNS = 5
 """Attempts at most to fit a target size."""
 IMPORTANCE_VIEWS = 200
 """Views that say what is still seen, and how much."""
-ESTIMATE_VIEWS = 4
-"""Views that an estimate of bytes looks at."""
 COARSEST_LOSS = 4.0
 """Decibels of rounding beyond which fewer Gaussians are the better way to save."""
 
 
 @dataclass(frozen=True)
-class _Measured:
+class Measured:
     """A set, and what each way to store each of its parameters loses and costs."""
 
     stored: StoredSet
@@ -85,7 +83,29 @@ class _Measured:
                 best, high = chosen, middle
             else:
                 low = middle
-        return best
+        return self._filled(best, n_bytes)
+
+    def _filled(self, chosen: dict[str, Option], n_bytes: float) -> dict[str, Option]:
+        """The choice with what finer options still fit, the ones that save most error a byte first: one multiplier for
+        all parameters leaves room.
+        """
+        while True:
+            room = n_bytes - sum(option.n_bytes for option in chosen.values())
+            finer = [
+                (name, option)
+                for name, options in self.options.items()
+                for option in options
+                if option.mse < chosen[name].mse and option.n_bytes <= chosen[name].n_bytes + room
+            ]
+            if not finer:
+                return chosen
+            name, option = max(
+                finer,
+                key=lambda pair: (
+                    (chosen[pair[0]].mse - pair[1].mse) / max(pair[1].n_bytes - chosen[pair[0]].n_bytes, 1.0)
+                ),
+            )
+            chosen = chosen | {name: option}
 
     def _at(self, decibels: float) -> dict[str, Option]:
         return choose(self.options, budget_for(self.training_mse, decibels))
@@ -99,7 +119,7 @@ class FileStage:
         self._surroundings = surroundings
         self._metadata = metadata
         self._rates = fine_rates(surroundings)
-        self._last: tuple[Gaussians, list[_Measured]] | None = None
+        self._last: tuple[Gaussians, list[Measured]] | None = None
 
     def write(
         self, gaussians: Gaussians, settings: Resolved, target: int | None = None
@@ -131,18 +151,13 @@ class FileStage:
         n_bytes = write_kino(self.path, gaussians, metadata=self._metadata)
         return self._report(n_bytes, time.monotonic() - began, "not rounded"), {}
 
-    def bytes_per_gaussian(self, gaussians: Gaussians, loss: float) -> float:
-        """Estimate for a set that is rounded at `loss` decibels, with harmonics."""
-        measured, chosen = self._best([self._measure(StoredSet(gaussians), ESTIMATE_VIEWS)], loss, None)
-        return measured.n_bytes(chosen) / len(measured.stored)
-
     def _report(self, n_bytes: int, seconds: float, note: str) -> StageReport:
         decoded = read_kino(self.path).gaussians.to(self._surroundings.device)
         report = StageReport("file", len(decoded), n_bytes, self._surroundings.evaluate(decoded), seconds, note)
         self._surroundings.say(f"file: {n_bytes:,} bytes, {report.quality.psnr:.2f} dB, {seconds:.0f} s; {note}")
         return report
 
-    def _candidates(self, gaussians: Gaussians, settings: Resolved) -> list[_Measured]:
+    def _candidates(self, gaussians: Gaussians, settings: Resolved) -> list[Measured]:
         """The ways to store the appearance, tuned alike; kept until another set is asked about."""
         if self._last is not None and self._last[0] is gaussians:
             return self._last[1]
@@ -155,9 +170,7 @@ class FileStage:
         self._last = gaussians, [self._measure(stored) for stored in sets]
         return self._last[1]
 
-    def _best(
-        self, candidates: list[_Measured], loss: float, target: int | None
-    ) -> tuple[_Measured, dict[str, Option]]:
+    def _best(self, candidates: list[Measured], loss: float, target: int | None) -> tuple[Measured, dict[str, Option]]:
         """The candidate with the fewest bytes for the same error; given a target, the one with the least error."""
         least = min(measured.training_mse for measured in candidates)
         most_mse = least + budget_for(least, loss)
@@ -167,13 +180,13 @@ class FileStage:
         # What cannot reach the error at all is taken only when there is nothing else.
         return min(found, key=lambda pair: (pair[0].mse(pair[1]) > 1.001 * most_mse, pair[0].n_bytes(pair[1])))
 
-    def _measure(self, stored: StoredSet, n_views: int = PROBE_VIEWS) -> _Measured:
+    def _measure(self, stored: StoredSet) -> Measured:
         # Tuning has left some behind that hardly any view sees any more.
         weight = score(stored.gaussians, self._surroundings, IMPORTANCE_VIEWS).blend_weight
         stored, importance = stored.select(weight > 0), weight[weight > 0]
-        probe = Probe(stored.gaussians, self._surroundings, n_views)
+        probe = Probe(stored.gaussians, self._surroundings)
         options = measure_options(stored, probe, importance, self._surroundings.seed)
-        return _Measured(stored, importance, options, probe.training_mse)
+        return Measured(stored, importance, options, probe.training_mse)
 
     def _tuned(self, stored: StoredSet, steps: int) -> StoredSet:
         tunable = TunableSet(stored, self._rates)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 BLOCK_NUMBERS = 1 << 24
 """Distances held at once."""
-MOST_POINTS, POINTS_A_CLUSTER = 1 << 16, 16
+MOST_POINTS, POINTS_A_CLUSTER = 1 << 14, 8
 """Centres are found on a sample of so many points, or so many a cluster; all points are assigned."""
 EXACT_START = 32
 """Centres up to which k-means++ draws them one by one."""

@@ -20,6 +20,7 @@ from kinosplat.compression.merge import MergingGaussians, cluster_cells
 from kinosplat.compression.pipeline import compress
 from kinosplat.compression.prune import prune, prune_to
 from kinosplat.compression.quantised import QuantisedGaussians
+from kinosplat.compression.rounding import OVERHEAD_BYTES, TARGET_MARGIN, Measured
 from kinosplat.compression.sample import sample
 from kinosplat.compression.scores import Scores, score
 from kinosplat.compression.size import parse_loss, parse_size, size_words
@@ -102,6 +103,18 @@ def test_the_cheapest_options_within_the_budget_are_chosen() -> None:
     cost = sum(next(o.mse for o in given[name] if o.bits == option.bits) for name, option in one_less.items())
     assert cost > 1e-4
     assert {option.bits for option in choose(given, 0.0).values()} == {11}
+
+
+def test_what_room_a_target_leaves_is_used() -> None:
+    """One multiplier for all parameters takes both steps of `b` or none; the room for one of them is not given away."""
+    options = {
+        "a": [Option(1.0, 100.0, 4), Option(0.1, 200.0, 5)],
+        "b": [Option(1.0, 100.0, 4), Option(0.8, 150.0, 5), Option(0.1, 250.0, 6)],
+    }
+    stored = StoredSet(random_gaussians(3))
+    target = round((380.0 + OVERHEAD_BYTES) / TARGET_MARGIN)
+    chosen = Measured(stored, torch.ones(3), options, 1.0).choose(0.0, target)
+    assert {name: option.bits for name, option in chosen.items()} == {"a": 5, "b": 5}
 
 
 def test_fine_tuning_sees_exactly_what_the_file_will_hold() -> None:
