@@ -21,14 +21,17 @@ from kinosplat.trainers.clock import Moment
 LearningRate = Callable[[float], float]
 
 
-def exponential_decay(start: float, end: float, warm_up: float = 0.0) -> LearningRate:
-    """Rate as a function of progress: `start` at 0, `end` at 1, geometric between; rises linearly over `warm_up`."""
+def exponential_decay(start: float, end: float, warm_up: float = 0.0, hold: float = 0.0) -> LearningRate:
+    """Rate as a function of progress: `start` up to `hold`, `end` at 1, geometric between; rises linearly over
+    `warm_up`.
+    """
     if start <= 0.0 or end <= 0.0:
         return lambda progress: start
 
     def rate(progress: float) -> float:
         ramp = min(progress / warm_up, 1.0) if warm_up > 0.0 else 1.0
-        return ramp * start * math.exp(progress * math.log(end / start))
+        decayed = max(progress - hold, 0.0) / (1.0 - hold)
+        return ramp * start * math.exp(decayed * math.log(end / start))
 
     return rate
 

@@ -110,6 +110,8 @@ def test_rates_decay_geometrically_after_a_linear_warm_up() -> None:
     assert rate(0.05) == pytest.approx(0.5 * 0.01**0.05)
     assert rate(0.5) == pytest.approx(0.1)
     assert rate(1.0) == pytest.approx(0.01)
+    held = exponential_decay(1.0, 0.01, warm_up=0.1, hold=0.6)
+    assert [held(progress) for progress in (0.1, 0.6, 0.8, 1.0)] == pytest.approx([1.0, 1.0, 0.1, 0.01])
 
 
 def test_names_of_groups_must_differ() -> None:

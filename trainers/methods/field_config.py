@@ -57,8 +57,8 @@ class FieldTraining:
     """Learning rate of the hash grid."""
     networks_lr: float = 1e-2
     """Learning rate of the networks."""
-    rates_end: float = 0.01
-    """Factor that the rates have reached at the end; they decay exponentially after a warm-up."""
+    rates_end: float = 0.03
+    """Factor that the rates have reached at the end; they decay exponentially over the last third of the run."""
     huber: float = 0.1
     """Colour errors above this count by their size instead of by its square; 0 squares all."""
     distortion_weight: float | None = None

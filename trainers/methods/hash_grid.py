@@ -44,6 +44,8 @@ BETAS = (0.9, 0.99)
 """Adam's decays for fields (Mueller et al. 2022)."""
 WARM_UP = 0.01
 """Fraction of the run over which learning rates rise."""
+HOLD = 0.7
+"""Fraction of the run after which learning rates fall: hash grids learn details as long as these are high."""
 FIRST_SAMPLES_A_RAY = 256
 """The first step has so many rays that each may have this many samples."""
 FEWEST_RAYS, MOST_RAYS = 64, 1 << 18
@@ -336,7 +338,7 @@ class FieldMethod:
 
 def _group(name: str, tensor: Tensor, options: FieldTraining) -> Group:
     start = options.table_lr if name == "table" else options.networks_lr
-    rate = exponential_decay(start, options.rates_end * start, warm_up=WARM_UP)
+    rate = exponential_decay(start, options.rates_end * start, warm_up=WARM_UP, hold=HOLD)
     return Group(name, tensor, rate, rows=name, betas=BETAS)
 
 
