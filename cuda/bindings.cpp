@@ -252,6 +252,17 @@ void run_add_statistics(Arguments& a) {
     add_statistics(s, n_threads);
 }
 
+void run_mark_visible(Arguments& a) {
+    const int64_t n = a.size("visible", 0), n_rows = a.integer("n_rows");
+    const int32_t* indices = a.array<const int32_t>("indices", {n});
+    bool* visible = a.array<bool>("visible", {n});
+    const bool clear = a.flag("clear");
+    const int n_threads = threads(a);
+    a.finish();
+    nb::gil_scoped_release release;
+    mark_visible(n, n_rows, indices, clear, visible, n_threads);
+}
+
 void bind(nb::module_& module) {
     module.doc() = "Passes of the CPU backend; shapes are in cuda/cpu/passes.h.";
     KS_PASS(project_forward, "means", "Visible rows of one camera; returns (n_rows, n_hits).");
@@ -260,6 +271,7 @@ void bind(nb::module_& module) {
     KS_PASS(blend_backward, "records", "Gradients of hits from those of pictures.");
     KS_PASS(project_backward, "means", "Adds the gradients of parameters and camera from those of hits.");
     KS_PASS(add_statistics, "ellipses", "Adds one camera's statistics.");
+    KS_SINGLE_PASS(mark_visible, "Which Gaussians one camera sees.");
 
     module.def("record_stride", &record_stride, "Numbers in a record with that many channels.");
     module.def("n_tiles", [](int width, int height) { return tiles_across(width) * tiles_across(height); });

@@ -74,6 +74,5 @@ def draw(
     check_arguments(gaussians, cameras, background, None, settings, statistics, visible)
     inputs = frame_inputs(gaussians, cameras, background, None, settings, visible, gaussian_set.checked)
     with torch.no_grad():
-        visible.zero_()
         frame, state, _, _ = passes.render_forward(inputs, keep_state=True, statistics=statistics)
     return Drawing(frame.rgb, frame.alpha, inputs, passes, frame, state, statistics)

@@ -51,7 +51,8 @@ class FrameInputs:
     background_gradient: bool
     """Whether the backward pass has to give the gradient of the background."""
     visible: Tensor | None
-    """(N,) bool that the forward pass sets to true for what is visible, None when nobody asks."""
+    """(N,) bool that the forward pass sets to true for what is visible and to false for the rest, None when nobody
+    asks."""
     checked: Any = None
     """What the backend's `check_gaussians` said of these very tensors before; None lets it look at them again."""
 

@@ -165,7 +165,14 @@ def _camera_forward(
     if times is not None:
         times.passed()
     if inputs.visible is not None:
-        inputs.visible.index_fill_(0, indices[:n_rows].long(), True)
+        call_native(
+            native.mark_visible,
+            n_rows=n_rows,
+            indices=indices,
+            clear=camera == 0,
+            visible=inputs.visible,
+            n_threads=n_threads,
+        )
     if statistics is not None:
         call_native(
             native.add_statistics,

@@ -142,11 +142,13 @@ class AdamTable:
             for tensor, gradient, rate in zip(self._tensors, gradients, rates, strict=True)
             if gradient is not None and gradient.numel() > 0
         ]
-        rows = torch.ones(self._n_rows, dtype=torch.bool) if visible is None else visible.clone()
-        n_asked = torch.count_nonzero(rows)
+        # Found and counted by passes of ours: torch would wake threads of its own, and they would spin beside ours.
+        rows, asked, n_lost = torch.empty(self._n_rows, dtype=torch.bool), visible, 0
         for _, gradient, _ in given:
-            call_native(native.keep_finite_rows, numbers=gradient, rows=rows, n_threads=n_threads)
-        n_lost = n_asked - torch.count_nonzero(rows)
+            n_lost += call_native(
+                native.keep_finite_rows, numbers=gradient, asked=asked, rows=rows, n_threads=n_threads
+            )
+            asked = rows
         if dropped is not None and n_lost > 0:
             dropped[0] += n_lost
             dropped[1] += dropped[2] != step

@@ -99,6 +99,8 @@ def render_forward(
     n_channels = inputs.n_channels - 3
     packed = not keep_state and n_channels == 0 and not inputs.median_depth and statistics is None
     frame = _native_frame(inputs, statistics, packed=packed)
+    if inputs.visible is not None:
+        inputs.visible.zero_()
 
     queue = current_queue(device)
     marks = None if times is None else times.events(device)

@@ -53,8 +53,6 @@ def rasterize(
     """
     settings = RasterSettings() if settings is None else settings
     check_arguments(gaussians, cameras, background, features, settings, statistics, visible)
-    if visible is not None:
-        visible.zero_()
     match settings.rasterizer:
         case "auto" | "native":
             return _rasterize_native(gaussians, cameras, background, features, settings, statistics, visible, times)
@@ -67,6 +65,8 @@ def rasterize(
                 raise BackendError(MISSING_GSPLAT) from error
         case _:
             assert_never(settings.rasterizer)
+    if visible is not None:
+        visible.zero_()
     return rasterize_other(
         gaussians,
         cameras,

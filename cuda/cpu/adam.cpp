@@ -1,5 +1,6 @@
 // Adam over the rows that were visible, and the search for rows that cannot take part.
 #include <algorithm>
+#include <atomic>
 
 #include "cpu/passes.h"
 #include "cpu/threads.h"
@@ -14,10 +15,14 @@ int64_t chunk_rows(int64_t row_size) { return std::max<int64_t>(1, kChunkNumbers
 } // namespace
 
 template <class T>
-void keep_finite_rows(int64_t n_rows, int64_t row_size, const T* numbers, bool* rows, int n_threads) {
+int64_t keep_finite_rows(int64_t n_rows, int64_t row_size, const T* numbers, const bool* asked, bool* rows,
+                         int n_threads) {
     const int64_t size = chunk_rows(row_size);
+    std::atomic<int64_t> n_lost{0};
     parallel_for(chunks_of(n_rows, size), n_threads, [&](int64_t chunk, int) {
+        int64_t lost = 0;
         for (int64_t row = chunk * size; row < std::min(n_rows, (chunk + 1) * size); ++row) {
+            rows[row] = !asked || asked[row];
             if (!rows[row])
                 continue;
             const T* begin = numbers + row * row_size;
@@ -26,8 +31,12 @@ void keep_finite_rows(int64_t n_rows, int64_t row_size, const T* numbers, bool* 
             for (int64_t i = 0; i < row_size; ++i)
                 sum += begin[i] - begin[i];
             rows[row] = sum == T(0);
+            lost += !rows[row];
         }
+        if (lost > 0)
+            n_lost += lost;
     });
+    return n_lost;
 }
 
 template <class T>
@@ -51,8 +60,8 @@ void adam_step(const AdamArrays<T>& arrays, const AdamSettings<T>& settings, int
     });
 }
 
-template void keep_finite_rows<float>(int64_t, int64_t, const float*, bool*, int);
-template void keep_finite_rows<double>(int64_t, int64_t, const double*, bool*, int);
+template int64_t keep_finite_rows<float>(int64_t, int64_t, const float*, const bool*, bool*, int);
+template int64_t keep_finite_rows<double>(int64_t, int64_t, const double*, const bool*, bool*, int);
 template void adam_step<float>(const AdamArrays<float>&, const AdamSettings<float>&, int);
 template void adam_step<double>(const AdamArrays<double>&, const AdamSettings<double>&, int);
 

@@ -184,6 +184,9 @@ struct StatisticsArrays {
 template <class T>
 void add_statistics(const StatisticsArrays<T>& arrays, int n_threads);
 
+// Sets `visible` (n) to true for the Gaussians of one camera's rows; with `clear` to false for all others.
+void mark_visible(int64_t n, int64_t n_rows, const int32_t* indices, bool clear, bool* visible, int n_threads);
+
 constexpr int kPhotometricSums = 3; // absolute differences, SSIM values, squared differences
 
 // (1 - w) mean |a - b| + w (1 - mean SSIM(a, b)) over (n_images, height, width, 3); pixels count `mask` times, and both
@@ -251,9 +254,11 @@ struct AlphaDifferenceArrays {
 template <class T>
 double alpha_difference(const AlphaDifferenceArrays<T>& arrays, int n_threads);
 
-// Clears `rows` (n_rows) where a number of the row is not finite; rows that are cleared already are not looked at.
+// Sets `rows` (n_rows) to those that are `asked` for (optional, all by default; it may be `rows` itself) and whose
+// numbers are all finite; returns how many were asked for and are not.
 template <class T>
-void keep_finite_rows(int64_t n_rows, int64_t row_size, const T* numbers, bool* rows, int n_threads);
+int64_t keep_finite_rows(int64_t n_rows, int64_t row_size, const T* numbers, const bool* asked, bool* rows,
+                         int n_threads);
 
 // One step of Adam on (n_rows, row_size) numbers; rows where `visible` is false keep everything as it is.
 template <class T>

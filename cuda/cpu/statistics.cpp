@@ -1,14 +1,19 @@
-// What densification and pruning want to know of each Gaussian, gathered from the rows of one camera.
+// What densification, pruning and a sparse optimiser want to know of each Gaussian, gathered from the rows of one
+// camera.
 #include <algorithm>
 
 #include "cpu/passes.h"
 #include "cpu/threads.h"
 
 namespace kinosplat::cpu {
+namespace {
+
+constexpr int64_t kChunk = 4096; // rows a task
+
+} // namespace
 
 template <class T>
 void add_statistics(const StatisticsArrays<T>& arrays, int n_threads) {
-    constexpr int64_t kChunk = 4096; // rows a task
     parallel_for(chunks_of(arrays.n_rows, kChunk), n_threads, [&](int64_t chunk, int) {
         const int64_t end = std::min(arrays.n_rows, (chunk + 1) * kChunk);
         for (int64_t row = chunk * kChunk; row < end; ++row) {
@@ -25,6 +30,15 @@ void add_statistics(const StatisticsArrays<T>& arrays, int n_threads) {
             arrays.n_seen[i] += 1;
             arrays.max_radius[i] = std::max(arrays.max_radius[i], float(radius));
         }
+    });
+}
+
+void mark_visible(int64_t n, int64_t n_rows, const int32_t* indices, bool clear, bool* visible, int n_threads) {
+    if (clear)
+        std::fill_n(visible, n, false);
+    parallel_for(chunks_of(n_rows, kChunk), n_threads, [&](int64_t chunk, int) {
+        for (int64_t row = chunk * kChunk; row < std::min(n_rows, (chunk + 1) * kChunk); ++row)
+            visible[indices[row]] = true;
     });
 }
 
