@@ -85,8 +85,9 @@ def camera_message(camera: Camera) -> dict[str, Any]:
 
 
 def _run(port: int, messages: list[dict[str, Any]], seconds: float, turns_per_second: float, answers: Any) -> None:
-    with ProcessPoolExecutor(N_DECODING, multiprocessing.get_context("spawn")) as pool:
-        for _ in pool.map(_decode, [_encoded_nothing()] * N_DECODING):
+    n_decoding = N_DECODING if len(messages) > 1 else 1
+    with ProcessPoolExecutor(n_decoding, multiprocessing.get_context("spawn")) as pool:
+        for _ in pool.map(_decode, [_encoded_nothing()] * n_decoding):
             pass
         answers.put(asyncio.run(_look(port, messages, seconds, turns_per_second, pool)))
 

@@ -59,7 +59,7 @@ class PhotosPanel(PlainPanel):
             self.difference = gui.add_image(empty, label=f"Difference, {GAIN:.0f}×", format="jpeg", visible=False)
         self.frusta = {index: self._frustum(index) for index in self.of_camera}
         self.shown.on_update(lambda _: self._show(self.shown.value))
-        self.compare.on_click(lambda _: self._compare(self.names[self.camera.value]))
+        self.compare.on_click(lambda _: self._compare_chosen())
         self.jump.on_click(lambda _: session.look_from(self._view(self.names[self.camera.value]).camera))
 
     def _frustum(self, index: int) -> CameraFrustumHandle:
@@ -89,13 +89,17 @@ class PhotosPanel(PlainPanel):
             handle.visible = shown
         self.session.set_objects("photos", shown)
 
+    def _compare_chosen(self) -> None:
+        self._compare(self.names[self.camera.value])
+
     def _click(self, index: int) -> None:
         for name, other in self.names.items():
             if other == index:
                 show_value(self.camera, name)
-        self._compare(index)
-        # The panel may show another tab.
-        self.session.tell(self.camera.value, f"{self.facts.content.replace('**', '')} More in Camera, Photos.")
+        facts = self._compare(index)
+        if facts is not None:
+            # The panel may show another tab.
+            self.session.tell(self.camera.value, f"{facts.replace('**', '')} More in Camera, Photos.")
 
     def _view(self, index: int) -> View:
         """The photo of a camera that is nearest in time to what is shown."""
@@ -105,7 +109,8 @@ class PhotosPanel(PlainPanel):
             return views[0]
         return min(views, key=lambda view: math.inf if view.camera.time is None else abs(view.camera.time - moment))
 
-    def _compare(self, index: int) -> None:
+    def _compare(self, index: int) -> str | None:
+        """Show photo, render and difference; what it says of them, None where the photo cannot be read."""
         with self.session.telling():
             view = self._view(index)
             if self.chosen is not None:
@@ -136,6 +141,8 @@ class PhotosPanel(PlainPanel):
             self.facts.visible = True
             self.photo_in_scene = _fitted(photo)
             self.tick(time.monotonic())
+            return self.facts.content
+        return None
 
     def tick(self, now: float) -> None:
         """The chosen photo stands in its frustum, unless the page looks from there: it would hide everything."""
