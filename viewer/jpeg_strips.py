@@ -52,10 +52,10 @@ def _split(jpeg: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     place = 2
     frame_at = frame_end = 0
     while True:
+        if place + 4 > len(jpeg) or jpeg[place] != 0xFF:
+            raise ValueError("A strip is no JPEG.")
         marker = jpeg[place + 1]
         end = place + 2 + int.from_bytes(jpeg[place + 2 : place + 4], "big")
-        if jpeg[place] != 0xFF or end > len(jpeg):
-            raise ValueError("A strip is no JPEG.")
         if marker == _START_OF_FRAME:
             frame_at, frame_end = place, end
         if marker == _START_OF_SCAN:

@@ -71,8 +71,9 @@ def test_strips_that_do_not_belong_together_are_refused() -> None:
     coarse, fine = (encode_picture(noisy(64, 32), "jpeg", quality) for quality in (50, 80))
     with pytest.raises(ValueError, match="must have the same width and the same tables"):
         join_strips([coarse, fine], 64, 64)
-    with pytest.raises(ValueError, match="A strip is no"):
-        join_strips([fine, b"\xff\xd8\xff\xe0\xff\xff"], 64, 64)
+    for broken in (b"\xff\xd8", b"\xff\xd8\xff\xe0\xff\xff", fine[:300], encode_picture(noisy(64, 32), "webp", 80)):
+        with pytest.raises(ValueError, match="A strip is no"):
+            join_strips([fine, broken], 64, 64)
 
 
 def test_large_pictures_are_encoded_by_several_threads_and_small_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
