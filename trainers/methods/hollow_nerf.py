@@ -32,8 +32,8 @@ from kinosplat.trainers.optim import Group, exponential_decay
 
 RATE_AT_THE_END = 0.1
 """The mask's learning rate falls to this part."""
-WATCHED, WATCH_EVERY = 0.2, 4
-"""In the last part of a run, of every so manieth step, cells are noted in which a ray sees something."""
+WATCHED, WATCH_EVERY = 0.3, 2
+"""In the last part of a run, every other step, cells are noted in which a ray sees something."""
 SEEN = 0.01
 """Weight that one sample must have for its cell to be seen; a small scene loses 0.01 dB, and a third of its cells."""
 
