@@ -82,9 +82,10 @@ def test_a_field_learns_an_object_and_leaves_the_space_around_it_empty(object_to
 
 def test_first_points_tell_an_unbounded_field_where_surfaces_are(still_toy: Toy, tmp_path: Path) -> None:
     scene = still_toy.scene()
-    report = train(field_config(still_toy, steps=3), scene, tmp_path)
+    report = train(field_config(still_toy, steps=4), scene, tmp_path)
     assert report.first_points == "40 points that came with the scene"
-    assert all("loss/depth" in line for line in curve(tmp_path) if line["kind"] == "train")
+    told = ["loss/depth" in line for line in curve(tmp_path) if line["kind"] == "train"]
+    assert told == [True, True, False, False]
     without = replace(GRID, n_first_points=0)
     report = train(field_config(still_toy, steps=3, grid=without), scene, tmp_path / "without")
     assert report.first_points == "none needed"
@@ -254,6 +255,13 @@ def test_losses_have_no_negative_weight(option: str, still_toy: Toy) -> None:
     with pytest.raises(InputError) as error:
         resolve(replace(config, method=HashGrid(GRID, training)))
     assert str(error.value) == f"--{option.replace('_', '-')} must be a number from 0 on, got -0.5."
+
+
+def test_first_points_tell_for_a_part_of_the_run(still_toy: Toy) -> None:
+    config = field_config(still_toy, steps=1)
+    with pytest.raises(InputError) as error:
+        resolve(replace(config, method=HashGrid(GRID, replace(TRAINING, depth_until=0.0))))
+    assert str(error.value) == "--depth-until must be a fraction of the run above 0, got 0.0."
 
 
 def test_a_batch_of_pictures_means_nothing_to_a_field(still_toy: Toy) -> None:

@@ -65,7 +65,10 @@ class FieldTraining:
     """Weight of the distortion loss of unbounded scenes (Mip-NeRF 360), which draws samples together along rays; 0
     leaves it out, by default what the preset says."""
     depth_weight: float = 0.1
-    """Weight of what rays see elsewhere than where first points say that the surface is; 0 leaves it out."""
+    """Weight at the start of what rays see elsewhere than where first points say that the surface is; 0 leaves it
+    out."""
+    depth_until: float = 0.5
+    """Fraction of the run over which that weight falls to 0: things without points of their own come back after it."""
     occupancy_every: int = 16
     """Steps between updates of the occupancy grid."""
     occupancy_warm_up: int = 256

@@ -44,7 +44,7 @@ CPU_FIELD_PRESETS: dict[Preset, FieldPreset] = {
     # Few levels of many features cost a processor half of what many levels of few cost; few steps a ray leave time for
     # more rays. Fog between surfaces takes most of the samples as long as nothing draws them together.
     "quick": FieldPreset(
-        steps=4_000,
+        steps=3_000,
         samples=1 << 14,
         levels=8,
         features=4,
@@ -178,6 +178,8 @@ def _check_field(config: TrainConfig, grid: FieldConfig, training: FieldTraining
     ):
         if not weight >= 0.0:
             raise InputError(f"{option} must be a number from 0 on, got {weight}.")
+    if not 0.0 < training.depth_until <= 1.0:
+        raise InputError(f"--depth-until must be a fraction of the run above 0, got {training.depth_until}.")
     at_least("--n-first-points", grid.n_first_points, 0)
     at_least("--base-resolution", grid.base_resolution, 1)
     at_least("--occupancy-every", training.occupancy_every, 1)

@@ -201,10 +201,11 @@ class FieldMethod:
         if grid.space.contract and options.distortion_weight > 0.0:
             weight = options.distortion_weight / grid.space.half_extent
             terms["distortion"] = weight * _mean(seen.distortion[:, None], batch.weight)
-        if self.depths is not None and options.depth_weight > 0.0:
+        depth_weight = options.depth_weight * max(1 - moment.progress / options.depth_until, 0.0)
+        if self.depths is not None and depth_weight > 0.0:
             bounds = self.depths.along(batch.views, batch.places)
             elsewhere = _seen_elsewhere(bounds, density, samples, field.backend)
-            terms["depth"] = options.depth_weight * _mean(elsewhere[:, None], batch.weight)
+            terms["depth"] = depth_weight * _mean(elsewhere[:, None], batch.weight)
         if self.hollow is not None:
             terms |= self.hollow.penalty(moment)
             self.hollow.watch(moment, grid, positions, density, samples)
