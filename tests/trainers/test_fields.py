@@ -229,6 +229,16 @@ class TestSpace:
         assert space_of(settled, still_toy.scene()).n_cascades == 5
 
 
+def test_rays_take_other_steps_through_an_object_than_through_the_world(object_toy: Toy, still_toy: Toy) -> None:
+    def steps(toy: Toy, given: int | None) -> int | None:
+        config = field_config(toy, steps=1, grid=replace(GRID, ray_steps=given))
+        config = replace(config, schedule=ScheduleConfig(steps=1, preset="quick"))
+        return settle(resolve(config), toy.scene()).method.grid.ray_steps
+
+    assert (steps(object_toy, None), steps(still_toy, None)) == (64, 256)
+    assert (steps(object_toy, 100), steps(still_toy, 100)) == (100, 100)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -33,7 +33,9 @@ class FieldPreset:
     occupancy_resolution: int
     """Cells along an axis of the occupancy grid."""
     ray_steps: int
-    """Steps along the diagonal of the inner cube."""
+    """Steps along the diagonal of the inner cube of an unbounded scene, where they grow with the distance."""
+    object_ray_steps: int
+    """Steps along the diagonal of an object's cube."""
     n_first_points: int
     """First points at most."""
     distortion_weight: float
@@ -41,8 +43,8 @@ class FieldPreset:
 
 
 CPU_FIELD_PRESETS: dict[Preset, FieldPreset] = {
-    # Few levels of many features cost a processor half of what many levels of few cost; few steps a ray leave time for
-    # more rays. Fog between surfaces takes most of the samples as long as nothing draws them together.
+    # Few levels of many features cost a processor half of what many levels of few cost; few steps through an object
+    # leave time for more rays. Fog between surfaces takes most of the samples as long as nothing draws them together.
     "quick": FieldPreset(
         steps=3_000,
         samples=1 << 14,
@@ -52,6 +54,7 @@ CPU_FIELD_PRESETS: dict[Preset, FieldPreset] = {
         log2_table_size=18,
         occupancy_resolution=48,
         ray_steps=256,
+        object_ray_steps=64,
         n_first_points=20_000,
         distortion_weight=0.001,
     ),
@@ -64,6 +67,7 @@ CPU_FIELD_PRESETS: dict[Preset, FieldPreset] = {
         log2_table_size=18,
         occupancy_resolution=64,
         ray_steps=512,
+        object_ray_steps=512,
         n_first_points=20_000,
         distortion_weight=0.001,
     ),
@@ -76,6 +80,7 @@ CPU_FIELD_PRESETS: dict[Preset, FieldPreset] = {
         log2_table_size=19,
         occupancy_resolution=128,
         ray_steps=1024,
+        object_ray_steps=1024,
         n_first_points=20_000,
         distortion_weight=0.001,
     ),
@@ -90,6 +95,7 @@ GPU_FIELD_PRESETS: dict[Preset, FieldPreset] = {
         log2_table_size=19,
         occupancy_resolution=128,
         ray_steps=1024,
+        object_ray_steps=1024,
         n_first_points=0,
         distortion_weight=0.0,
     ),
@@ -102,6 +108,7 @@ GPU_FIELD_PRESETS: dict[Preset, FieldPreset] = {
         log2_table_size=19,
         occupancy_resolution=128,
         ray_steps=1024,
+        object_ray_steps=1024,
         n_first_points=0,
         distortion_weight=0.0,
     ),
@@ -114,6 +121,7 @@ GPU_FIELD_PRESETS: dict[Preset, FieldPreset] = {
         log2_table_size=21,
         occupancy_resolution=128,
         ray_steps=1024,
+        object_ray_steps=1024,
         n_first_points=0,
         distortion_weight=0.0,
     ),
@@ -128,8 +136,8 @@ def field_preset(preset: Preset, on_cpu: bool) -> FieldPreset:
 
 
 def resolve_field(config: TrainConfig, method: HashGrid | HollowNerf, on_cpu: bool) -> TrainConfig:
-    """The config with the options of the preset filled in, but for the finest level, about which the scene has a say;
-    impossible values are an InputError.
+    """The config with the options of the preset filled in, but for the finest level and the steps of rays, about which
+    the scene has a say; impossible values are an InputError.
     """
     preset = field_preset(config.schedule.preset, on_cpu)
     grid, training = method.grid, method.training
@@ -140,7 +148,6 @@ def resolve_field(config: TrainConfig, method: HashGrid | HollowNerf, on_cpu: bo
         features=_given(grid.features, preset.features),
         log2_table_size=_given(grid.log2_table_size, preset.log2_table_size - smaller),
         occupancy_resolution=_given(grid.occupancy_resolution, preset.occupancy_resolution),
-        ray_steps=_given(grid.ray_steps, preset.ray_steps),
         n_first_points=_given(grid.n_first_points, preset.n_first_points),
     )
     training = replace(
@@ -162,7 +169,6 @@ def _check_field(config: TrainConfig, grid: FieldConfig, training: FieldTraining
     assert grid.levels is not None
     assert grid.log2_table_size is not None
     assert grid.occupancy_resolution is not None
-    assert grid.ray_steps is not None
     assert grid.n_first_points is not None
     assert training.samples is not None
     assert training.distortion_weight is not None
@@ -171,7 +177,8 @@ def _check_field(config: TrainConfig, grid: FieldConfig, training: FieldTraining
     between("--log2-table-size", grid.log2_table_size, 4, 24)
     between("--cascades", grid.cascades, 1, 16)
     at_least("--samples", training.samples, 256)
-    at_least("--ray-steps", grid.ray_steps, 1)
+    if grid.ray_steps is not None:
+        at_least("--ray-steps", grid.ray_steps, 1)
     for option, weight in (
         ("--distortion-weight", training.distortion_weight),
         ("--depth-weight", training.depth_weight),

@@ -87,13 +87,16 @@ def settle_method(run: TrainConfig, scene: Scene, mask_use: MaskUse, on_cpu: boo
             # Around an object, transparent pixels say that there is nothing, and points cannot say more.
             n_points = 0 if grid.bounds == "object" else grid.n_first_points
             near = near if grid.near is None else grid.near
+            preset = field_preset(run.schedule.preset, on_cpu)
+            steps = preset.object_ray_steps if grid.bounds == "object" else preset.ray_steps
+            grid = replace(grid, near=near, ray_steps=steps if grid.ray_steps is None else grid.ray_steps)
             finest = grid.finest_resolution
             if finest is None:
-                finest = field_preset(run.schedule.preset, on_cpu).finest_resolution
+                finest = preset.finest_resolution
                 if grid.bounds == "object":
                     # Levels finer than pixels have nothing to learn, and their vertices crowd the table.
                     finest = max(min(finest, cells_as_pixels(grid, scene)), grid.base_resolution)
-            return replace(config, grid=replace(grid, near=near, n_first_points=n_points, finest_resolution=finest))
+            return replace(config, grid=replace(grid, n_first_points=n_points, finest_resolution=finest))
         case _:
             assert_never(config)
 
