@@ -37,6 +37,7 @@ class CameraPanel(PlainPanel):
         gui = session.client.gui
         with gui.add_folder("Camera"):
             fov = round(min(max(math.degrees(session.client.camera.fov), NARROWEST), WIDEST), 1)
+            self._shown_fov = fov
             self.fov = gui.add_slider("Field of view", NARROWEST, WIDEST, 0.1, fov, hint="Degrees from top to bottom.")
             self.reset = gui.add_button("Back to the start", icon=Icon.HOME, color=QUIET)
             self.link_button = gui.add_button("Copy a link to this view", icon=Icon.LINK, color=QUIET)
@@ -53,10 +54,14 @@ class CameraPanel(PlainPanel):
         self.session.wish()
 
     def tick(self, now: float) -> None:
-        """Let the slider follow a camera that something else moved."""
+        """Let the slider follow a camera that something else moved.
+
+        The slider's own value says nothing of that: it may be a visitor's wish that `_set_fov` has not heard of yet.
+        """
         fov = math.degrees(self.session.client.camera.fov)
-        if NARROWEST <= fov <= WIDEST and abs(fov - self.fov.value) > 0.1:
-            show_value(self.fov, round(fov, 1))
+        if NARROWEST <= fov <= WIDEST and abs(fov - self._shown_fov) > 0.1:
+            self._shown_fov = round(fov, 1)
+            show_value(self.fov, self._shown_fov)
 
     def _copy_link(self) -> None:
         session = self.session
