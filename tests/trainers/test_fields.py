@@ -15,9 +15,10 @@ from kinosplat.trainers.clock import Moment
 from kinosplat.trainers.config import CorrectionConfig, ImageConfig, ScheduleConfig, TrainConfig
 from kinosplat.trainers.feed import RayFeed
 from kinosplat.trainers.loop import train_step
+from kinosplat.trainers.methods import field_space
 from kinosplat.trainers.methods.config import ThreeDGS
 from kinosplat.trainers.methods.field_config import FieldConfig, FieldTraining, HashGrid, HollowConfig, HollowNerf
-from kinosplat.trainers.methods.field_space import space_of
+from kinosplat.trainers.methods.field_space import space_of, touches_border
 from kinosplat.trainers.methods.hash_grid import FieldMethod
 from kinosplat.trainers.methods.presets import resolve
 from kinosplat.trainers.pixel_pool import CHANNELS, PixelPool
@@ -212,6 +213,23 @@ class TestSpace:
         distance = ring(1)[0].position.norm().item() / scene.to_input.scale
         assert space.half_extent == pytest.approx(distance * 18 / 60, rel=0.1)
         assert not space.contract
+
+    def test_an_object_that_leaves_the_pictures_is_covered_to_their_corners(
+        self, object_toy: Toy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        within = torch.zeros(36, 48)
+        within[5:30, 10:40] = 1.0
+        leaving = within.clone()
+        leaving[:, 10:20] = 1.0
+        assert not touches_border(within)
+        assert touches_border(leaving)
+        scene = object_toy.scene()
+        assert settle(resolve(field_config(object_toy, steps=1)), scene).method.grid.extent is None
+        monkeypatch.setattr(field_space, "touches_border", lambda _: True)
+        settled = settle(resolve(field_config(object_toy, steps=1)), scene).method.grid
+        distance = ring(1)[0].position.norm().item() / scene.to_input.scale
+        assert settled.extent == pytest.approx(distance * 30 / 60, rel=0.1)
+        assert space_of(settled, scene).half_extent == settled.extent
 
     def test_levels_around_an_object_are_as_fine_as_its_pixels(self, object_toy: Toy, still_toy: Toy) -> None:
         open_grid = replace(GRID, finest_resolution=None)

@@ -17,7 +17,12 @@ from kinosplat.trainers.method import Method
 from kinosplat.trainers.methods.config import FourDGS, ThreeDGS
 from kinosplat.trainers.methods.field_config import HashGrid, HollowNerf
 from kinosplat.trainers.methods.field_presets import field_preset
-from kinosplat.trainers.methods.field_space import cells_as_pixels, cuts_object_out
+from kinosplat.trainers.methods.field_space import (
+    cells_as_pixels,
+    cuts_object_out,
+    object_reaches_out,
+    seen_extent,
+)
 from kinosplat.trainers.methods.gaussians import GaussianMethod
 from kinosplat.trainers.methods.hash_grid import FieldMethod
 
@@ -84,6 +89,8 @@ def settle_method(run: TrainConfig, scene: Scene, mask_use: MaskUse, on_cpu: boo
             if grid.bounds == "auto":
                 is_object = cuts_object_out(scene, mask_use == "object-only")
                 grid = replace(grid, bounds="object" if is_object else "unbounded")
+            if grid.bounds == "object" and grid.extent is None and object_reaches_out(scene):
+                grid = replace(grid, extent=seen_extent(scene, to_the_corners=True))
             # Around an object, transparent pixels say that there is nothing, and points cannot say more.
             n_points = 0 if grid.bounds == "object" else grid.n_first_points
             near = near if grid.near is None else grid.near
