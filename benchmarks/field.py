@@ -16,6 +16,7 @@ import statistics as stats
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -128,7 +129,7 @@ def measure_encoding(options: Options, positions: Tensor, label: str, rate: floa
         bytes_of_table = min(table.numel() * table.element_size(), int(touched * 1e9))
         bytes_of_features = n * layout.width * 4
         name = f"encode {label} {str(table_dtype).removeprefix('torch.')}"
-        forward = median_ms(lambda table=table: native.encode_forward(positions, table, layout), options)  # type: ignore[misc]
+        forward = median_ms(partial(native.encode_forward, positions, table, layout), options)
         floor = (12 * n + bytes_of_features + bytes_of_table) / rate
         line(f"{name}, forward", forward, floor, f"{n / forward / 1e3:.1f} M/s, corners {touched:.2f} GB")
     backward = median_ms(lambda: native.encode_backward(gradient, positions, table, layout), options)
@@ -150,7 +151,7 @@ def measure_sparse(options: Options, positions: Tensor, rate: float) -> None:
     table = torch.randn(layout.n_entries, layout.n_features, device=options.device).to(dtype)
     for share in (0.05, 0.31, 0.56):
         sparse = sparse_table(table, torch.rand(layout.n_entries, device=options.device) < share)
-        ms = median_ms(lambda sparse=sparse: native.encode_sparse(positions, sparse, layout), options)  # type: ignore[misc]
+        ms = median_ms(partial(native.encode_sparse, positions, sparse, layout), options)
         whole = table.numel() * table.element_size()
         note = f"{sparse.n_bytes / 1e6:.1f} MB ({sparse.index.n_bytes / 1e6:.1f} index) of {whole / 1e6:.1f}"
         line(f"encode along rays, {share:.0%} of the entries", ms, 0, note)

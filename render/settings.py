@@ -29,6 +29,11 @@ class RasterSettings:
     normal: bool = False
     """Also render normals."""
 
+    @property
+    def is_native(self) -> bool:
+        """Whether this project's own passes draw, whose gradients are to be had without a history of torch's."""
+        return self.rasterizer in ("auto", "native")
+
     def degree_of(self, gaussians: Gaussians) -> int:
         """The degree that is used of a set's harmonics."""
         return gaussians.sh_degree if self.sh_degree is None else min(self.sh_degree, gaussians.sh_degree)

@@ -42,7 +42,7 @@ def compare_and_differentiate(drawing: Drawing, batch: Batch, config: ImageConfi
 
 def picture_loss(gaussians: Gaussians, batch: Batch, settings: RasterSettings, config: ImageConfig) -> Losses:
     """What pictures of any set cost, by the rasterizer that the settings name; its tensors may have a history."""
-    if settings.rasterizer in ("auto", "native"):
+    if settings.is_native:
         visible = torch.empty(len(gaussians), dtype=torch.bool, device=gaussians.device)
         drawing = draw(
             GaussianSet(gaussians),

@@ -189,8 +189,7 @@ class GaussianMethod:
         if len(self._visible) != n:
             self._visible = torch.empty(n, dtype=torch.bool, device=device)
         settings = self._settings(moment)
-        by_hand = settings.rasterizer in ("auto", "native")
-        losses = self._native_loss(batch, settings) if by_hand else self._torch_loss(batch, settings)
+        losses = self._native_loss(batch, settings) if settings.is_native else self._torch_loss(batch, settings)
         if self.clip is not None and isinstance(self.config, FourDGS) and self.config.motion.is_asked:
             times = [camera.time for camera in batch.cameras if camera.time is not None]
             key = draw_key(self.seed, moment.step, "motion")
