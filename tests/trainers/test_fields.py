@@ -224,7 +224,8 @@ class TestSpace:
         assert not touches_border(within)
         assert touches_border(leaving)
         scene = object_toy.scene()
-        assert settle(resolve(field_config(object_toy, steps=1)), scene).method.grid.extent is None
+        inside = settle(resolve(field_config(object_toy, steps=1)), scene).method.grid
+        assert inside.extent == field_space.seen_extent(scene)
         monkeypatch.setattr(field_space, "touches_border", lambda _: True)
         settled = settle(resolve(field_config(object_toy, steps=1)), scene).method.grid
         distance = ring(1)[0].position.norm().item() / scene.to_input.scale

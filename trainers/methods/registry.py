@@ -89,8 +89,9 @@ def settle_method(run: TrainConfig, scene: Scene, mask_use: MaskUse, on_cpu: boo
             if grid.bounds == "auto":
                 is_object = cuts_object_out(scene, mask_use == "object-only")
                 grid = replace(grid, bounds="object" if is_object else "unbounded")
-            if grid.bounds == "object" and grid.extent is None and object_reaches_out(scene):
-                grid = replace(grid, extent=seen_extent(scene, to_the_corners=True))
+            if grid.bounds == "object" and grid.extent is None:
+                # Settled in any case: a run that is taken up again need not look at pictures once more.
+                grid = replace(grid, extent=seen_extent(scene, to_the_corners=object_reaches_out(scene)))
             # Around an object, transparent pixels say that there is nothing, and points cannot say more.
             n_points = 0 if grid.bounds == "object" else grid.n_first_points
             near = near if grid.near is None else grid.near
