@@ -23,8 +23,9 @@ import tyro
 from kinosplat.compression import bits, pipeline, quantised, rounding
 from kinosplat.compression.config import CompressConfig
 from kinosplat.compression.kino import read_kino
-from kinosplat.scenes import load_scene
-from kinosplat.trainers import compress
+from kinosplat.scenes import FrameLoader, load_scene
+from kinosplat.trainers.compress import compress_training
+from kinosplat.trainers.compress_pictures import StagePictures
 from kinosplat.trainers.run import read_config
 from kinosplat.trainers.training import Training, restore, scene_for
 
@@ -60,9 +61,10 @@ class Parts:
         self._time(bits, "appearance_options")
         self._time(bits.Probe, "mse")
         self._time(quantised, "write_kino")
-        self._time(compress._Pictures, "evaluate")
+        self._time(FrameLoader, "fill_device")
+        self._time(StagePictures, "evaluate")
         kinds = {"TunableSet": "tune", "QuantisedGaussians": "tune through rounding"}
-        self._time(compress._Pictures, "fine_tune", lambda tunable, steps: (kinds[type(tunable).__name__], steps))
+        self._time(StagePictures, "fine_tune", lambda tunable, steps: (kinds[type(tunable).__name__], steps))
 
     def _time(self, owner: Any, name: str, label: Callable[[Any, int], tuple[str, int]] | None = None) -> None:
         function = getattr(owner, name)
@@ -110,7 +112,7 @@ def measure(training: Training, config: CompressConfig, path: Path, parts: Parts
     parts.seconds.clear()
     parts.calls.clear()
     began = clock()
-    report = compress.compress_training(training, config, path=path)
+    report = compress_training(training, config, path=path)
     seconds = clock() - began
     words = " ".join(str(word) for word in (config.target_size or config.max_loss, config.tune_steps) if word)
     in_stages = sum(stage.seconds for stage in report.stages)

@@ -23,6 +23,7 @@ from kinosplat.compression.stored import StoredSet
 from kinosplat.compression.surroundings import Surroundings, ViewBatch
 from kinosplat.compression.svq import SubVectors
 from kinosplat.render import Gaussians, rasterize
+from kinosplat.render.exposure import shown_by
 
 BITS: dict[str, range] = {
     "means": range(9, 19),
@@ -77,7 +78,7 @@ class Probe:
     def _render(self, gaussians: Gaussians, view: ViewBatch) -> Tensor:
         s = self._surroundings
         output = rasterize(gaussians, view.cameras, background=s.background, settings=s.settings)
-        return view.expose(output.rgb).clamp(0.0, 1.0)
+        return shown_by(view.sensor, output.rgb).clamp(0.0, 1.0)
 
 
 def _masked_mse(a: Tensor, b: Tensor, masks: Tensor | None) -> Tensor:

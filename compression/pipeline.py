@@ -30,6 +30,9 @@ from kinosplat.compression.tunable import fine_rates
 from kinosplat.errors import InputError
 from kinosplat.render.gaussians import Gaussians
 
+SCORING_VIEWS = 1000
+"""Training views at most that scores of the input are summed over. Of the 810 of Panoptic's first 30 frames, a quarter
+chooses the same for 99.5% of the set, and an eighth for 98.9%; after tuning neither differs by more than 0.004 dB."""
 SCORING_VIEWS_AGAIN = 200
 """Views that scores are summed over after the first time, when only their order among what was kept matters."""
 MUCH_PRUNED = 0.25
@@ -74,11 +77,11 @@ class Pipeline:
         self._scores: Scores | None = None
 
     def scores(self, gaussians: Gaussians) -> Scores:
-        """Scores of a set; those of the input are over all training views and computed once."""
+        """Scores of a set; those of the input are over more views and computed once."""
         if gaussians is not self.gaussians:
             return score(gaussians, self.surroundings, SCORING_VIEWS_AGAIN)
         if self._scores is None:
-            self._scores = score(gaussians, self.surroundings)
+            self._scores = score(gaussians, self.surroundings, SCORING_VIEWS)
         return self._scores
 
     def run(self, settings: Resolved, *, target: int | None = None, bound: str = "") -> CompressReport:

@@ -28,6 +28,23 @@ class StageReport:
 
 
 @dataclass(frozen=True)
+class WallTime:
+    """Where the seconds from the command to its report went."""
+
+    loading: float
+    """Until the first set was there to be measured: program, scene, checkpoint, device."""
+    measuring: float
+    """Held-out views of the input, of every stage and of the file, pictures that were not there yet included."""
+    stages: float
+    """Everything else: the stages, those too that a search for a bound gave up."""
+
+    @property
+    def whole(self) -> float:
+        """All of it."""
+        return self.loading + self.measuring + self.stages
+
+
+@dataclass(frozen=True)
 class CompressReport:
     """What happened, stage by stage."""
 
@@ -37,6 +54,8 @@ class CompressReport:
     """Which bound was met, in words."""
     coding: dict[str, str]
     """How each parameter is stored."""
+    wall: WallTime | None = None
+    """Where the time went; None for whoever calls the stages alone."""
 
     @property
     def loss(self) -> float:
@@ -56,6 +75,9 @@ class CompressReport:
             line = f"{s.stage:<11} {s.n_gaussians:>10,}  {size_words(s.n_bytes):>10}  {quality}  {s.seconds:7.1f}"
             lines.append(f"{line}  {s.note}".rstrip())
         lines.append(f"{self.ratio:.0f} times smaller, {self.loss:.2f} dB lost; {self.bound}")
+        if (wall := self.wall) is not None:
+            parts = f"loading {wall.loading:.1f}, measuring {wall.measuring:.1f}, stages {wall.stages:.1f}"
+            lines.append(f"{wall.whole:.1f} s in all: {parts}")
         return "\n".join(lines)
 
 

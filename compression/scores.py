@@ -1,4 +1,4 @@
-"""How much each Gaussian matters, summed over all training views and times; one picture in memory at a time.
+"""How much each Gaussian matters, summed over training views and times; one picture in memory at a time.
 
 Blend weight is what a Gaussian adds to pictures. The two gradient sums are those of OMG4 (2025): how much the loss
 depends on where it stands on the screen, and on when it is seen.
@@ -6,14 +6,19 @@ depends on where it stands on the screen, and on when it is seen.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kinosplat.compression.surroundings import Surroundings
-from kinosplat.render import Gaussians, GaussianStatistics, rasterize
-from kinosplat.render.losses import photometric_loss
+from kinosplat.render import Gaussians, GaussianStatistics
+from kinosplat.render.drawing import GaussianSet, draw
+from kinosplat.render.exposure import gradients_through, shown_by
+from kinosplat.render.losses import compare
+
+SSIM_WEIGHT = 0.2
+"""Part of the loss that is 1 - SSIM, as in training."""
 
 
 @dataclass(frozen=True)
@@ -38,22 +43,30 @@ class Scores:
         return [(score - score.min()) / (score.max() - score.min()).clamp_min(1e-30) for score in given]
 
 
+@torch.no_grad()
 def score(gaussians: Gaussians, surroundings: Surroundings, n_views: int | None = None) -> Scores:
-    """Scores over all training views, or over `n_views` evenly spread ones."""
-    gaussians = gaussians.detach()
-    statistics = GaussianStatistics.zeros(len(gaussians), gaussians.device)
+    """Scores over all training views, or over `n_views` evenly spread ones.
+
+    Drawn by the native rasterizer, whichever the run trains with: others keep no blend weight.
+    """
+    gaussian_set, n = GaussianSet(gaussians.detach()), len(gaussians)
+    statistics = GaussianStatistics.zeros(n, gaussians.device)
+    visible = torch.empty(n, dtype=torch.bool, device=gaussians.device)
     temporal = None if gaussians.time_centres is None else torch.zeros_like(gaussians.time_centres)
     for batch in surroundings.views(n_views):
-        means = gaussians.means.clone().requires_grad_()
-        centres = None if gaussians.time_centres is None else gaussians.time_centres.clone().requires_grad_()
-        output = rasterize(
-            replace(gaussians, means=means, time_centres=centres),
+        drawing = draw(
+            gaussian_set,
             batch.cameras,
             background=surroundings.background,
             settings=surroundings.settings,
             statistics=statistics,
+            visible=visible,
         )
-        photometric_loss(batch.expose(output.rgb), batch.images, mask=batch.masks).backward()
-        if temporal is not None and centres is not None and centres.grad is not None:
-            temporal += torch.nan_to_num(centres.grad.abs())
+        shown = shown_by(batch.sensor, drawing.rgb)
+        compared = compare(shown, batch.images, mask=batch.masks, ssim_weight=SSIM_WEIGHT)
+        assert compared.dL_drendered is not None
+        dL_drgb, _ = gradients_through(batch.sensor, drawing.rgb, compared.dL_drendered)
+        gradients = drawing.gradients(dL_drgb, None).gaussians
+        if temporal is not None:
+            temporal += torch.nan_to_num(gradients["time_centres"].abs())
     return Scores(statistics.blend_weight, statistics.screen_gradient, temporal)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kinosplat.render import Camera, Gaussians, RasterSettings
+from kinosplat.render.exposure import Sensor
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class ViewBatch:
     """(C, H, W, 3) in [0, 1], over the surroundings' background."""
     masks: Tensor | None = None
     """(C, H, W) weight of each pixel, None when all count."""
-    expose: Callable[[Tensor], Tensor] = lambda rgb: rgb
-    """Turns renders (C, H, W, 3) into what these cameras took, where their colours were corrected."""
+    sensor: Sensor = field(default_factory=Sensor)
+    """How these cameras show colours, where those were corrected."""
 
 
 @dataclass(frozen=True)

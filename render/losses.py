@@ -116,12 +116,18 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
     return (-10 * torch.log10(square)).to(a.dtype)
 
 
-def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """(C,) mean structural similarity of (C, H, W, 3) pictures rounded to 8 bits; no gradient."""
-    check_pictures(a, b)
+def ssim(a: Tensor, b: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """(C,) mean structural similarity of (C, H, W, 3) pictures rounded to 8 bits; no gradient.
+
+    mask: (C, H, W) in [0, 1], as of `photometric_loss`; what it hides entirely is alike.
+    """
+    _check(a, b, mask)
     with torch.no_grad():
-        result = step_passes_for(a.device).photometric(quantize8(a), quantize8(b), None, 1.0, gradient=False)
-        return (result.similarities / a[0].numel()).to(a.dtype)
+        result = step_passes_for(a.device).photometric(quantize8(a), quantize8(b), mask, 1.0, gradient=False)
+        if mask is None:
+            return (result.similarities / a[0].numel()).to(a.dtype)
+        count = 3.0 * mask.double().sum(dim=(1, 2))
+        return (1.0 - (count - result.similarities) / count.clamp_min(1e-8)).to(a.dtype)
 
 
 def check_pictures(a: Tensor, b: Tensor) -> None:

@@ -90,6 +90,11 @@ class DeviceFeed:
         """Whether all of these pictures are on the device, ready for the stream that asked last."""
         return all(index in self._at_hand for index in indices)
 
+    @property
+    def n_at_hand(self) -> int:
+        """Pictures on the device, ready for the stream that asked last."""
+        return len(self._at_hand)
+
     def _start_copies(self, asked: list[tuple[int, ...]]) -> None:
         """Stage the batches that are not at hand; what is no longer asked for is forgotten."""
         before = self._staged

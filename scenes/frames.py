@@ -123,8 +123,6 @@ class FrameLoader:
         self._fetcher = Fetcher(list(sources), n_bytes, self.cache, n_workers)
         self._feed: DeviceFeed | None = None
         self._all_fit_on_device = False
-        self.is_filled = False
-        """Whether all pictures are on the device to stay, so that nobody has to say what comes next."""
         if self.device.type == "cuda":
             self._feed = DeviceFeed(self._read, self.device, device_cache_bytes)
             # A fourth channel is not known before a picture is read.
@@ -155,6 +153,16 @@ class FrameLoader:
             indices = [index for index in indices if not self._feed.has([index])]
         self._fetcher.want([key for index in indices for key in self._keys(index)])
 
+    def prefetch_all(self) -> None:
+        """Have all pictures loaded in the background, in their order, if the cache has room for all of them."""
+        if self._fetcher.all_fit:
+            self.prefetch(range(len(self.views)))
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether all pictures are on the device to stay, so that nobody has to say what comes next."""
+        return self._feed is not None and self._feed.n_at_hand == len(self.views)
+
     def fill_device(self) -> None:
         """Bring all pictures to the CUDA device now, if all of them may stay there; else, and with videos, do nothing.
 
@@ -171,8 +179,8 @@ class FrameLoader:
         for index in indices:
             if index % FILL_AHEAD == 0:
                 self.prefetch(indices[index : index + 2 * FILL_AHEAD])
-            self._feed.keep(index, self._read(index))
-        self.is_filled = True
+            if not self._feed.has([index]):
+                self._feed.keep(index, self._read(index))
 
     def get(self, index: int) -> LoadedFrame:
         """Picture, alpha and mask of view `index`, waiting for them if need be."""

@@ -50,7 +50,8 @@ class Fetcher:
         self._sources = sources
         self._n_bytes = n_bytes
         self._cache = cache
-        self._all_fit = sum(n_bytes) <= cache.limit_bytes
+        self.all_fit = sum(n_bytes) <= cache.limit_bytes
+        """Whether the cache has room for all pictures, so that none has to go for another."""
         self._changed = threading.Condition()
         self._waiting: dict[int, int] = {}
         """How many threads stand waiting for a picture."""
@@ -179,7 +180,7 @@ class Fetcher:
         for key in self._wanted:
             if self._is_open(key):
                 # The list is in order of need, so what is further down has to wait as well.
-                return key if self._cache.could_take(self._n_bytes[key], self._wanted) else None
+                return key if self.all_fit or self._cache.could_take(self._n_bytes[key], self._wanted) else None
         return None
 
     def _is_open(self, key: int) -> bool:
@@ -219,7 +220,7 @@ class Fetcher:
                 return False
             if key in self._waiting or key in self._wanted:
                 return True
-            return (near or self._all_fit) and self._cache.has_room(self._n_bytes[key])
+            return (near or self.all_fit) and self._cache.has_room(self._n_bytes[key])
 
     def _decoder(self, video: _Video, index: VideoIndex, target: int) -> VideoDecoder:
         """The open decoder with the shortest way to frame `target`, or a new one when all have a long way and there is
@@ -251,7 +252,9 @@ class Fetcher:
     def _deliver(self, key: int, frame: NDArray[np.uint8]) -> None:
         frame = np.require(frame, requirements=["C_CONTIGUOUS", "WRITEABLE"])
         with self._changed:
-            self._cache.put(key, frame, keep=self._wanted)
+            if self._cache.put(key, frame, keep=self._wanted) and self.all_fit:
+                # Nobody has to look at it again, however many are wanted.
+                self._wanted.pop(key, None)
             if key in self._waiting:
                 self._arrived[key] = frame
             self._changed.notify_all()

@@ -6,10 +6,13 @@ Nothing here knows of cameras; inputs are float32 arrays (H, W, C), and shapes a
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 
 def area_resize(picture: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
@@ -36,6 +39,8 @@ def _block_mean(picture: NDArray[np.float32], axis: int, n: int) -> NDArray[np.f
 @lru_cache(maxsize=64)
 def _weights(n_old: int, n_new: int) -> csr_array:
     """(n_new, n_old) matrix: which fraction of new cell i lies in old cell j."""
+    from scipy.sparse import csr_array  # half a second that most commands need not wait
+
     ratio = n_old / n_new
     row, column, weight = [], [], []
     for i in range(n_new):

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from statistics import fmean, median
 
@@ -22,8 +23,9 @@ import torch
 from torch import Tensor
 
 from kinosplat.render.camera import Camera
-from kinosplat.render.losses import photometric_loss, psnr, quantize8, ssim
+from kinosplat.render.losses import psnr, quantize8, ssim
 from kinosplat.render.media import to_uint8, write_image
+from kinosplat.render.target import Target
 from kinosplat.scenes import FrameLoader, View
 from kinosplat.trainers.batch import MaskUse, target_of
 from kinosplat.trainers.checkpoint import write_atomically
@@ -42,6 +44,9 @@ REGIONS: dict[MaskUse, str] = {
     "object-only": "whole picture, what is outside the masks replaced by the background",
 }
 """Which pixels count where there are masks."""
+VIEWS_TOGETHER, PIXELS_TOGETHER = 8, 2**21
+"""So many pictures, and pixels of pictures, are drawn and measured in one go at most. Drawing waits for the device
+once a call, and a GPU that is waited for after every small picture stands still in between."""
 HIGHEST_PSNR = 100.0
 """What equal pictures get, in dB, where the formula says infinity."""
 
@@ -60,6 +65,11 @@ class ViewMetrics:
     """dB inside the mask, if there is one."""
     psnr_whole: float
     """dB of the whole picture."""
+
+    @classmethod
+    def of(cls, view: View, psnr: float, ssim: float, psnr_masked: float, psnr_whole: float) -> ViewMetrics:
+        """The numbers of `view`, of which those inside its mask count only if it has one."""
+        return cls(view.name, psnr, ssim, None if view.mask is None else psnr_masked, psnr_whole)
 
 
 @dataclass(frozen=True)
@@ -113,18 +123,23 @@ def evaluate(
     With `renders_dir`, saves each picture as `<name>.png` and truth beside rendering as `<name>_compare.png`.
     `pictures` is a loader of these very views that stays open; without it, one is opened for this call.
     """
-    rows = []
+    measured = []
+    groups = _drawn_together(views)
     with ExitStack() as stack:
         loader = pictures or stack.enter_context(FrameLoader(views, cache_bytes=cache_bytes, device=background.device))
-        for i, view in enumerate(views):
-            loader.prefetch(range(i, min(i + 4, len(views))))
-            loaded = loader.get_batch([i])
-            rendered = method.render([view.camera.to(background.device)], background).rgb
+        for place, group in enumerate(groups):
+            loader.prefetch([i for coming in groups[place : place + 2] for i in coming])
+            loaded = loader.get_batch(group, groups[place + 1 : place + 2])
+            cameras = [views[i].camera.to(background.device) for i in group]
+            rendered = method.render(cameras, background).rgb
             target = target_of(loaded, background, mask_use)
             # An object cut out by its mask still has a mask that one may want to look inside of.
-            rows.append(_measure(view.name, rendered, target.rgb, target.weight, loaded.masks))
+            measured.append(_measure(rendered, target, loaded.masks))
             if renders_dir is not None:
-                _save(renders_dir, view.name, rendered[0], target.rgb[0])
+                for i, picture, truth in zip(group, rendered, target.rgb, strict=True):
+                    _save(renders_dir, views[i].name, picture, truth)
+    numbers = torch.cat(measured).tolist()
+    rows = [ViewMetrics.of(view, *row) for view, row in zip(views, numbers, strict=True)]
     masked = [row.psnr_masked for row in rows if row.psnr_masked is not None]
     return Evaluation(
         views=tuple(rows),
@@ -136,31 +151,39 @@ def evaluate(
     )
 
 
-def _measure(name: str, rendered: Tensor, target: Tensor, weight: Tensor | None, mask: Tensor | None) -> ViewMetrics:
-    """Metrics of one picture (1, H, W, 3); `weight` says which pixels count, `mask` which are inside the mask."""
-    a, b = quantize8(rendered), quantize8(target)
-    whole = min(psnr(a, b).item(), HIGHEST_PSNR)
-    return ViewMetrics(
-        name=name,
-        psnr=whole if weight is None else masked_psnr(a, b, weight),
-        ssim=(ssim(a, b) if weight is None else masked_ssim(a, b, weight)).item(),
-        psnr_masked=None if mask is None else masked_psnr(a, b, mask),
-        psnr_whole=whole,
-    )
+def _drawn_together(views: Sequence[View]) -> list[list[int]]:
+    """Places of the views, in their order, by what can be drawn and measured in one go."""
+    groups: list[list[int]] = []
+
+    def kind(i: int) -> tuple[int, int, bool]:
+        return views[i].camera.width, views[i].camera.height, views[i].mask is None
+
+    for (width, height, _), members in groupby(range(len(views)), key=kind):
+        alike = list(members)
+        n = min(max(PIXELS_TOGETHER // (width * height), 1), VIEWS_TOGETHER)
+        groups += [alike[first : first + n] for first in range(0, len(alike), n)]
+    return groups
 
 
-def masked_psnr(a: Tensor, b: Tensor, mask: Tensor) -> float:
-    """Decibels between pictures (C, H, W, 3) over the pixels weighted by `mask` (C, H, W)."""
-    squared = ((a - b) ** 2 * mask[..., None]).sum() / (3.0 * mask.sum()).clamp_min(1e-8)
-    return min(-10.0 * torch.log10(squared).item(), HIGHEST_PSNR)
+def _measure(rendered: Tensor, target: Target, masks: Tensor | None) -> Tensor:
+    """(C, 4) PSNR and SSIM of the pixels that count, PSNR inside the masks (C, H, W) and of whole pictures; stays on
+    the device, so that nobody waits.
+    """
+    a, b = quantize8(rendered), quantize8(target.rgb)
+    whole = psnr(a, b).clamp_max(HIGHEST_PSNR)
+    counted = whole if target.weight is None else masked_psnr(a, b, target.weight)
+    inside = torch.full_like(whole, torch.nan) if masks is None else masked_psnr(a, b, masks)
+    return torch.stack([counted, ssim(a, b, mask=target.weight), inside, whole], dim=1)
 
 
-def masked_ssim(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
-    """Mean SSIM of pictures (C, H, W, 3) over the pixels weighted by `mask` (C, H, W); outside both are black."""
-    return 1.0 - photometric_loss(a, b, mask=mask, ssim_weight=1.0)
+def masked_psnr(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
+    """(C,) decibels between pictures (C, H, W, 3) over the pixels weighted by `mask` (C, H, W)."""
+    squared = ((a - b) ** 2 * mask[..., None]).sum(dim=(1, 2, 3)) / (3.0 * mask.sum(dim=(1, 2))).clamp_min(1e-8)
+    return (-10.0 * torch.log10(squared)).clamp_max(HIGHEST_PSNR)
 
 
 def _save(folder: Path, name: str, rendered: Tensor, target: Tensor) -> None:
+    """Write pictures (H, W, 3)."""
     picture, truth = to_uint8(rendered), to_uint8(target)
     path = folder / f"{name}.png"
     write_image(path, picture)

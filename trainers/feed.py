@@ -67,23 +67,25 @@ def make_sampler(training: Training) -> ViewSampler:
     return ViewSampler(training.scene.train, schedule.seed, schedule.batch_size, pool_bytes=int(POOL_SHARE * limit))
 
 
-def make_loader(training: Training, views: Sequence[View] | None = None) -> FrameLoader:
-    """The pictures to learn from, or those of `views`, delivered where the run trains; on a GPU as many stay there as
-    have room, from the start if it is all of them.
-    """
-    config, device = training.config, training.device
+def open_loader(config: TrainConfig, views: Sequence[View], device: torch.device) -> FrameLoader:
+    """The pictures of `views`, delivered where a run trains; on a GPU as many stay there as have room."""
     n_workers, device_cache_bytes = 2, 0
     if device.type == "cuda":
         # The processor has nothing else to do there than to decode.
         n_workers = min(max((os.cpu_count() or 2) // 2, 2), MOST_WORKERS)
         device_cache_bytes = int(DEVICE_CACHE_SHARE * torch.cuda.mem_get_info(device)[0])
-    loader = FrameLoader(
-        training.scene.train if views is None else views,
+    return FrameLoader(
+        views,
         cache_bytes=cache_bytes(config),
         n_workers=n_workers,
         device=device,
         device_cache_bytes=device_cache_bytes,
     )
+
+
+def make_loader(training: Training) -> FrameLoader:
+    """The pictures to learn from; on a GPU they are there from the start if all of them have room."""
+    loader = open_loader(training.config, training.scene.train, training.device)
     try:
         loader.fill_device()
     except BaseException:
@@ -116,6 +118,15 @@ def picture_batch(
     )
 
 
+def step_batch(training: Training, step: int, sampler: ViewSampler, loader: FrameLoader) -> Batch:
+    """The training pictures of a step; those of the next ones start loading."""
+    upcoming = []
+    if not loader.is_filled:
+        upcoming = [sampler.batch(step + i) for i in range(1, UPCOMING_BATCHES + 1)]
+        loader.prefetch(sampler.lookahead(step, LOOKAHEAD))
+    return picture_batch(training, sampler.batch(step), upcoming, loader)
+
+
 class PictureFeed(AbstractContextManager["PictureFeed"]):
     """A batch of whole pictures a step."""
 
@@ -133,12 +144,7 @@ class PictureFeed(AbstractContextManager["PictureFeed"]):
         """The loss of the step's batch."""
         if self._sampler.batch_size != self._training.config.schedule.batch_size:
             self._sampler = make_sampler(self._training)
-        sampler, step = self._sampler, moment.step
-        upcoming = []
-        if not self._loader.is_filled:
-            upcoming = [sampler.batch(step + i) for i in range(1, UPCOMING_BATCHES + 1)]
-            self._loader.prefetch(sampler.lookahead(step, LOOKAHEAD))
-        batch = picture_batch(self._training, sampler.batch(step), upcoming, self._loader)
+        batch = step_batch(self._training, moment.step, self._sampler, self._loader)
         return self._method.loss(batch, moment)
 
 

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import tyro
 
+from kinosplat.cli import began
 from kinosplat.compression.config import CompressConfig
 from kinosplat.trainers.compress import FILE, compress_run
 
@@ -40,7 +41,7 @@ def run(arguments: Sequence[str], program: str) -> int:
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    report = compress_run(command.run, command.config, path=path, device=command.device, say=say)
+    report = compress_run(command.run, command.config, path=path, device=command.device, say=say, began=began())
     if command.json:
         print(json.dumps({**dataclasses.asdict(report), "loss": report.loss, "ratio": report.ratio, "file": str(path)}))
     else:

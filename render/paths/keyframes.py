@@ -15,8 +15,6 @@ from itertools import pairwise
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.interpolate import PchipInterpolator
-from scipy.spatial.transform import Rotation
 
 from kinosplat.render.camera import Camera
 from kinosplat.render.rotations import matrix_from_quaternion, quaternion_from_matrix
@@ -114,6 +112,8 @@ class CameraPath:
         segment = np.clip(np.searchsorted(knots, clock, side="right") - 1, 0, len(knots) - 2)
         u = (clock - knots[segment]) / np.diff(knots)[segment]
 
+        from scipy.interpolate import PchipInterpolator  # half a second that most commands need not wait
+
         places = _interpolate_places(np.array([key.position for key in keys], dtype=np.float64), knots, segment, u)
         quats = _interpolate_rotations(np.array([key.wxyz for key in keys], dtype=np.float64), knots, segment, u)
         fovs = PchipInterpolator(knots, [key.fov for key in keys])(clock)
@@ -154,6 +154,8 @@ def _interpolate_places(places: FloatArray, knots: FloatArray, segment: NDArray[
 def _interpolate_rotations(
     quats: FloatArray, knots: FloatArray, segment: NDArray[np.intp], u: FloatArray
 ) -> FloatArray:
+    from scipy.spatial.transform import Rotation  # half a second that most commands need not wait
+
     rotations = Rotation.from_matrix(matrix_from_quaternion(torch.from_numpy(quats)).numpy())
     turns = (rotations[:-1].inv() * rotations[1:]).as_rotvec()
     thirds = np.diff(knots)[segment, None] / 3

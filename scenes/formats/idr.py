@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import rq
 
 from kinosplat.errors import InputError
 from kinosplat.scenes.capture import Capture, RawPicture, Shot
@@ -82,6 +81,8 @@ def decompose_projection(
     """K (3, 3) and the rigid world_to_camera (4, 4) of a projection P = s K [R | t] (at least 3 x 4), by RQ
     decomposition.
     """
+    from scipy.linalg import rq  # half a second that most commands need not wait
+
     P = array(projection, projection.shape, where)[:3]
     if P.shape != (3, 4) or abs(np.linalg.det(P[:, :3])) <= 1e-12 * np.linalg.norm(P[:, :3]) ** 3:
         raise InputError(f"{where} is singular; remove that camera or calibrate it again.")

@@ -93,6 +93,10 @@ def test_a_run_is_compressed_and_explained(run_dir: Path, capsys: pytest.Capture
     assert report["stages"][-1]["n_bytes"] == path.stat().st_size
     assert json.loads((run_dir / "compression.json").read_text())["ratio"] == report["ratio"]
     assert report["ratio"] > 20
+    wall = report["wall"]
+    assert sorted(wall) == ["loading", "measuring", "stages"]
+    assert wall["stages"] >= sum(stage["seconds"] for stage in report["stages"])
+    assert wall["measuring"] > 0.0
     metadata = read_kino(path).metadata
     assert metadata.fps == 15.0
     assert metadata.provenance["scene"] == "tabletop"

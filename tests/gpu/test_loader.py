@@ -54,6 +54,7 @@ def test_all_pictures_are_on_the_device_before_the_first_is_asked_for() -> None:
     loads: list[int] = []
     with FrameLoader(views(loads), device="cuda:0", device_cache_bytes=2**24) as loader, FrameLoader(views([])) as host:
         loader.fill_device()
+        assert loader.is_filled
         assert sorted(loads) == sorted([*range(N), *range(1000, 1000 + N, 2)])
         for indices in ([0, 1], [149, 2, 75], [0]):
             there, here = loader.get_batch(indices, [[3], [4]]), host.get_batch(indices)
@@ -69,5 +70,14 @@ def test_pictures_that_do_not_all_fit_are_read_when_they_are_asked_for() -> None
     with FrameLoader(views(loads), device="cuda:0", device_cache_bytes=2**18) as loader:
         loader.fill_device()
         assert loads == []
+        assert not loader.is_filled
         assert loader.get_batch([5]).images.shape == (1, HEIGHT, WIDTH, 3)
         assert 5 in loads
+
+
+def test_pictures_that_came_one_by_one_need_not_be_asked_for_either() -> None:
+    with FrameLoader(views([]), device="cuda:0", device_cache_bytes=2**24) as loader:
+        for i in range(N):
+            assert not loader.is_filled
+            loader.get_batch([i])
+        assert loader.is_filled

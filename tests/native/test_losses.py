@@ -142,3 +142,15 @@ def test_metrics_see_what_an_eight_bit_file_holds() -> None:
 def test_psnr_of_a_step_is_the_number_everybody_knows() -> None:
     black, grey = torch.zeros(1, 8, 8, 3), torch.full((1, 8, 8, 3), 25.5 / 255)
     assert psnr(black, grey).item() == pytest.approx(-20 * torch.log10(torch.tensor(26 / 255)).item(), abs=1e-4)
+
+
+def test_ssim_inside_a_mask_is_that_of_the_loss_for_each_picture() -> None:
+    a, b = torch.rand(3, 20, 24, 3), torch.rand(3, 20, 24, 3)
+    mask = (torch.rand(3, 20, 24) > 0.5).float()
+    mask[2] = 0.0
+    expected = [
+        1.0 - photometric_loss(quantize8(a[i : i + 1]), quantize8(b[i : i + 1]), mask=mask[i : i + 1], ssim_weight=1.0)
+        for i in range(3)
+    ]
+    torch.testing.assert_close(ssim(a, b, mask=mask), torch.stack(expected), rtol=0, atol=1e-6)  # measured 3e-8
+    assert ssim(a, b, mask=mask)[2] == 1.0

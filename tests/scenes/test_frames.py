@@ -151,6 +151,18 @@ def test_prefetched_pictures_are_loaded_without_being_asked_for() -> None:
     assert sorted(loads) == ["pictures/0.png", "pictures/2.png"]
 
 
+@pytest.mark.parametrize(("room", "n_loaded"), [(6, 6), (5, 0)])
+def test_all_pictures_are_loaded_in_the_background_if_there_is_room_for_all(room: int, n_loaded: int) -> None:
+    loads: list[str] = []
+    views = [view(image) for image in fakes(6, loads=loads)]
+    with FrameLoader(views, cache_bytes=room * FRAME_BYTES, n_workers=1) as loader:
+        loader.prefetch_all()
+        deadline = time.monotonic() + 10
+        while len(loader.cache) < n_loaded and time.monotonic() < deadline:
+            time.sleep(0.005)
+    assert loads == [f"pictures/{i}.png" for i in range(n_loaded)]
+
+
 def test_what_is_prefetched_is_not_dropped_for_what_is_wanted_later() -> None:
     images = fakes(8)
     with FrameLoader([view(image) for image in images], cache_bytes=3 * FRAME_BYTES, n_workers=1) as loader:

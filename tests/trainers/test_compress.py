@@ -13,6 +13,7 @@ from kinosplat.compression.canonical import canonical_axes
 from kinosplat.compression.quantised import QuantisedGaussians
 from kinosplat.compression.stored import StoredSet, TunableSet
 from kinosplat.compression.tunable import fine_rates
+from kinosplat.render.exposure import Sensor
 from kinosplat.trainers.compress import surroundings_of
 from kinosplat.trainers.config import CorrectionConfig, ImageConfig
 from kinosplat.trainers.feed import make_loader, picture_batch
@@ -51,7 +52,7 @@ def test_colours_of_cameras_are_corrected_where_renders_meet_photos(tmp_path: Pa
         gaussians = training.method.gaussians()
         corrected = Probe(gaussians, surroundings, 4).training_mse
         plain = replace(
-            surroundings, views=lambda n: (replace(view, expose=lambda rgb: rgb) for view in surroundings.views(n))
+            surroundings, views=lambda n: (replace(view, sensor=Sensor()) for view in surroundings.views(n))
         )
         assert corrected < 0.5 * Probe(gaussians, plain, 4).training_mse
 

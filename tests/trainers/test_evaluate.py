@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,13 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from kinosplat.render.camera import Camera
 from kinosplat.render.output import RenderOutput
+from kinosplat.scenes import View
+from kinosplat.scenes.lenses import Delivery
+from kinosplat.trainers.batch import MaskUse
 from kinosplat.trainers.callbacks import Callbacks, RunStart, StepProgress
 from kinosplat.trainers.checkpoint import checkpoint_path, load_checkpoint
 from kinosplat.trainers.config import CheckpointConfig, EvaluationConfig
@@ -80,11 +84,54 @@ def test_psnr_is_the_mean_over_pictures_after_rounding_to_8_bits(still_toy: Toy)
 
 
 def test_psnr_inside_a_mask_does_not_see_the_rest() -> None:
-    a, b = torch.zeros(1, 4, 4, 3), torch.full((1, 4, 4, 3), 0.1)
-    mask = torch.zeros(1, 4, 4)
+    a, b = torch.zeros(2, 4, 4, 3), torch.full((2, 4, 4, 3), 0.1)
+    mask = torch.zeros(2, 4, 4)
     mask[0, 1, 1] = 1.0
     b[0, 3, 3] = 1.0
-    assert masked_psnr(a, b, mask) == pytest.approx(20.0, abs=1e-4)
+    # The second mask hides everything, so that nothing differs.
+    assert masked_psnr(a, b, mask).tolist() == pytest.approx([20.0, 100.0], abs=1e-4)
+
+
+@pytest.mark.parametrize("mask_use", ["ignore-outside", "object-only"])
+def test_views_that_are_measured_together_are_measured_as_alone(
+    mask_use: MaskUse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sizes and masks change on the way, as in a scene of several cameras."""
+    monkeypatch.setattr("kinosplat.trainers.evaluate.VIEWS_TOGETHER", 3)
+    sizes = [(32, 24)] * 5 + [(24, 32)] * 2 + [(32, 24)] * 2
+    views = [noisy_view(i, width, height, with_mask=i in (2, 3, 6)) for i, (width, height) in enumerate(sizes)]
+    drawn: list[int] = []
+
+    class Counted(Constant):
+        def render(self, cameras: Sequence[Camera], background: torch.Tensor) -> RenderOutput:
+            drawn.append(len(cameras))
+            return super().render(cameras, background)
+
+    together = evaluate(Counted(0.4), views, torch.zeros(3), mask_use=mask_use)
+    assert drawn == [2, 2, 1, 1, 1, 2]
+    alone = [evaluate(Constant(0.4), [view], torch.zeros(3), mask_use=mask_use).views[0] for view in views]
+    assert list(together.views) == alone
+    assert [view.psnr_masked is None for view in together.views] == [view.mask is None for view in views]
+
+
+def noisy_view(seed: int, width: int, height: int, *, with_mask: bool) -> View:
+    """A view of noise; its mask has noise as well."""
+    delivery = Delivery(width, height, width, height)
+    image, mask = Noise(seed, delivery), Noise(100 + seed, delivery.as_mask()) if with_mask else None
+    return View(f"view {seed}", Camera(torch.eye(4), torch.eye(3), width, height), 0, image, mask)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A picture, or a mask, that needs no file."""
+
+    seed: int
+    delivery: Delivery
+    description: str = "noise"
+
+    def load(self) -> NDArray[np.uint8]:
+        shape = (self.delivery.height, self.delivery.width, 3)[: 3 if self.delivery.role == "picture" else 2]
+        return np.random.default_rng(self.seed).integers(0, 256, shape, np.uint8)
 
 
 def test_views_are_spread_evenly(still_toy: Toy) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from kinosplat.errors import InputError
@@ -34,6 +33,8 @@ def spacing(positions: Tensor, times: Tensor | None) -> Tensor:
     """(P,) mean distance of each point to its nearest neighbours among the points of the same time; inf for lone
     points.
     """
+    from scipy.spatial import cKDTree  # half a second that most commands need not wait
+
     distances = torch.full((positions.shape[0],), float("inf"))
     labels = torch.zeros(len(positions)) if times is None else times
     for label in labels.unique():
