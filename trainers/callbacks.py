@@ -80,7 +80,7 @@ class Callbacks:
         """Held-out views were measured."""
 
     def saved(self, step: int, path: Path) -> None:
-        """A checkpoint was written."""
+        """The checkpoint of `step` was written, which may be some steps ago."""
 
     def warned(self, text: str) -> None:
         """Something the user should know, in one sentence."""

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -24,6 +23,11 @@ from kinosplat.errors import InputError
 FORMAT = "kinosplat-checkpoint"
 VERSION = 1
 LAST, BEST = "last", "best"
+DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+"""What safetensors calls them."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,8 @@ def checkpoint_path(run_dir: Path, which: str = LAST) -> Path:
     return run_dir / "checkpoints" / f"{which}.safetensors"
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Put `data` at `path`, all or nothing, also when the process or the machine dies meanwhile.
+def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
+    """Put `parts` one after the other at `path`, all or nothing, also when the process or the machine dies meanwhile.
 
     An OSError (no space, no permission) becomes an InputError; what was at `path` is then still there.
     """
@@ -50,7 +54,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as file:
-            file.write(data)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -74,8 +79,26 @@ def write_atomically(path: Path, data: bytes) -> None:
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint`, atomically."""
     tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in checkpoint.tensors.items()}
-    header = json.dumps({"format": FORMAT, "version": VERSION, **checkpoint.metadata})
-    write_atomically(path, safetensors.torch.save(tensors, metadata={"kinosplat": header}))
+    metadata = json.dumps({"format": FORMAT, "version": VERSION, **checkpoint.metadata})
+    write_atomically(path, *_safetensors(tensors, {"kinosplat": metadata}))
+
+
+def _safetensors(tensors: dict[str, Tensor], metadata: dict[str, str]) -> list[bytes | memoryview]:
+    """The parts of a safetensors file of contiguous tensors on the CPU, without a copy of them.
+
+    The library's own writer copies them twice and keeps Python's other threads waiting until the file is written.
+    """
+    header: dict[str, Any] = {"__metadata__": metadata}
+    parts: list[bytes | memoryview] = []
+    end = 0
+    # Wide numbers first, so that all are aligned.
+    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])):
+        begin, end = end, end + tensor.nbytes
+        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        parts.append(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return [len(text).to_bytes(8, "little"), text, *parts]
 
 
 def load_checkpoint(path: Path, method: str | None = None) -> Checkpoint:

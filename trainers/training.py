@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from kinosplat.render.camera import Camera
 from kinosplat.scenes import PointCloud, Scene, View
 from kinosplat.trainers.background import Background
 from kinosplat.trainers.checkpoint import LAST, Checkpoint, checkpoint_path, load_checkpoint, save_checkpoint
+from kinosplat.trainers.checkpoint_writer import CheckpointWriter
 from kinosplat.trainers.clock import Clock
 from kinosplat.trainers.config import TrainConfig
 from kinosplat.trainers.exposure import Exposure
@@ -59,6 +61,8 @@ class Training:
     """dB, highest of the evaluations so far."""
     has_halved_batch: bool = False
     """Whether this session had to do with half the batch, for want of memory."""
+    writer: CheckpointWriter = field(default_factory=CheckpointWriter)
+    """Writes checkpoints beside training."""
 
     def halve_batch(self) -> None:
         """Go on with half as many pictures a step, also when the run is resumed."""
@@ -68,7 +72,20 @@ class Training:
         write_config(self.run_dir, self.config)
 
     def save(self, which: str = LAST) -> Path:
-        """Write a checkpoint of the run as it is now; atomic."""
+        """Write a checkpoint of the run as it is now; atomic, and after the one that is on its way."""
+        self.writer.wait()
+        path = checkpoint_path(self.run_dir, which)
+        save_checkpoint(path, self._checkpoint())
+        return path
+
+    def begin_save(self, which: str = LAST, written: Callable[[int, Path], None] = lambda step, path: None) -> None:
+        """Have the same written while training goes on; `written` is told the step and the file (checkpoint_writer.py
+        says when).
+        """
+        path, step = checkpoint_path(self.run_dir, which), self.step
+        self.writer.begin(path, self._checkpoint(), lambda: written(step, path))
+
+    def _checkpoint(self) -> Checkpoint:
         state = self.method.state()
         metadata = {
             "method": self.method.name,
@@ -80,9 +97,7 @@ class Training:
             "background": self.background.evaluation_color().tolist(),
             "state": state.metadata,
         }
-        path = checkpoint_path(self.run_dir, which)
-        save_checkpoint(path, Checkpoint(self.optimizer.tensors() | state.tensors, metadata))
-        return path
+        return Checkpoint(self.optimizer.tensors() | state.tensors, metadata)
 
 
 def choose_device(name: str) -> torch.device:

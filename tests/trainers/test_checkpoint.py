@@ -14,7 +14,7 @@ import torch
 from kinosplat.errors import InputError
 from kinosplat.trainers import checkpoint as module
 from kinosplat.trainers.callbacks import Callbacks, StepProgress
-from kinosplat.trainers.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, save_checkpoint
+from kinosplat.trainers.checkpoint import DTYPES, Checkpoint, checkpoint_path, load_checkpoint, save_checkpoint
 from kinosplat.trainers.config import CheckpointConfig
 from kinosplat.trainers.methods.config import FourDGS, ThreeDGS
 from kinosplat.trainers.run import read_config, resume, train
@@ -33,6 +33,19 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert loaded.tensors["means"].equal(ONE.tensors["means"])
     assert loaded.metadata["step"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["last.safetensors"]
+
+
+def test_others_can_read_what_is_saved(tmp_path: Path) -> None:
+    """The file is written without the library, which must find every type of number, and tensors without any."""
+    tensors = {f"of {name}": torch.arange(-3, 3).reshape(2, 3).to(dtype) for dtype, name in DTYPES.items()}
+    tensors |= {"number": torch.tensor(2.5), "empty": torch.zeros(0, 3), "turned": torch.arange(6.0).reshape(2, 3).T}
+    save_checkpoint(tmp_path / "a", Checkpoint(tensors, {"step": 1, "name": "é"}))
+    found = safetensors.torch.load_file(tmp_path / "a")
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert found[name].dtype == tensor.dtype
+        assert found[name].equal(tensor), name
+    assert load_checkpoint(tmp_path / "a").metadata["name"] == "é"
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,13 +74,13 @@ def test_a_disk_that_fills_up_while_training_loses_nothing(
     original = module.write_atomically
     saved: list[Path] = []
 
-    def full_after_the_first(path: Path, data: bytes) -> None:
+    def full_after_the_first(path: Path, *parts: bytes | memoryview) -> None:
         if path.name == "last.safetensors" and path in saved:
             with monkeypatch.context() as patched:
                 patched.setattr(module.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
-                original(path, data)
+                original(path, *parts)
         saved.append(path)
-        original(path, data)
+        original(path, *parts)
 
     with monkeypatch.context() as patched:
         patched.setattr(module, "write_atomically", full_after_the_first)
