@@ -17,6 +17,8 @@ PALETTE_SIZES = (1, 16, 64, 256, 1024, 4096)
 PIECE_SIZES = (64, 256, 1024)
 LEAST_MEMBERS = 8
 """Gaussians there must be for each entry, or the table outweighs what it saves."""
+RANGE_BYTES = 20
+"""Of the minimum and the step of a column of a table, as the header spells them."""
 WIDTHS = {3: (9,), 8: (9, 15), 15: (9, 15, 21)}
 """Numbers of each degree for 3, 8 and 15 coefficients."""
 
@@ -39,10 +41,13 @@ def appearance_options(gaussians: Gaussians, importance: Tensor, seed: int) -> l
 
 
 def palette_bytes(palette: SubVectors, table_bits: int) -> float:
-    """Bytes of indices and tables in a file, tables at nine tenths of their raw size as zstd leaves them."""
+    """Bytes of indices and tables in a file, tables at nine tenths of their raw size as zstd leaves them, with the
+    ranges of their columns.
+    """
     tables = sum(book.numel() for book in palette.codebooks) * table_bits / 8
+    ranges = sum(book.shape[1] for book in palette.codebooks) * RANGE_BYTES
     indices = sum(
         plane_bytes(palette.indices[:, i], max((len(book) - 1).bit_length(), 1))
         for i, book in enumerate(palette.codebooks)
     )
-    return 0.9 * tables + indices
+    return 0.9 * tables + ranges + indices

@@ -68,17 +68,56 @@ PRESETS: dict[CompressPreset, Resolved] = {
 }
 
 
+STAGE_OF: dict[str, Stage] = {
+    "keep": "sample",
+    "prune_quantile": "prune",
+    "merge_similarity": "merge",
+    "appearance": "quantise",
+    "rounding_loss": "quantise",
+    "target_size": "quantise",
+    "max_loss": "quantise",
+}
+"""The stage without which an option would do nothing."""
+FOUND_BY_BOUNDS = ("keep", "rounding_loss")
+"""What is searched for where there is a bound."""
+
+
 def resolve(config: CompressConfig, training_steps: int) -> Resolved:
-    """The values of the config, and those of its preset where it has none, for a run of `training_steps`."""
-    if config.keep is not None and not 0.0 < config.keep <= 1.0:
-        raise InputError(f"--keep must be above 0 and at most 1, got {config.keep:g}.")
-    if config.prune_quantile is not None and not 0.0 <= config.prune_quantile < 1.0:
-        raise InputError(f"--prune-quantile must be at least 0 and below 1, got {config.prune_quantile:g}.")
-    names = ("stages", "keep", "prune_quantile", "merge_similarity", "appearance", "rounding_loss", "tune_steps")
+    """The values of the config, and those of its preset where it has none, for a run of `training_steps`; InputError
+    names an option that is out of range or would do nothing.
+    """
+    given = {name: value for name, value in vars(config).items() if value is not None}
+    _check_ranges(config)
     least = min(LEAST_TUNE_STEPS, max(training_steps, 1))
     tune_steps = min(max(round(TUNE_SHARE * training_steps), least), MOST_TUNE_STEPS)
-    given = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
-    resolved = replace(PRESETS[config.preset], **({"tune_steps": tune_steps} | given))
+    names = Resolved.__dataclass_fields__
+    chosen = {"tune_steps": tune_steps} | {name: value for name, value in given.items() if name in names}
+    resolved = replace(PRESETS[config.preset], **chosen)
     if "quantise" in resolved.stages[:-1]:
         raise InputError("--stages must have quantise at the end: nothing can follow what is written to the file.")
+    for name, stage in STAGE_OF.items():
+        if name in given and stage not in resolved.stages:
+            raise InputError(f"{option(name)} does nothing without the stage {stage}; add it to --stages.")
+    bound = next((name for name in ("target_size", "max_loss") if name in given), None)
+    for name in FOUND_BY_BOUNDS:
+        if bound is not None and name in given:
+            raise InputError(f"{option(name)} follows from {option(bound)}; give one of the two.")
     return resolved
+
+
+def option(name: str) -> str:
+    """What the command line calls a field of the config."""
+    return "--" + name.replace("_", "-")
+
+
+def _check_ranges(config: CompressConfig) -> None:
+    for name, is_in_range, words in (
+        ("keep", lambda value: 0.0 < value <= 1.0, "above 0 and at most 1"),
+        ("prune_quantile", lambda value: 0.0 <= value < 1.0, "at least 0 and below 1"),
+        ("merge_similarity", lambda value: value <= 0.0, "at most 0"),
+        ("rounding_loss", lambda value: value > 0.0, "above 0"),
+        ("tune_steps", lambda value: value >= 0, "at least 0"),
+    ):
+        value = getattr(config, name)
+        if value is not None and not is_in_range(value):
+            raise InputError(f"{option(name)} must be {words}, got {value:g}.")

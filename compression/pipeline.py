@@ -47,7 +47,7 @@ def compress(
 ) -> CompressReport:
     """Compress `gaussians` (on the surroundings' device) into the file at `path`.
 
-    Raises InputError when a target size cannot be met by any setting. A loss that cannot be met leaves the nearest file
+    Raises InputError when a target size is out of reach from the start. A bound that was missed leaves the nearest file
     and says so in the report.
     """
     settings = resolve(config, surroundings.training_steps)

@@ -23,6 +23,6 @@ def prune(scores: Scores, quantile: float) -> Tensor:
     return kept & (scores.blend_weight > 0)
 
 
-def prune_to(scores: Scores, n_kept: int) -> Tensor:
-    """Positions (n_kept,), in order, of the Gaussians with the largest blend weight."""
-    return torch.topk(scores.blend_weight, min(n_kept, len(scores.blend_weight))).indices.sort().values
+def largest(importance: Tensor, n_kept: int) -> Tensor:
+    """Positions (n_kept,), in order, of the largest of `importance` (N,)."""
+    return torch.topk(importance, min(n_kept, len(importance))).indices.sort().values

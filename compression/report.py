@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 
 from kinosplat.compression.size import size_words
 from kinosplat.compression.surroundings import Quality
 from kinosplat.render.gaussians import Gaussians
+
+LINE_WIDTH = 120
+"""Columns of the table, beyond which notes are wrapped."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,11 @@ class CompressReport:
         for s in self.stages:
             quality = f"{s.quality.psnr:6.2f} dB  {s.quality.ssim:.4f}"
             line = f"{s.stage:<11} {s.n_gaussians:>10,}  {size_words(s.n_bytes):>10}  {quality}  {s.seconds:7.1f}"
-            lines.append(f"{line}  {s.note}".rstrip())
-        lines.append(f"{self.ratio:.0f} times smaller, {self.loss:.2f} dB lost; {self.bound}")
+            notes = textwrap.wrap(s.note, LINE_WIDTH - len(line) - 2) or [""]
+            lines.append(f"{line}  {notes[0]}".rstrip())
+            lines += [" " * (len(line) + 2) + note for note in notes[1:]]
+        change = f"{abs(self.loss):.2f} dB {'lost' if self.loss >= 0 else 'better'}"
+        lines.append(f"{self.ratio:.{0 if self.ratio >= 10 else 1}f} times smaller, {change}; {self.bound}")
         if (wall := self.wall) is not None:
             parts = f"loading {wall.loading:.1f}, measuring {wall.measuring:.1f}, stages {wall.stages:.1f}"
             lines.append(f"{wall.whole:.1f} s in all: {parts}")

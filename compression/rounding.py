@@ -10,16 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from kinosplat.compression.bits import Option, Probe, budget_for, choose, make_plan, measure_options
 from kinosplat.compression.config import Resolved
-from kinosplat.compression.kino import Metadata, read_kino, write_kino
+from kinosplat.compression.kino import Metadata, encode_kino, read_kino, write_kino
 from kinosplat.compression.networks import fit_networks
-from kinosplat.compression.prune import prune_to
+from kinosplat.compression.prune import largest
 from kinosplat.compression.quantised import LAYER_BITS, QuantisedGaussians
 from kinosplat.compression.report import StageReport
-from kinosplat.compression.scores import Scores, score
+from kinosplat.compression.scores import score
 from kinosplat.compression.stored import StoredSet, TunableSet
 from kinosplat.compression.surroundings import Surroundings
 from kinosplat.compression.tunable import fine_rates
@@ -27,10 +28,10 @@ from kinosplat.render.gaussians import Gaussians
 
 TARGET_MARGIN = 0.97
 """Share of a target size that is aimed at, as the bytes of a file are estimated before it is written."""
-OVERHEAD_BYTES = 2500
-"""Header, index, names of tensors and frames of streams, about."""
 FITTING_RUNS = 5
 """Attempts at most to fit a target size."""
+LEAST_SHARE = 0.5
+"""Of the set that stays when even the coarsest numbers do not fit."""
 IMPORTANCE_VIEWS = 200
 """Views that say what is still seen, and how much."""
 COARSEST_LOSS = 4.0
@@ -47,12 +48,12 @@ class Measured:
     training_mse: float
     """Of the unrounded set against the photos."""
 
-    def choose(self, most_mse: float, target: int | None) -> dict[str, Option]:
-        """The smallest whose pictures differ from the photos by at most `most_mse`; given a target, instead the best of
-        at most so many bytes.
+    def choose(self, most_mse: float, room: float | None) -> dict[str, Option]:
+        """The smallest whose pictures differ from the photos by at most `most_mse`; given room, instead the best of at
+        most so many bytes.
         """
-        if target is not None:
-            return self._largest_within(TARGET_MARGIN * target - OVERHEAD_BYTES - self._shared_bytes)
+        if room is not None:
+            return self._largest_within(room - self._shared_bytes)
         return choose(self.options, most_mse - self.training_mse)
 
     def mse(self, chosen: Mapping[str, Option]) -> float:
@@ -63,10 +64,14 @@ class Measured:
         """Expected bytes of the file, without what every file has."""
         return self._shared_bytes + sum(option.n_bytes for option in chosen.values())
 
+    @property
+    def coarsest_bytes(self) -> float:
+        """Expected bytes when rounding costs `COARSEST_LOSS`."""
+        return self.n_bytes(self._at(COARSEST_LOSS))
+
     def most_important(self, share: float) -> StoredSet:
         """That part of the set with the largest blend weight."""
-        n_kept = max(1, int(share * len(self.stored)))
-        return self.stored.select(prune_to(Scores(self.importance, self.importance, None), n_kept))
+        return self.stored.select(largest(self.importance, max(1, int(share * len(self.stored)))))
 
     @property
     def _shared_bytes(self) -> float:
@@ -121,24 +126,34 @@ class FileStage:
         self._rates = fine_rates(surroundings)
         self._last: tuple[Gaussians, list[Measured]] | None = None
 
+    def header_bytes(self, gaussians: Gaussians) -> int:
+        """Bytes of a file before the first of such Gaussians."""
+        return len(encode_kino(gaussians.select(torch.arange(0, device=gaussians.device)), metadata=self._metadata))
+
     def write(
         self, gaussians: Gaussians, settings: Resolved, target: int | None = None
     ) -> tuple[StageReport, dict[str, str]]:
-        """Write canonical `gaussians`, rounded; within `target` bytes if that is given.
+        """Write canonical `gaussians`, rounded; within `target` bytes if that is given and can be met.
 
         Gives the report, and in words how each parameter is stored.
         """
         began = time.monotonic()
-        measured, chosen = self._best(self._candidates(gaussians, settings), settings.rounding_loss, target)
-        n_bytes = self._write_tuned(measured.stored, chosen, 2 * settings.tune_steps)
-        for attempt in range(1, FITTING_RUNS + 1):
-            if target is None or n_bytes <= target:
+        candidates, overhead, steps = self._candidates(gaussians, settings), 0.0, 2 * settings.tune_steps
+        if target is not None:
+            overhead = self.header_bytes(gaussians)
+        for left in reversed(range(FITTING_RUNS)):
+            room = None if target is None else TARGET_MARGIN * target - overhead
+            measured, chosen = self._best(candidates, settings.rounding_loss, room)
+            n_bytes = self._write_tuned(measured.stored, chosen, steps)
+            if target is None or n_bytes <= target or left == 0:
                 break
-            # The bytes that the estimate missed are paid for with the least important Gaussians.
-            share = (TARGET_MARGIN**attempt * target - OVERHEAD_BYTES) / max(n_bytes - OVERHEAD_BYTES, 1)
-            measured = self._measure(measured.most_important(max(share, 0.1)))
-            measured, chosen = self._best([measured], settings.rounding_loss, target)
-            n_bytes = self._write_tuned(measured.stored, chosen, settings.tune_steps)
+            # What the estimate missed is known now. Coarser numbers pay for it, and the least important Gaussians only
+            # for what the coarsest cannot.
+            overhead = n_bytes - measured.n_bytes(chosen)
+            share = (TARGET_MARGIN * target - overhead) / measured.coarsest_bytes
+            if share < 1.0:
+                measured = self._measure(measured.most_important(max(share, LEAST_SHARE)))
+            candidates, steps = [measured], settings.tune_steps
         seconds = time.monotonic() - began
         coding = {name: _coding_words(option) for name, option in chosen.items()}
         if measured.stored.networks is not None:
@@ -170,12 +185,12 @@ class FileStage:
         self._last = gaussians, [self._measure(stored) for stored in sets]
         return self._last[1]
 
-    def _best(self, candidates: list[Measured], loss: float, target: int | None) -> tuple[Measured, dict[str, Option]]:
-        """The candidate with the fewest bytes for the same error; given a target, the one with the least error."""
+    def _best(self, candidates: list[Measured], loss: float, room: float | None) -> tuple[Measured, dict[str, Option]]:
+        """The candidate with the fewest bytes for the same error; given room, the one with the least error."""
         least = min(measured.training_mse for measured in candidates)
         most_mse = least + budget_for(least, loss)
-        found = [(measured, measured.choose(most_mse, target)) for measured in candidates]
-        if target is not None:
+        found = [(measured, measured.choose(most_mse, room)) for measured in candidates]
+        if room is not None:
             return min(found, key=lambda pair: pair[0].mse(pair[1]))
         # What cannot reach the error at all is taken only when there is nothing else.
         return min(found, key=lambda pair: (pair[0].mse(pair[1]) > 1.001 * most_mse, pair[0].n_bytes(pair[1])))

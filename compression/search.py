@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from kinosplat.compression.config import Resolved, Stage
 from kinosplat.compression.report import CompressReport, StageReport
-from kinosplat.compression.rounding import COARSEST_LOSS, OVERHEAD_BYTES, TARGET_MARGIN
+from kinosplat.compression.rounding import COARSEST_LOSS, TARGET_MARGIN
 from kinosplat.compression.size import size_words
+from kinosplat.compression.whole import appearing
 from kinosplat.errors import InputError
 from kinosplat.render.gaussians import Gaussians
 
@@ -47,15 +48,17 @@ CLOSE_ENOUGH = 0.8
 
 def meet_size(pipeline: Pipeline, settings: Resolved, target: int, bound: float | None) -> CompressReport:
     """One run whose fraction follows from the size, and whose rounding is then fitted."""
-    n = len(pipeline.gaussians)
-    keep = (TARGET_MARGIN * target - OVERHEAD_BYTES) / (BYTES_A_GAUSSIAN * n)
+    n, header = len(pipeline.gaussians), pipeline.file.header_bytes(pipeline.gaussians)
+    keep = (TARGET_MARGIN * target - header) / (BYTES_A_GAUSSIAN * n)
     if keep < LEAST_KEPT:
+        least = (header + LEAST_KEPT * BYTES_A_GAUSSIAN * n) / TARGET_MARGIN
         raise InputError(
             f"--target-size {size_words(target)} is out of reach for {n:,} Gaussians; "
-            f"ask for at least {size_words(LEAST_KEPT * BYTES_A_GAUSSIAN * n + 2 * OVERHEAD_BYTES)}."
+            f"ask for at least {size_words(1.01 * least)}."
         )
     report = pipeline.run(replace(settings, keep=min(keep, 1.0)), target=target)
-    met = f"size bound met: {size_words(report.stages[-1].n_bytes)} of {size_words(target)}"
+    n_bytes = report.stages[-1].n_bytes
+    met = f"size bound {'met' if n_bytes <= target else 'missed'}: {size_words(n_bytes)} of {size_words(target)}"
     if bound is not None:
         met += f"; loss bound {bound:g} dB " + ("met" if report.loss <= bound else f"missed with {report.loss:.2f} dB")
     return replace(report, bound=met)
@@ -64,32 +67,49 @@ def meet_size(pipeline: Pipeline, settings: Resolved, target: int, bound: float 
 def meet_loss(pipeline: Pipeline, settings: Resolved, bound: float) -> CompressReport:
     """The smallest file found whose decoded loss is at most `bound` decibels."""
     rounds = _rounds_within(pipeline, settings, (1.0 - ROUNDING_SHARE) * bound)
-    rounding = min(TUNING_RECOVERS * (bound - _loss(pipeline, rounds[-1][1])), COARSEST_LOSS)
+    gaussians, before = rounds[-1][0], _loss(pipeline, rounds[-1][1])
     reports = (pipeline.first, *(report for _, report in rounds[1:]))
+    search = _RoundingSearch(bound, before)
     met: CompressReport | None = None
-    file, fine_enough, too_coarse = b"", 0.0, math.inf
-    for _ in range(ROUNDING_RUNS if "quantise" in settings.stages else 1):
-        last = pipeline.finish(rounds[-1][0], reports, replace(settings, rounding_loss=rounding))
-        if last.loss <= bound:
-            if met is None or last.stages[-1].n_bytes < met.stages[-1].n_bytes:
-                met, file = last, pipeline.file.path.read_bytes()
-            if last.loss >= CLOSE_ENOUGH * bound:
-                break
-            fine_enough = rounding
-        else:
-            too_coarse = rounding
-        if math.isinf(too_coarse):
-            rounding *= 2.0
-        elif fine_enough > 0.0:
-            rounding = math.sqrt(fine_enough * too_coarse)
-        else:
-            # What rounding cost is about proportional to what it was allowed to.
-            before = _loss(pipeline, rounds[-1][1])
-            rounding *= min(max(0.9 * (bound - before) / (last.loss - before), SMALLEST_CUT), LARGEST_CUT)
+    file = b""
+    for _ in range(ROUNDING_RUNS):
+        last = pipeline.finish(gaussians, reports, replace(settings, rounding_loss=search.allowed))
+        if last.loss <= bound and (met is None or last.stages[-1].n_bytes < met.stages[-1].n_bytes):
+            met, file = last, pipeline.file.path.read_bytes()
+        if CLOSE_ENOUGH * bound <= last.loss <= bound:
+            break
+        search.tell(last.loss)
     if met is None:
         return replace(last, bound=f"loss bound {bound:g} dB missed; train longer or allow more")
-    pipeline.file.path.write_bytes(file)
+    with appearing(pipeline.file.path) as beside:
+        beside.write_bytes(file)
     return replace(met, bound=f"loss bound met: {met.loss:.2f} of {bound:g} dB")
+
+
+class _RoundingSearch:
+    """What rounding may cost on the training views, so that a file loses just less than a bound."""
+
+    def __init__(self, bound: float, before: float) -> None:
+        """`before` is what the set has lost before rounding, dB."""
+        self.allowed = min(TUNING_RECOVERS * (bound - before), COARSEST_LOSS)
+        """Decibels, for the next file."""
+        self._bound, self._before = bound, before
+        self._fine_enough, self._too_coarse = 0.0, math.inf
+
+    def tell(self, loss: float) -> None:
+        """The file lost `loss` decibels with what was allowed."""
+        if loss <= self._bound:
+            self._fine_enough = self.allowed
+        else:
+            self._too_coarse = self.allowed
+        if math.isinf(self._too_coarse):
+            self.allowed *= 2.0
+        elif self._fine_enough > 0.0:
+            self.allowed = math.sqrt(self._fine_enough * self._too_coarse)
+        else:
+            # What rounding cost is about proportional to what it was allowed to.
+            share = 0.9 * (self._bound - self._before) / (loss - self._before)
+            self.allowed *= min(max(share, SMALLEST_CUT), LARGEST_CUT)
 
 
 def _rounds_within(pipeline: Pipeline, settings: Resolved, bound: float) -> list[tuple[Gaussians, StageReport]]:

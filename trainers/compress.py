@@ -51,8 +51,8 @@ def compress_run(
 ) -> CompressReport:
     """Compress the last checkpoint of a run into `path` (default: scene.kino in its folder) and report every stage.
 
-    `began` is the time.monotonic() from which the report counts, by default now. Raises InputError when the run is of a
-    method that cannot be compressed, or has no held-out views to measure on.
+    `began` is the time.monotonic() from which the report counts, by default now. A field is rounded, Gaussians go
+    through the stages. Raises InputError when the run is of another method, or has no held-out views to measure on.
     """
     began = time.monotonic() if began is None else began
     run_config = read_config(run_dir)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kinosplat.compression.config import CompressConfig, resolve
+from kinosplat.compression.config import CompressConfig, option, resolve
 from kinosplat.compression.hollow import KIND, StoredField, load_field, model_of, tensors_of
 from kinosplat.compression.kino import Metadata, read_kino, write_kino
 from kinosplat.compression.report import CompressReport, StageReport
@@ -21,6 +21,8 @@ from kinosplat.trainers.training import Training
 
 BITS = (4, 5, 6, 7, 8)
 """Of a feature that are tried, coarsest first."""
+OF_GAUSSIANS = ("stages", "keep", "prune_quantile", "merge_similarity", "appearance", "tune_steps")
+"""Options that do nothing to a field."""
 PROBE_VIEWS = 8
 
 
@@ -33,13 +35,17 @@ def compress_field(
     say: Callable[[str], None],
     measuring: Stopwatch,
 ) -> CompressReport:
-    """Write the field of a run to `path` and measure what is read back; of the config, the rounding counts. `measuring`
-    takes the time of what is measured on held-out views.
+    """Write the field of a run to `path` and measure what is read back. `measuring` takes the time of what is measured
+    on held-out views.
 
-    Raises InputError when a bound is asked for: a field has one size at each number of bits.
+    Raises InputError when a bound is asked for, as a field has one size at each number of bits, and where an option is
+    of Gaussians only.
     """
     if config.target_size is not None or config.max_loss is not None:
         raise InputError(f"{method.name} has no Gaussians to leave out for a bound; give --rounding-loss instead.")
+    for name in OF_GAUSSIANS:
+        if getattr(config, name) is not None:
+            raise InputError(f"{option(name)} is for Gaussians, and {method.name} has none; leave it out.")
     settings = resolve(config, training.step)
     stored = StoredField(method.field(), method.grid, method.near)
     if stored.field.backend == "tcnn":

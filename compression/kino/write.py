@@ -6,7 +6,6 @@ they came in. The file appears whole or not at all: it is written beside its pla
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -40,6 +39,7 @@ from kinosplat.compression.kino.networks import LATENTS, MADE_HERE, AppearanceSp
 from kinosplat.compression.kino.planes import BEST_LEVEL, QUICK_LEVEL, pack_pairs, write_planes
 from kinosplat.compression.kino.tensors import StoredTensor, encode_tensor, store_tensor
 from kinosplat.compression.kino.time_chunks import TimeChunk, time_chunks, visible_interval
+from kinosplat.compression.whole import appearing
 from kinosplat.render.gaussians import TIME_PARAMETER_NAMES, Gaussians
 
 
@@ -78,11 +78,8 @@ def write_kino(
         appearance=appearance,
         chunk_gaussians=chunk_gaussians,
     )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".partial")
-    beside.write_bytes(data)
-    os.replace(beside, path)
+    with appearing(Path(path)) as beside:
+        beside.write_bytes(data)
     return len(data)
 
 

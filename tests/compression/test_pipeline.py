@@ -18,9 +18,9 @@ from kinosplat.compression.kino import Metadata, MortonCoding, describe, encode_
 from kinosplat.compression.kino.planes import write_planes
 from kinosplat.compression.merge import MergingGaussians, cluster_cells
 from kinosplat.compression.pipeline import compress
-from kinosplat.compression.prune import prune, prune_to
+from kinosplat.compression.prune import largest, prune
 from kinosplat.compression.quantised import QuantisedGaussians
-from kinosplat.compression.rounding import OVERHEAD_BYTES, TARGET_MARGIN, Measured
+from kinosplat.compression.rounding import Measured
 from kinosplat.compression.sample import sample
 from kinosplat.compression.scores import Scores, score
 from kinosplat.compression.size import parse_loss, parse_size, size_words
@@ -44,7 +44,7 @@ def test_scores_tell_what_matters_from_what_does_not() -> None:
     kept = sample(scores, 0.5)
     assert (kept < n).float().mean() > 0.9  # measured 0.95
     assert torch.equal(sample(scores, 1.0), torch.arange(2 * n))
-    assert prune_to(scores, 10).tolist() == sorted(torch.topk(scores.blend_weight, 10).indices.tolist())
+    assert largest(scores.blend_weight, 10).tolist() == sorted(torch.topk(scores.blend_weight, 10).indices.tolist())
 
 
 def test_pruning_keeps_what_is_high_in_either_score() -> None:
@@ -112,8 +112,7 @@ def test_what_room_a_target_leaves_is_used() -> None:
         "b": [Option(1.0, 100.0, 4), Option(0.8, 150.0, 5), Option(0.1, 250.0, 6)],
     }
     stored = StoredSet(random_gaussians(3))
-    target = round((380.0 + OVERHEAD_BYTES) / TARGET_MARGIN)
-    chosen = Measured(stored, torch.ones(3), options, 1.0).choose(0.0, target)
+    chosen = Measured(stored, torch.ones(3), options, 1.0).choose(0.0, 380.0)
     assert {name: option.bits for name, option in chosen.items()} == {"a": 5, "b": 5}
 
 
