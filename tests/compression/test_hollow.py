@@ -131,3 +131,5 @@ def test_a_run_of_a_field_is_compressed_explained_and_opened(
     assert (saliency[0] - saliency[1]).abs().max() < 0.02
     assert main(["compress", str(run), "--target-size", "1MB"]) == 2
     assert "has no Gaussians to leave out for a bound; give --rounding-loss instead." in capsys.readouterr().err
+    assert main(["compress", str(run), "--tune-steps", "10"]) == 2
+    assert "--tune-steps is for Gaussians, and hollownerf has none; leave it out." in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from compression.gaussian_sets import random_gaussians, sorted_rows
 from compression.toy_surroundings import toy_gaussians, toy_surroundings
 from kinosplat.compression.bits import Option, Probe, budget_for, choose, make_plan, measure_options
 from kinosplat.compression.canonical import canonical_axes, canonical_still
-from kinosplat.compression.config import CompressConfig
+from kinosplat.compression.config import CompressConfig, resolve
 from kinosplat.compression.entropy import morton_bytes, plane_bytes
 from kinosplat.compression.kino import Metadata, MortonCoding, describe, encode_kino, read_kino
 from kinosplat.compression.kino.planes import write_planes
@@ -20,11 +21,13 @@ from kinosplat.compression.merge import MergingGaussians, cluster_cells
 from kinosplat.compression.pipeline import compress
 from kinosplat.compression.prune import largest, prune
 from kinosplat.compression.quantised import QuantisedGaussians
+from kinosplat.compression.report import CompressReport, StageReport
 from kinosplat.compression.rounding import Measured
 from kinosplat.compression.sample import sample
 from kinosplat.compression.scores import Scores, score
 from kinosplat.compression.size import parse_loss, parse_size, size_words
 from kinosplat.compression.stored import StoredSet, TunableSet
+from kinosplat.compression.surroundings import Quality
 from kinosplat.compression.tunable import fine_rates
 from kinosplat.errors import InputError
 from kinosplat.render import rasterize
@@ -162,6 +165,71 @@ def test_a_target_size_is_met(tmp_path: Path) -> None:
     assert report.bound == f"size bound met: {size_words(path.stat().st_size)} of 9.00 KB"
     with pytest.raises(InputError, match=r"--target-size 20 B is out of reach for 600 Gaussians; ask for at least"):
         compress(learned, path, replace(config, target_size="20B"), toy_surroundings(truth), CLIP)
+
+
+def test_a_small_target_is_met_with_coarse_numbers_not_with_few_gaussians(tmp_path: Path) -> None:
+    truth, learned = toy_gaussians()
+    config = CompressConfig(tune_steps=2, target_size="4KB")
+    report = compress(learned, tmp_path / "scene.kino", config, toy_surroundings(truth), CLIP)
+    assert report.bound.startswith("size bound met")
+    pruned, file = report.stages[-2:]
+    assert file.n_gaussians > 0.75 * pruned.n_gaussians  # measured 176 of 206; the spiral ended with fewer than half
+    assert report.coding["means"] == "9 bits"
+
+
+def test_a_target_size_that_is_missed_is_told_as_missed(tmp_path: Path) -> None:
+    """Six Gaussians would fit, the frames of their planes do not."""
+    truth, learned = toy_gaussians()
+    path = tmp_path / "scene.kino"
+    config = CompressConfig(tune_steps=0, target_size="1.2KB")
+    report = compress(learned, path, config, toy_surroundings(truth), CLIP)
+    assert path.stat().st_size > 1200
+    assert report.bound == f"size bound missed: {size_words(path.stat().st_size)} of 1.20 KB"
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"keep": 2.0}, "--keep must be above 0 and at most 1, got 2."),
+        ({"prune_quantile": 1.0}, "--prune-quantile must be at least 0 and below 1, got 1."),
+        ({"tune_steps": -5}, "--tune-steps must be at least 0, got -5."),
+        ({"rounding_loss": -1.0}, "--rounding-loss must be above 0, got -1."),
+        ({"merge_similarity": 0.5}, "--merge-similarity must be at most 0, got 0.5."),
+        ({"merge_similarity": -1.0}, "--merge-similarity does nothing without the stage merge; add it to --stages."),
+        (
+            {"keep": 0.2, "stages": ("quantise",)},
+            "--keep does nothing without the stage sample; add it to --stages.",
+        ),
+        (
+            {"target_size": "1MB", "stages": ("prune",)},
+            "--target-size does nothing without the stage quantise; add it to --stages.",
+        ),
+        (
+            {"max_loss": "1dB", "stages": ("sample",)},
+            "--max-loss does nothing without the stage quantise; add it to --stages.",
+        ),
+        ({"keep": 0.2, "target_size": "1MB"}, "--keep follows from --target-size; give one of the two."),
+        ({"rounding_loss": 0.2, "max_loss": "1dB"}, "--rounding-loss follows from --max-loss; give one of the two."),
+        (
+            {"stages": ("quantise", "prune")},
+            "--stages must have quantise at the end: nothing can follow what is written to the file.",
+        ),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused(config: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError) as caught:
+        resolve(CompressConfig(**config), 1000)
+    assert str(caught.value) == sentence
+
+
+def test_the_table_fits_a_screen_and_says_what_got_better() -> None:
+    quality, better = Quality(25.08, 0.9), Quality(25.10, 0.9)
+    note = ", ".join(f"parameter_{i} {i} bits" for i in range(12))
+    stages = (StageReport("input", 10, 1000, quality, 0.0), StageReport("file", 10, 900, better, 1.0, note))
+    *lines, last = CompressReport(stages, "preset small", {}).table().splitlines()
+    assert max(map(len, lines)) <= 120
+    assert " ".join(" ".join(lines).split()).endswith(note)
+    assert last == "1.1 times smaller, 0.02 dB better; preset small"
 
 
 def test_a_loss_bound_keeps_the_smallest_file_within_it(tmp_path: Path) -> None:
