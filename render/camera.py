@@ -6,6 +6,7 @@ A camera with a matrix of the wrong shape is refused when it is made; values are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -58,6 +59,15 @@ class Camera:
         """The same view on a grid of `width` x `height` pixels; the field of view is kept on both axes."""
         scale = torch.tensor([width / self.width, height / self.height, 1.0], dtype=self.K.dtype, device=self.K.device)
         return replace(self, K=self.K * scale[:, None], width=width, height=height)
+
+
+def cameras_to(cameras: Sequence[Camera], device: torch.device | str) -> list[Camera]:
+    """The same cameras with their matrices on `device`, brought there together: one by one each would be waited for."""
+    if not cameras:
+        return []
+    poses = torch.stack([camera.world_to_camera for camera in cameras]).to(device)
+    intrinsics = torch.stack([camera.K for camera in cameras]).to(device)
+    return [replace(c, world_to_camera=pose, K=K) for c, pose, K in zip(cameras, poses, intrinsics, strict=True)]
 
 
 def look_at(

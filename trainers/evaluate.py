@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kinosplat.render.camera import Camera
+from kinosplat.render.camera import Camera, cameras_to
 from kinosplat.render.losses import psnr, quantize8, ssim
 from kinosplat.render.media import to_uint8, write_image
 from kinosplat.render.target import Target
@@ -125,13 +125,13 @@ def evaluate(
     """
     measured = []
     groups = _drawn_together(views)
+    cameras = cameras_to([view.camera for view in views], background.device)
     with ExitStack() as stack:
         loader = pictures or stack.enter_context(FrameLoader(views, cache_bytes=cache_bytes, device=background.device))
         for place, group in enumerate(groups):
             loader.prefetch([i for coming in groups[place : place + 2] for i in coming])
             loaded = loader.get_batch(group, groups[place + 1 : place + 2])
-            cameras = [views[i].camera.to(background.device) for i in group]
-            rendered = method.render(cameras, background).rgb
+            rendered = method.render([cameras[i] for i in group], background).rgb
             target = target_of(loaded, background, mask_use)
             # An object cut out by its mask still has a mask that one may want to look inside of.
             measured.append(_measure(rendered, target, loaded.masks))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kinosplat.errors import InputError
-from kinosplat.render.camera import Camera
+from kinosplat.render.camera import Camera, cameras_to
 from kinosplat.scenes import PointCloud, Scene, View
 from kinosplat.trainers.background import Background
 from kinosplat.trainers.checkpoint import LAST, Checkpoint, checkpoint_path, load_checkpoint, save_checkpoint
@@ -212,8 +212,9 @@ def _equip(
     clock: Clock,
 ) -> Training:
     background = make_background(config, scene, device, method.learns_from == "rays")
-    cameras = [view.camera.to(device) for view in scene.train]
-    poses_of_cameras = {view.camera_index: view.camera.world_to_camera.to(device) for view in reversed(scene.train)}
+    cameras = cameras_to([view.camera for view in scene.train], device)
+    pairs = list(zip(scene.train, cameras, strict=True))
+    poses_of_cameras = {view.camera_index: camera.world_to_camera for view, camera in reversed(pairs)}
     n_cameras = 1 + max(view.camera_index for view in scene.views)
     corrections = config.corrections
     exposure, poses = None, None
