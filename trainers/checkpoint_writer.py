@@ -86,6 +86,7 @@ class _Held:
         self._copied = None if device is None else torch.cuda.current_stream(device).record_event()
 
     def save(self, path: Path) -> None:
+        """Write it, once it has arrived."""
         if self._copied is not None:
             self._copied.synchronize()
         save_checkpoint(path, self._checkpoint)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from kinosplat.compression.bits import Probe, choose, make_plan, measure_options
 from kinosplat.compression.canonical import canonical_axes
+from kinosplat.compression.config import CompressConfig
 from kinosplat.compression.quantised import QuantisedGaussians
 from kinosplat.compression.stored import StoredSet, TunableSet
 from kinosplat.compression.tunable import fine_rates
+from kinosplat.errors import InputError
 from kinosplat.render.exposure import Sensor
-from kinosplat.trainers.compress import surroundings_of
+from kinosplat.scenes.images import ImageFile
+from kinosplat.trainers.compress import compress_run, surroundings_of
 from kinosplat.trainers.config import CorrectionConfig, ImageConfig
 from kinosplat.trainers.feed import make_loader, picture_batch
 from kinosplat.trainers.methods.config import ThreeDGS
@@ -55,6 +61,26 @@ def test_colours_of_cameras_are_corrected_where_renders_meet_photos(tmp_path: Pa
             surroundings, views=lambda n: (replace(view, sensor=Sensor()) for view in surroundings.views(n))
         )
         assert corrected < 0.5 * Probe(gaussians, plain, 4).training_mse
+
+
+def test_pictures_are_decoded_while_the_run_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = write_toy(tmp_path / "scene", n_train=4, n_test=2)
+    trained(toy, tmp_path / "run")
+    load, decoded = ImageFile.load, threading.Semaphore(0)
+
+    def counted(image: ImageFile) -> NDArray[np.uint8]:
+        pixels = load(image)
+        decoded.release()
+        return pixels
+
+    def slow_restore(*arguments: object) -> Training:
+        assert all(decoded.acquire(timeout=20) for _ in range(6)), "a picture was not on its way"
+        raise InputError("seen enough")
+
+    monkeypatch.setattr(ImageFile, "load", counted)
+    monkeypatch.setattr("kinosplat.trainers.compress.restore", slow_restore)
+    with pytest.raises(InputError, match="seen enough"):
+        compress_run(tmp_path / "run", CompressConfig())
 
 
 def test_fine_tuning_leaves_the_run_as_it_was(tmp_path: Path) -> None:
