@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 
 from kinosplat.render.rasterize import rasterize
 from kinosplat.viewer.encode import to_pixels
+from kinosplat.viewer.look import Look
 from kinosplat.viewer.server import ServerOptions, ViewerServer
-from viewer.pages import PATIENCE, screenshot, settled, visit, wait_for
+from viewer.pages import PATIENCE, choose, control, enter, screenshot, settled, visit, wait_for
 from viewer.toys import BallSubject, toy_subject, wait_until
 
 
@@ -105,11 +107,29 @@ def test_the_benchmark_reports_its_numbers(
     page.close()
 
 
-def test_a_link_restores_camera_moment_and_output(browser: Any, server: ViewerServer, complaints: list[str]) -> None:
+def test_a_link_restores_all_of_the_view(browser: Any, server: ViewerServer, complaints: list[str]) -> None:
     page, session = visit(browser, server, complaints)
     session.look_from(server.subject.cameras[2].at(0.6))
-    session.panels[1].restore({"output": "depth"})
-    assert settled(page, session)
+    choose(page, "Show", "Depth")
+    choose(page, "Colours", "viridis")
+    control(page, "Fit range").first.click()
+    enter(page, "Range", "6.5")
+    choose(page, "Speed", "½×")
+    enter(page, "SH degree", "0")
+    enter(page, "Size", "0.5")
+    enter(page, "Exposure", "-1")
+    control(page, "Anti-aliasing").first.click()
+    choose(page, "Background", "Gray")
+    page.get_by_text("Region").first.click()
+    enter(page, "Near", "0.5")
+    enter(page, "Far", "6")
+    control(page, "Crop box").first.click()
+    assert wait_for(page, lambda: session.look.crop is not None)
+    look = session.look
+    assert look.value_range is not None
+    assert (look.output, look.color_map, look.value_range[1]) == ("depth", "viridis", 6.5)
+    assert (look.sh_degree, look.scale, look.exposure, look.antialiased) == (0, 0.5, -1.0, True)
+    assert (look.background, look.near, look.far) == ((0.5, 0.5, 0.5), 0.5, 6.0)
     page.get_by_role("tab", name="Camera").click()
     page.get_by_role("button", name="Copy a link to this view").click()
     link = page.locator("textarea:not([aria-hidden])").last
@@ -120,10 +140,31 @@ def test_a_link_restores_camera_moment_and_output(browser: Any, server: ViewerSe
     other.goto(address)
     assert wait_for(other, lambda: len(server.sessions) == 2)
     restored = next(s for s in server.sessions if s.client.client_id != known)
-    assert restored.look.output == "depth"
+    assert restored.look.crop is not None
+    assert look.crop is not None
+    for field in ("center", "size", "wxyz"):
+        # The link has six digits.
+        assert getattr(restored.look.crop, field) == pytest.approx(getattr(look.crop, field), rel=1e-5, abs=1e-6)
+    assert replace(restored.look, crop=None) == replace(look, crop=None)
     assert restored.moment(time.monotonic()) == pytest.approx(0.6)
+    assert restored.playback is not None
+    assert restored.playback.speed == 0.5
     assert np.allclose(restored.client.camera.position, session.client.camera.position, atol=1e-3)
+    # The controls say what is drawn.
+    assert control(other, "SH degree").last.input_value() == "0"
+    assert control(other, "Show").first.input_value() == "Depth"
     other.close()
+    page.close()
+
+
+def test_nonsense_in_a_link_is_left_alone(browser: Any, server: ViewerServer, complaints: list[str]) -> None:
+    page = browser.new_page()
+    page.goto(
+        f"{server.address}?output=nothing&colors=pink&range=a,b&sh_degree=99&scale=nan&exposure=&background=7,0,0"
+        "&near=-3&far=inf&crop=1,2,3&time=later&speed=12&loop=maybe&antialiased=yes"
+    )
+    assert wait_for(page, lambda: len(server.sessions) == 1)
+    assert server.sessions[0].look == Look(near=1e-4)
     page.close()
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from kinosplat.render.losses import psnr
 from kinosplat.render.paths import load_camera_path
+from kinosplat.render.settings import RasterSettings
 from kinosplat.viewer.draw import draw
 from kinosplat.viewer.encode import to_pixels
 from kinosplat.viewer.lens import pose_of
@@ -89,6 +90,20 @@ def test_numbers_change_how_the_scene_is_drawn(browser: Any, server: ViewerServe
     assert np.abs(screenshot(page, "drawn_otherwise")[part] - drawn[part]).mean() < 3
     assert not complaints
     page.close()
+
+
+def test_far_leaves_the_near_plane_where_it_was_trained(browser: Any, complaints: list[str]) -> None:
+    subject = replace(toy_subject(), settings=RasterSettings(near=0.3))
+    with ViewerServer(subject, ServerOptions(port=0)) as server:
+        page, session = visit(browser, server, complaints)
+        page.get_by_text("Region").first.click()
+        assert control(page, "Near").first.input_value() == "0.3"
+        for far, expected in (("4.5", 4.5), ("1000", Look.far)):
+            enter(page, "Far", far)
+            assert wait_for(page, lambda expected=expected: session.look.far == expected)
+            assert session.look.near == 0.3
+        assert not complaints
+        page.close()
 
 
 def test_the_crop_box_hides_what_is_outside_and_follows_its_gizmo(

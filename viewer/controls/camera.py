@@ -7,11 +7,11 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-import numpy as np
 from viser import Icon
 
 from kinosplat.viewer.adaptive import limited_size
 from kinosplat.viewer.controls.build import QUIET, PlainPanel, show_value
+from kinosplat.viewer.controls.link import to_words
 from kinosplat.viewer.draw import draw
 from kinosplat.viewer.encode import encode_png, to_pixels
 
@@ -66,15 +66,11 @@ class CameraPanel(PlainPanel):
     def _copy_link(self) -> None:
         session = self.session
         held = session.client.camera
-
-        def words(vector: np.ndarray) -> str:
-            return ",".join(f"{value:.5g}" for value in vector)
-
         query = {
-            "initialCameraPosition": words(held.position),
-            "initialCameraLookAt": words(held.look_at),
-            "initialCameraUp": words(held.up_direction),
-            "initialCameraFov": f"{held.fov:.5g}",
+            "initialCameraPosition": to_words(*held.position),
+            "initialCameraLookAt": to_words(*held.look_at),
+            "initialCameraUp": to_words(*held.up_direction),
+            "initialCameraFov": to_words(held.fov),
         }
         for panel in session.panels:
             query |= panel.link()

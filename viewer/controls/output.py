@@ -8,9 +8,10 @@ import torch
 
 from kinosplat.viewer.colors import color_table
 from kinosplat.viewer.controls.build import PlainPanel, show_value
+from kinosplat.viewer.controls.link import numbers, to_words
 from kinosplat.viewer.controls.table import color_bar
 from kinosplat.viewer.draw import outputs_of
-from kinosplat.viewer.look import HAS_RANGE, OUTPUT_NAMES, ColorMap, Output
+from kinosplat.viewer.look import HAS_RANGE, OUTPUT_NAMES, ColorMap, Look, Output
 
 if TYPE_CHECKING:
     from kinosplat.viewer.session import Session
@@ -70,12 +71,24 @@ class OutputPanel(PlainPanel):
                 show_value(self.range, (round(low, 3), round(high, 3)))
 
     def restore(self, query: dict[str, str]) -> None:
-        """The output of a shared link."""
+        """The output of a shared link, its colours and their range."""
+        if query.get("colors") in get_args(ColorMap):
+            show_value(self.color_map, query["colors"])
+        ends = numbers(query, "range", 2)
+        if ends is not None:
+            show_value(self.range, tuple(ends))
+            show_value(self.fit, False)
         for name, output in {**self.by_name, **self.painters}.items():
             if output == query.get("output"):
                 show_value(self.output, name)
                 self._change()
 
     def link(self) -> dict[str, str]:
-        """The output."""
-        return {"output": self.session.look.painter or self.session.look.output}
+        """The output; colours and range where they are not those that a page starts with."""
+        look = self.session.look
+        said = {"output": look.painter or look.output}
+        if look.color_map != Look.color_map:
+            said["colors"] = look.color_map
+        if look.value_range is not None:
+            said["range"] = to_words(*look.value_range)
+        return said

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kinosplat.viewer.controls.build import PlainPanel
+from kinosplat.viewer.controls.build import PlainPanel, show_value
+from kinosplat.viewer.controls.link import changes, number, numbers, to_words
 from kinosplat.viewer.look import CropBox, Look
 
 if TYPE_CHECKING:
     from kinosplat.viewer.session import Session
 
 BOX_COLOR = (255, 200, 60)
+NEAREST, FARTHEST = 1e-4, 1000.0
+"""Ends of what can be typed, scene units; at the far end there is no limit at all."""
 
 
 class RegionPanel(PlainPanel):
@@ -26,9 +29,16 @@ class RegionPanel(PlainPanel):
         extent = np.array([float(f"{length:.2g}") for length in extent])
         with gui.add_folder("Region", expand_by_default=False):
             self.near = gui.add_number(
-                "Near", Look.near, min=1e-4, step=0.01, hint="Nothing nearer is drawn; scene units."
+                "Near", session.look.near, min=NEAREST, step=0.01, hint="Nothing nearer is drawn; scene units."
             )
-            self.far = gui.add_number("Far", 1000.0, min=1e-3, step=1.0, hint="Nothing farther is drawn; scene units.")
+            self.far = gui.add_number(
+                "Far",
+                min(session.look.far, FARTHEST),
+                min=NEAREST,
+                max=FARTHEST,
+                step=1.0,
+                hint=f"Nothing farther is drawn; scene units, {FARTHEST:.0f} is no limit.",
+            )
             self.cropped = gui.add_checkbox(
                 "Crop box", False, hint="Draw only what is in the box; drag it in the scene."
             )
@@ -47,8 +57,7 @@ class RegionPanel(PlainPanel):
 
     def _change_planes(self) -> None:
         near, far = self.near.value, self.far.value
-        # At the value it starts with, far stands for no limit at all.
-        self.session.change_look(near=near, far=Look.far if far >= 1000.0 else max(far, near))
+        self.session.change_look(near=near, far=Look.far if far >= FARTHEST else max(far, near))
 
     def _change_box(self) -> None:
         shown = self.cropped.value
@@ -60,6 +69,26 @@ class RegionPanel(PlainPanel):
         crop = CropBox((x, y, z), (size[0], size[1], size[2]), (w, i, j, k)) if shown else None
         self.session.change_look(crop=crop)
         self.session.set_objects("crop", shown)
+
+    def restore(self, query: dict[str, str]) -> None:
+        """The planes and the box of a shared link."""
+        for control, key in ((self.near, "near"), (self.far, "far")):
+            distance = number(query, key, NEAREST, FARTHEST)
+            if distance is not None:
+                show_value(control, distance)
+        box = numbers(query, "crop", 10)
+        if box is not None and min(box[3:6]) > 0 and any(box[6:]):
+            self.gizmo.position, self.gizmo.wxyz = np.array(box[:3]), np.array(box[6:])
+            show_value(self.size, tuple(box[3:6]))
+            show_value(self.cropped, True)
+
+    def link(self) -> dict[str, str]:
+        """The planes if they were moved, and the box if there is one."""
+        look, start = self.session.look, Look.of(self.session.subject.settings)
+        said = changes({"near": look.near, "far": look.far}, {"near": start.near, "far": start.far})
+        if look.crop is not None:
+            said["crop"] = to_words(*look.crop.center, *look.crop.size, *look.crop.wxyz)
+        return said
 
 
 def middle_of(session: Session) -> tuple[np.ndarray, np.ndarray]:

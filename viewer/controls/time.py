@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import TYPE_CHECKING
 
 from viser import Icon
 
 from kinosplat.viewer.controls.build import PlainPanel, show_value
+from kinosplat.viewer.controls.link import number, to_words
 
 if TYPE_CHECKING:
     from kinosplat.viewer.session import Session
@@ -84,12 +84,25 @@ class TimePanel(PlainPanel):
             self.play.icon = Icon.PLAYER_PAUSE if clock.is_playing else Icon.PLAYER_PLAY
 
     def restore(self, query: dict[str, str]) -> None:
-        """The moment of a shared link."""
-        with contextlib.suppress(KeyError, ValueError):
-            moment = float(query["time"])
+        """The moment of a shared link, and how the clip is played."""
+        for name, speed in SPEEDS.items():
+            if query.get("speed") == to_words(speed):
+                show_value(self.speed, name)
+        if query.get("loop") == "0":
+            show_value(self.loop, False)
+        clock = self.session.playback
+        assert clock is not None
+        moment = number(query, "time", clock.first, clock.last)
+        if moment is not None:
             self.session.change_playback(lambda clock, now: clock.seek(moment, now))
 
     def link(self) -> dict[str, str]:
-        """The moment."""
-        moment = self.session.moment(time.monotonic())
-        return {} if moment is None else {"time": f"{moment:.3f}"}
+        """The moment; speed and loop where they are not as the page starts."""
+        clock = self.session.playback
+        assert clock is not None
+        said = {"time": f"{clock.at(time.monotonic()):.3f}"}
+        if clock.speed != 1.0:
+            said["speed"] = to_words(clock.speed)
+        if not clock.loop:
+            said["loop"] = "0"
+        return said
