@@ -17,7 +17,7 @@ from kinosplat.errors import BackendError, InputError
 COMMANDS = {
     "train": "Learn a scene from calibrated photos or multi-view video.",
     "eval": "Measure a run on its held-out views and write a table per view.",
-    "render": "Render a run: its test views, an orbit, or a camera path, as pictures or video.",
+    "render": "Render a run or a file: test views, an orbit, or a camera path, as pictures or video.",
     "view": "Look at a run or a file of Gaussians in the browser.",
     "info": "Explain a run or a scene in a few lines.",
     "compress": "Make a run small: one .kino file, and a report of every stage.",

@@ -13,12 +13,12 @@ from kinosplat.compression.mesh.fusion import DepthPicture, fuse
 from kinosplat.compression.mesh.marching import Density, mesh_of_density
 from kinosplat.compression.mesh.mesh import Mesh
 from kinosplat.errors import InputError
-from kinosplat.opening import MethodSubject
 from kinosplat.render.camera import Camera
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.paths import look_at_point
 from kinosplat.render.rasterize import rasterize
 from kinosplat.scenes.scene import Similarity
+from kinosplat.subjects import MethodSubject
 from kinosplat.viewer.subject import Subject
 
 OPAQUE = 0.5
@@ -88,9 +88,10 @@ def _of_gaussians(subject: Subject, gaussians: Gaussians, moment: float | None, 
 
 def _all_cameras(subject: Subject) -> Sequence[Camera]:
     """Every training photo's of what stands still; of a clip one of each physical camera."""
-    if subject.times or not subject.views:
+    photos = subject.photos
+    if subject.times or photos is None:
         return subject.cameras
-    return [view.camera for view in subject.views[: subject.n_train]]
+    return [view.camera for view in photos.views[: photos.n_train]]
 
 
 def distance_of_view(cameras: Sequence[Camera]) -> float:

@@ -13,10 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-import torch
-
-from kinosplat.opening import MethodSubject
 from kinosplat.scenes import Scene
+from kinosplat.subjects import MethodSubject
 from kinosplat.trainers.callbacks import Callbacks, RunStart, StepProgress
 from kinosplat.viewer.training import TrainingWatch
 
@@ -37,7 +35,6 @@ class Watching(Callbacks):
         self._display, self._scene, self._options, self._say = display, scene, options, say
         self._watch = TrainingWatch()
         self._start: RunStart | None = None
-        self._subject: MethodSubject | None = None
         self.server: ViewerServer | None = None
 
     def started(self, start: RunStart) -> None:
@@ -48,10 +45,9 @@ class Watching(Callbacks):
 
     def pause(self, method: Method, step: int) -> None:
         """Open the page if it is not open yet; let in who waits; stay while paused."""
-        if self._subject is None:
+        if self.server is None:
             self._open(method)
-        assert self._subject is not None
-        self._subject.steps_done[0] = self._watch.step = step
+        self._watch.step = step
         self._watch.turn.pass_by()
         self._display.pause(method, step)
 
@@ -59,13 +55,18 @@ class Watching(Callbacks):
         from kinosplat.viewer.server import ViewerServer
 
         assert self._start is not None
-        scene = self._scene()
-        device = method.groups()[0].parameter.device
-        background = torch.tensor(scene.background or (0.0, 0.0, 0.0), device=device)
-        label = f"{self._start.scene} · {self._start.method}"
-        folder: Path = self._start.run_dir
-        self._subject = MethodSubject(label, method, scene, background, folder, self._watch.turn)
-        self.server = ViewerServer(self._subject, self._options, self._watch)
+        start, watch = self._start, self._watch
+        subject = MethodSubject(
+            f"{start.scene} · {start.method}",
+            method,
+            self._scene(),
+            start.background,
+            start.mask_use,
+            start.run_dir,
+            watch.turn,
+            lambda: watch.step,
+        )
+        self.server = ViewerServer(subject, self._options, watch)
         for line in self.server.announcement():
             self._say(line)
         self._resume_at_interrupt()
@@ -109,8 +110,6 @@ class Watching(Callbacks):
     def finished(self, report: Report) -> None:
         """The model stays as it is."""
         self._watch.step, self._watch.state = report.steps, "finished"
-        if self._subject is not None:
-            self._subject.steps_done[0] = report.steps
         self._watch.turn.end()
         self._display.finished(report)
 

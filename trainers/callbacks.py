@@ -5,11 +5,15 @@ Every method may be overridden alone. All are called from the thread that trains
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kinosplat.trainers.batch import MaskUse
     from kinosplat.trainers.evaluate import Evaluation
     from kinosplat.trainers.method import Method
     from kinosplat.trainers.report import Compressed, Report
@@ -39,6 +43,10 @@ class RunStart:
     """Gaussians at the start."""
     points_source: str
     """Where the first points came from, in words."""
+    background: Callable[[], Tensor]
+    """The (3,) colour that held-out views are drawn over, as it is when it is called."""
+    mask_use: MaskUse
+    """What masks mean when held-out views are measured."""
 
 
 @dataclass(frozen=True)

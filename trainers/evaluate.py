@@ -26,7 +26,7 @@ from kinosplat.render.camera import Camera, cameras_to
 from kinosplat.render.losses import psnr, quantize8, ssim
 from kinosplat.render.media import to_uint8, write_image
 from kinosplat.render.target import Target
-from kinosplat.scenes import FrameLoader, View
+from kinosplat.scenes import FrameLoader, LoadedBatch, View
 from kinosplat.trainers.batch import MaskUse, target_of
 from kinosplat.trainers.checkpoint import write_atomically
 from kinosplat.trainers.method import Method, Renderer
@@ -70,6 +70,20 @@ class ViewMetrics:
     def of(cls, view: View, psnr: float, ssim: float, psnr_masked: float, psnr_whole: float) -> ViewMetrics:
         """The numbers of `view`, of which those inside its mask count only if it has one."""
         return cls(view.name, psnr, ssim, None if view.mask is None else psnr_masked, psnr_whole)
+
+
+@dataclass(frozen=True)
+class ComparedView:
+    """One picture beside what it should be."""
+
+    rendered: Tensor
+    """(H, W, 3), not clamped."""
+    target: Tensor
+    """(H, W, 3) over the background."""
+    metrics: ViewMetrics
+    """What a report says of it."""
+    region: str
+    """Which pixels count, in words: `WHOLE` or one of `REGIONS`."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +163,18 @@ def evaluate(
         psnr_whole=fmean(row.psnr_whole for row in rows),
         region=REGIONS[mask_use] if masked else WHOLE,
     )
+
+
+@torch.no_grad()
+def compare(
+    method: Renderer, view: View, loaded: LoadedBatch, background: Tensor, *, mask_use: MaskUse
+) -> ComparedView:
+    """Draw `view`, whose picture was `loaded`, over `background` (3,), and measure it as `evaluate` does."""
+    rendered = method.render(cameras_to([view.camera], background.device), background).rgb
+    target = target_of(loaded, background, mask_use)
+    (row,) = _measure(rendered, target, loaded.masks).tolist()
+    region = WHOLE if loaded.masks is None else REGIONS[mask_use]
+    return ComparedView(rendered[0], target.rgb[0], ViewMetrics.of(view, *row), region)
 
 
 def _drawn_together(views: Sequence[View]) -> list[list[int]]:

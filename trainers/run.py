@@ -204,6 +204,8 @@ def _finish(training: Training, callbacks: Callbacks) -> Report:
             n_test=len(training.scene.test),
             n_primitives=training.method.n_primitives,
             points_source=training.points_source,
+            background=training.background.evaluation_color,
+            mask_use=training.config.image.settled_mask_use,
         )
     )
     utilisation = Utilisation(training.device)

@@ -25,6 +25,35 @@ Painter = Callable[[Camera], Tensor]
 """(H, W, 3) float32 in [0, 1] for a camera on the subject's device; what a method shows beside the common pictures."""
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A photo and the picture that should be the same, on the CPU."""
+
+    photo: Tensor
+    """(H, W, 3) in [0, 1], over the subject's background where it has alpha."""
+    rendered: Tensor
+    """(H, W, 3) in [0, 1]."""
+    psnr: float
+    """dB, as a report has it."""
+    region: str
+    """Which pixels count, in words."""
+
+
+class Photos(Protocol):
+    """At least one photo with its camera."""
+
+    @property
+    def views(self) -> Sequence[View]:
+        """Training views first."""
+
+    @property
+    def n_train(self) -> int:
+        """How many of `views`, from the first on, were learned from; the others were held out."""
+
+    def compare(self, view: View) -> Comparison:
+        """Load the photo and draw the same; called during the subject's turn. InputError if it cannot be read."""
+
+
 class Subject(Protocol):
     """Something to look at. Everything but `turn` and `version` is called inside of `with subject.turn()`."""
 
@@ -45,12 +74,8 @@ class Subject(Protocol):
         """At least one camera a visitor may start from, scene coordinates; orbits are laid around them."""
 
     @property
-    def views(self) -> Sequence[View]:
-        """Photos with their cameras, to be shown in the scene; may be empty."""
-
-    @property
-    def n_train(self) -> int:
-        """How many of `views`, from the first on, were learned from; the others were held out."""
+    def photos(self) -> Photos | None:
+        """What it was learned from and measured on, to be shown in the scene; None without any."""
 
     @property
     def times(self) -> tuple[float, ...]:
@@ -110,10 +135,8 @@ class GaussianSubject:
     """Where to start from."""
     background: Tensor
     """(3,) colour behind everything."""
-    views: Sequence[View] = ()
-    """Photos, training views first."""
-    n_train: int = 0
-    """How many of the photos were learned from."""
+    photos: Photos | None = None
+    """None for most files."""
     times: tuple[float, ...] = ()
     """Seconds."""
     fps: float | None = None

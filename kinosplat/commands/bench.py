@@ -12,18 +12,19 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from kinosplat.commands.marching import check_blocks, march
+from kinosplat.commands.marching import marching_by
 from kinosplat.compression.hollow import StoredField
 from kinosplat.errors import InputError
-from kinosplat.opening import FieldSubject, MethodSubject, open_subject
+from kinosplat.opening import open_subject
 from kinosplat.render.field.march import MarchBy
 from kinosplat.render.field.stages import fused_timing, marching_timing, unfused_seconds
+from kinosplat.subjects import FieldSubject, MethodSubject
 from kinosplat.trainers.methods.hash_grid import FieldMethod
 from kinosplat.viewer.lens import orbit_to_show
 from kinosplat.viewer.measure import benchmark
@@ -37,7 +38,7 @@ FIELD_FRAMES = 12
 
 @dataclass(frozen=True)
 class BenchCommand:
-    """Time the renderer on a run: a fixed orbit after warm-up, median and tail of the milliseconds a frame."""
+    """Time the renderer on a run or a file: a fixed orbit after warm-up, median and tail of a frame's milliseconds."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of the run, or a file of Gaussians."""
@@ -94,18 +95,6 @@ def field_of(subject: Subject) -> StoredField | None:
         method = subject.method
         return StoredField(method.field(), method.grid, method.near)
     return None
-
-
-def marching_by(subject: Subject, by: MarchBy) -> Subject:
-    """The subject, drawn that way; InputError where it cannot go by blocks."""
-    if isinstance(subject, MethodSubject):
-        march(subject.method, by)
-    elif isinstance(subject, FieldSubject):
-        check_blocks(subject.stored.grid.space.n_cascades, by)
-        return replace(subject, stored=replace(subject.stored, march_by=by))
-    elif by == "blocks":
-        raise InputError(f"--march blocks is for fields, but {subject.label} is none; leave it out.")
-    return subject
 
 
 def print_stages(subject: Subject, stored: StoredField, width: int, height: int) -> None:

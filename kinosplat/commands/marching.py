@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kinosplat.errors import InputError
 from kinosplat.render.field.march import MarchBy
+from kinosplat.subjects import FieldSubject, MethodSubject
 from kinosplat.trainers.method import Method
 from kinosplat.trainers.methods.hash_grid import FieldMethod
+from kinosplat.viewer.subject import Subject
+
+
+def marching_by(subject: Subject, by: MarchBy) -> Subject:
+    """The subject, drawn that way; InputError where it cannot go by blocks."""
+    if isinstance(subject, MethodSubject):
+        march(subject.method, by)
+    elif isinstance(subject, FieldSubject):
+        check_blocks(subject.stored.grid.space.n_cascades, by)
+        return replace(subject, stored=replace(subject.stored, march_by=by))
+    elif by == "blocks":
+        raise InputError(f"--march blocks is for fields, but {subject.label} is none; leave it out.")
+    return subject
 
 
 def march(method: Method, by: MarchBy) -> None:

@@ -1,6 +1,7 @@
-"""`kinosplat render`: views of a run as pictures or video.
+"""`kinosplat render`: views of a run or a file as pictures or video.
 
-`--views` says from where: held-out or training cameras, an orbit, or the JSON of a camera path (render/paths/file.py).
+`--views` says from where: held-out or training cameras of a run, an orbit, or the JSON of a camera path
+(render/paths/file.py).
 `--out` says as what: a name with a video ending is one video, a name with a picture ending one sheet of all the views,
 anything else a folder of pictures.
 """
@@ -20,8 +21,9 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
-from kinosplat.commands.marching import march
+from kinosplat.commands.marching import marching_by
 from kinosplat.errors import InputError
+from kinosplat.opening import open_subject
 from kinosplat.render.camera import Camera
 from kinosplat.render.field.march import MarchBy
 from kinosplat.render.media import (
@@ -35,9 +37,9 @@ from kinosplat.render.media import (
 )
 from kinosplat.render.output import RenderOutput
 from kinosplat.render.paths import load_camera_path, orbit
-from kinosplat.scenes import FrameLoader, Scene, View
+from kinosplat.scenes import FrameLoader, View
 from kinosplat.trainers.evaluate import spread
-from kinosplat.trainers.run import LoadedRun, load_run
+from kinosplat.viewer.subject import Subject
 
 Channel = Literal["rgb", "depth", "alpha", "normal"]
 Picture = NDArray[np.uint8]
@@ -45,15 +47,15 @@ Picture = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class RenderCommand:
-    """Render a run: its held-out or training views, an orbit, or a camera path, as pictures, a sheet, or video."""
+    """Render a run or a file: test or training views, an orbit, or a camera path, as pictures, a sheet, or video."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Folder of the run."""
-    views: str = "test"
-    """test, train, orbit, or the JSON file of a camera path."""
+    what: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run, or a file (.kino, .ply, .spz, .sog, .splat, .4dgs)."""
+    views: str | None = None
+    """test or train (of a run), orbit, or the JSON file of a camera path; by default test of a run, orbit of a file."""
     out: Path | None = None
     """A video (.mp4, .webm), one sheet of all views (.png, .jpg, .webp), or a folder of pictures; by default the folder
-    renders/<views> of the run."""
+    renders/<views> of the run, or NAME_renders/<views> beside the file."""
     channels: tuple[Channel, ...] = ("rgb",)
     """What to draw, side by side: rgb, depth (near blue, far red), alpha, normal (world axes as colours)."""
     side_by_side: bool = False
@@ -67,7 +69,7 @@ class RenderCommand:
     time: float | None = None
     """Hold a moving scene at this moment, in seconds."""
     resolution: tuple[int, int] | None = None
-    """Width and height; by default those of the run's pictures."""
+    """Width and height; by default those of the run's pictures, or 960 720 of a file that names no camera."""
     checkpoint: Literal["last", "best"] = "last"
     """Which checkpoint of the run."""
     march: MarchBy = "rays"
@@ -80,54 +82,66 @@ class RenderCommand:
 def run(arguments: Sequence[str], program: str) -> int:
     """Render and write; prints where to."""
     command = tyro.cli(RenderCommand, args=arguments, prog=program)
-    loaded = load_run(command.run, command.checkpoint, command.device)
-    march(loaded.method, command.march)
-    scene = loaded.scene()
-    views = chosen_views(command, scene)
-    cameras = [view.camera for view in views] if views else path_cameras(command, scene)
+    subject = open_subject(command.what, checkpoint=command.checkpoint, device=command.device)
+    subject = marching_by(subject, command.march)
+    where = command.views or ("orbit" if subject.photos is None else "test")
+    views = photos_of(command, subject, where) if where in ("test", "train") else ()
+    cameras = [view.camera for view in views] if views else path_cameras(command, subject, where)
     if command.time is not None:
-        cameras = [camera.at(command.time if scene.is_moving else None) for camera in cameras]
+        cameras = [camera.at(command.time if is_moving(subject) else None) for camera in cameras]
     if command.resolution is not None:
         cameras = [camera.resized(*command.resolution) for camera in cameras]
     if command.side_by_side and not views:
         raise InputError("--side-by-side needs photos; use it with --views test or --views train.")
     names = [view.name for view in views] or [f"{i:05d}" for i in range(len(cameras))]
-    stem = "path" if views == () and command.views != "orbit" else command.views
-    out = command.out or command.run / "renders" / stem
+    out = command.out or default_folder(command.what, subject) / (where if views or where == "orbit" else "path")
     write = write_video if out.suffix in VIDEO_CODECS else write_sheet if out.suffix in IMAGE_ENDINGS else write_folder
-    n_written = write(out, command, names, pictures(command, loaded, cameras, views))
+    n_written = write(out, command, names, pictures(command, subject, cameras, views))
     print(f"{n_written} views in {out}")
     return 0
 
 
-def chosen_views(command: RenderCommand, scene: Scene) -> tuple[View, ...]:
-    """The test or train views that are asked for; none for an orbit or a path."""
-    if command.views not in ("test", "train"):
-        return ()
-    views = spread(scene.test if command.views == "test" else scene.train, command.max_views)
+def default_folder(what: Path, subject: Subject) -> Path:
+    """Where pictures go that nobody says a place for."""
+    return what.with_name(f"{what.stem}_renders") if subject.folder is None else subject.folder / "renders"
+
+
+def is_moving(subject: Subject) -> bool:
+    """Whether pictures of it need a moment."""
+    return len(subject.times) > 1
+
+
+def photos_of(command: RenderCommand, subject: Subject, where: str) -> tuple[View, ...]:
+    """The test or train views that are asked for; at least one."""
+    photos = subject.photos
+    if photos is None:
+        raise InputError(
+            f"{command.what} is a file, which has no {where} views; choose --views orbit or the JSON of a camera path."
+        )
+    views = photos.views[photos.n_train :] if where == "test" else photos.views[: photos.n_train]
     if not views:
-        raise InputError(f"{scene.name} has no {command.views} views; choose --views train or --views orbit.")
-    return tuple(views)
+        raise InputError(f"{subject.label} has no {where} views; choose --views train or --views orbit.")
+    return tuple(spread(views, command.max_views))
 
 
-def path_cameras(command: RenderCommand, scene: Scene) -> list[Camera]:
+def path_cameras(command: RenderCommand, subject: Subject, where: str) -> list[Camera]:
     """Cameras of an orbit around the scene, or of the path in a file; at the size of the run's pictures."""
-    first = scene.train[0].camera
-    if command.views == "orbit":
+    photos, moves = subject.photos, is_moving(subject)
+    around = subject.cameras if photos is None else [view.camera for view in photos.views[: photos.n_train]]
+    if where == "orbit":
         if command.n_frames < 1:
             raise InputError(f"--n-frames must be at least 1, got {command.n_frames}.")
-        times = (scene.times[0], scene.times[-1]) if scene.is_moving else None
-        return orbit([view.camera for view in scene.train], command.n_frames, times=times)
-    width, height = command.resolution or (first.width, first.height)
-    cameras = load_camera_path(command.views, scene.to_input).cameras(width, height, command.fps)
-    if scene.is_moving and cameras[0].time is None and command.time is None:
-        raise InputError(f"{command.views} has no times, but {scene.name} moves; add --time to hold it at a moment.")
-    return [camera if scene.is_moving else camera.at(None) for camera in cameras]
+        return orbit(around, command.n_frames, times=(subject.times[0], subject.times[-1]) if moves else None)
+    width, height = command.resolution or (around[0].width, around[0].height)
+    cameras = load_camera_path(where, subject.to_input).cameras(width, height, command.fps)
+    if moves and cameras[0].time is None and command.time is None:
+        raise InputError(f"{where} has no times, but {subject.label} moves; add --time to hold it at a moment.")
+    return [camera if moves else camera.at(None) for camera in cameras]
 
 
 @torch.no_grad()
 def pictures(
-    command: RenderCommand, loaded: LoadedRun, cameras: Sequence[Camera], views: Sequence[View]
+    command: RenderCommand, subject: Subject, cameras: Sequence[Camera], views: Sequence[View]
 ) -> Iterator[Picture]:
     """One picture a camera: the photo, if asked for, and the channels, from left to right."""
     painters: dict[Channel, Callable[[RenderOutput], Picture]] = {
@@ -137,11 +151,11 @@ def pictures(
         "depth": DepthPainter(),
     }
     geometry = not set(command.channels) <= {"rgb", "alpha"}
-    device = loaded.background.device
+    background = subject.background
     with ExitStack() as stack:
         photos = stack.enter_context(FrameLoader(views)) if command.side_by_side else None
         for i, camera in enumerate(track(cameras, "rendering", transient=True)):
-            output = loaded.method.render([camera.to(device)], loaded.background, geometry=geometry)
+            output = subject.render(camera.to(background.device), background, geometry=geometry)
             row = [painters[channel](output) for channel in command.channels]
             if photos is not None:
                 photos.prefetch(range(i, min(i + 4, len(views))))

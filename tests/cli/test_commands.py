@@ -11,11 +11,19 @@ import sys
 from pathlib import Path
 
 import imageio.v3 as iio
+import numpy as np
 import pytest
-from trainers.toys import Toy, write_toy
+from trainers.toys import Toy, blobs, write_toy
 
 from kinosplat import __version__
 from kinosplat.cli import COMMANDS, main, train_main
+from kinosplat.compression.kino import Metadata, write_kino
+from kinosplat.opening import open_subject
+from kinosplat.render.paths import CameraPath, Keyframe, save_camera_path
+from kinosplat.scenes.scene import Similarity
+from kinosplat.viewer.draw import draw
+from kinosplat.viewer.encode import to_pixels
+from kinosplat.viewer.look import Look
 
 TINY = ["--steps", "20", "--max-gaussians", "80", "--sh-degree", "0", "--device", "cpu", "--log-every", "5"]
 
@@ -185,6 +193,33 @@ def test_render_follows_a_camera_path_in_time(run_dir: Path, tmp_path: Path) -> 
     out = tmp_path / "path.mp4"
     assert main(["render", str(run_dir), "--views", str(path), "--fps", "4", "--out", str(out)]) == 0
     assert iio.imread(out, plugin="pyav").shape[0] == 5
+
+
+def test_render_takes_a_file_and_the_path_that_was_saved_while_it_was_seen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "blobs.kino"
+    to_input = Similarity(2.0, (1.0, 0.0, 0.0))
+    write_kino(file, blobs(), metadata=Metadata(up=(0.0, 0.0, 1.0), to_input=to_input, background=(0.0, 0.0, 1.0)))
+    subject = open_subject(file, device="cpu")
+    path = tmp_path / "path.json"
+    keys = [Keyframe.from_camera(camera, float(i)) for i, camera in enumerate(subject.cameras[:2])]
+    save_camera_path(path, CameraPath(tuple(keys)), subject.to_input)
+    out = ["--resolution", "48", "36", "--out", str(tmp_path / "path")]
+    assert main(["render", str(file), "--views", str(path), "--fps", "4", "--device", "cpu", *out]) == 0
+    written = sorted((tmp_path / "path").iterdir())
+    assert len(written) == 5
+    drawn = draw(subject, keys[0].camera(48, 36), Look.of(subject.settings)).picture
+    # 8 bits.
+    assert np.abs(iio.imread(written[0]).astype(int) - to_pixels(drawn)).max() <= 1
+    # Without --views and --out: an orbit, beside the file.
+    assert main(["render", str(file), "--n-frames", "3", "--resolution", "48", "36", "--device", "cpu"]) == 0
+    assert len(list((tmp_path / "blobs_renders" / "orbit").glob("*.png"))) == 3
+    capsys.readouterr()
+    assert main(["render", str(file), "--views", "test"]) == 2
+    assert capsys.readouterr().err == (
+        f"kinosplat: {file} is a file, which has no test views; choose --views orbit or the JSON of a camera path.\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,7 @@ class Visited(Watching):
 
 def test_a_run_with_a_visitor_is_the_run_without_one(moving_toy: Toy, tmp_path: Path) -> None:
     config = tiny_config(FourDGS(), moving_toy)
+    config = replace(config, image=replace(config.image, background="white"))
     train(config, moving_toy.scene(), tmp_path / "alone")
     watching = Visited(config)
     train(config, moving_toy.scene(), tmp_path / "visited", watching)
@@ -69,6 +71,8 @@ def test_a_run_with_a_visitor_is_the_run_without_one(moving_toy: Toy, tmp_path: 
     assert watching.server.training is not None
     assert watching.server.training.state == "finished"
     assert watching.server.subject.version == config.schedule.steps
+    # What held-out views are drawn over.
+    assert watching.server.subject.background.tolist() == [1.0, 1.0, 1.0]
     watching.stop.set()
     watching.close()
     alone, visited = (load_file(checkpoint_path(tmp_path / name)) for name in ("alone", "visited"))

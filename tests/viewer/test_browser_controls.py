@@ -13,10 +13,8 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from kinosplat.render.losses import psnr
 from kinosplat.render.paths import load_camera_path
 from kinosplat.render.settings import RasterSettings
 from kinosplat.viewer.draw import draw
@@ -26,13 +24,14 @@ from kinosplat.viewer.look import Look
 from kinosplat.viewer.server import ServerOptions, ViewerServer
 from kinosplat.viewer.training import TrainingWatch
 from viewer.pages import PATIENCE, choose, control, enter, press, saved, screenshot, settled, upload, visit, wait_for
-from viewer.toys import toy_subject, toy_views, wait_until
+from viewer.toys import ToyPhotos, toy_subject, wait_until
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[ViewerServer]:
     """A run with a folder and with photos, the last camera's held out."""
-    subject = replace(toy_subject(), folder=tmp_path / "run", views=tuple(toy_views()), n_train=10)
+    subject = toy_subject()
+    subject = replace(subject, folder=tmp_path / "run", photos=ToyPhotos(subject.model))
     with ViewerServer(subject, ServerOptions(port=0)) as made:
         yield made
 
@@ -261,10 +260,11 @@ def test_a_click_on_a_camera_shows_its_photo_the_difference_and_the_psnr(
     screenshot(page, "frusta")
     page.mouse.click(session.camera().width // 2, 360)
     page.get_by_text("More in Camera, Photos.").wait_for(timeout=1000 * PATIENCE)
-    photo = torch.full((72, 96, 3), 90 / 255)
-    expected = psnr(draw(run.subject, camera.at(1.0), Look()).picture.clamp(0, 1)[None], photo[None])
-    facts = page.get_by_text("of the whole picture").first.inner_text()
-    assert f"{float(expected):.2f} dB" in facts
+    photos = run.subject.photos
+    assert photos is not None
+    expected = photos.compare(photos.views[7])
+    facts = page.get_by_text("whole picture").first.inner_text()
+    assert f"{expected.psnr:.2f} dB" in facts
     assert "1.00 s; learned from" in facts
     for name in ("Photo", "Rendered", "Difference, 4×"):
         assert page.get_by_text(name, exact=True).count() == 1

@@ -16,10 +16,12 @@ from torch import Tensor
 
 from kinosplat.render.camera import Camera, look_at
 from kinosplat.render.gaussians import Gaussians
+from kinosplat.render.losses import psnr
 from kinosplat.render.output import RenderOutput
+from kinosplat.render.rasterize import rasterize
 from kinosplat.render.settings import RasterSettings
 from kinosplat.scenes.scene import Similarity, View
-from kinosplat.viewer.subject import GaussianSubject, Painter
+from kinosplat.viewer.subject import Comparison, GaussianSubject, Painter
 
 FPS = 10.0
 N_FRAMES = 11
@@ -92,6 +94,20 @@ def toy_views() -> list[View]:
     ]
 
 
+@dataclass(frozen=True)
+class ToyPhotos:
+    """`toy_views`, the last camera's held out."""
+
+    model: Gaussians
+    views: Sequence[View] = field(default_factory=lambda: toy_views())
+    n_train: int = 10
+
+    def compare(self, view: View) -> Comparison:
+        photo = torch.from_numpy(view.image.load()).float() / 255
+        rendered = rasterize(self.model, [view.camera], background=torch.zeros(3)).rgb[0].clamp(0, 1)
+        return Comparison(photo, rendered, float(psnr(rendered[None], photo[None])), "whole picture")
+
+
 def toy_subject(*, moving: bool = True, n: int = 300) -> GaussianSubject:
     """The scene with a clip of one second."""
     return GaussianSubject(
@@ -113,8 +129,7 @@ class BallSubject:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     background: Tensor = field(default_factory=lambda: torch.tensor([0.1, 0.2, 0.3]))
     cameras: Sequence[Camera] = field(default_factory=lambda: toy_cameras(moving=False))
-    views: Sequence[View] = ()
-    n_train: int = 0
+    photos: None = None
     times: tuple[float, ...] = ()
     fps: float | None = None
     up: tuple[float, float, float] | None = (0.0, 0.0, 1.0)

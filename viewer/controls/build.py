@@ -81,8 +81,8 @@ def build_panels(session: Session) -> list[Panel]:
                 panels.append(RegionPanel(session))
         with tabs.add_tab("Camera", Icon.CAMERA):
             panels += [CameraPanel(session), PathPanel(session)]
-            if session.subject.views:
-                panels.append(PhotosPanel(session))
+            if session.subject.photos is not None:
+                panels.append(PhotosPanel(session, session.subject.photos))
         with tabs.add_tab("Speed", Icon.GAUGE):
             panels += [StatisticsPanel(session), StreamPanel(session), BenchmarkPanel(session)]
     return panels

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from viser import Icon
 
-from kinosplat.render.losses import psnr
 from kinosplat.scenes.scene import View
 from kinosplat.viewer.controls.build import QUIET, PlainPanel, show_value
-from kinosplat.viewer.draw import draw
 from kinosplat.viewer.lens import pose_of, radius_of, vertical_fov
-from kinosplat.viewer.look import Look
+from kinosplat.viewer.subject import Photos
 
 if TYPE_CHECKING:
     from viser import CameraFrustumHandle
@@ -36,13 +35,13 @@ GAIN = 4.0
 class PhotosPanel(PlainPanel):
     """Frusta of all cameras, and one photo."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, photos: Photos) -> None:
         self.session = session
-        views = session.subject.views
+        self.photos = photos
         self.of_camera: dict[int, list[int]] = {}
-        for i, view in enumerate(views):
+        for i, view in enumerate(photos.views):
             self.of_camera.setdefault(view.camera_index, []).append(i)
-        self.names = {_name(views[places[0]]): index for index, places in self.of_camera.items()}
+        self.names = camera_names(photos.views)
         self.scale = 0.12 * radius_of(session.cameras)
         self.chosen: int | None = None
         self.photo_in_scene: np.ndarray | None = None
@@ -63,7 +62,7 @@ class PhotosPanel(PlainPanel):
         self.jump.on_click(lambda _: session.look_from(self._view(self.names[self.camera.value]).camera))
 
     def _frustum(self, index: int) -> CameraFrustumHandle:
-        view = self.session.subject.views[self.of_camera[index][0]]
+        view = self.photos.views[self.of_camera[index][0]]
         wxyz, position = pose_of(view.camera)
         handle = self.session.client.scene.add_camera_frustum(
             f"/photos/{index}",
@@ -82,7 +81,7 @@ class PhotosPanel(PlainPanel):
         return handle
 
     def _color(self, index: int) -> tuple[int, int, int]:
-        return TRAIN_COLOR if self.of_camera[index][0] < self.session.subject.n_train else TEST_COLOR
+        return TRAIN_COLOR if self.of_camera[index][0] < self.photos.n_train else TEST_COLOR
 
     def _show(self, shown: bool) -> None:
         for handle in self.frusta.values():
@@ -103,7 +102,7 @@ class PhotosPanel(PlainPanel):
 
     def _view(self, index: int) -> View:
         """The photo of a camera that is nearest in time to what is shown."""
-        views = [self.session.subject.views[i] for i in self.of_camera[index]]
+        views = [self.photos.views[i] for i in self.of_camera[index]]
         moment = self.session.moment(time.monotonic())
         if moment is None:
             return views[0]
@@ -118,16 +117,14 @@ class PhotosPanel(PlainPanel):
                 self.frusta[self.chosen].image = None
             self.chosen = index
             self.frusta[index].color = CHOSEN_COLOR
-            photo = torch.from_numpy(view.image.load()[..., :3].copy()).float() / 255
-            # The subject's own colours and background: what a report's PSNR is taken of.
-            with self.session.renderer.alone() as subject:
-                plain = Look.of(subject.settings)
-                rendered = draw(subject, view.camera, plain).picture.clamp(0, 1).cpu()
-            decibels = float(psnr(rendered[None], photo[None]))
-            held_out = self.of_camera[index][0] >= self.session.subject.n_train
+            with self.session.renderer.alone():
+                compared = self.photos.compare(view)
+            photo, rendered = compared.photo, compared.rendered
+            held_out = self.of_camera[index][0] >= self.photos.n_train
             moment = "" if view.camera.time is None else f", {view.camera.time:.2f} s"
+            size = f"{view.camera.width}×{view.camera.height}"
             self.facts.content = (
-                f"**PSNR {decibels:.2f} dB** of the whole picture, {view.camera.width}×{view.camera.height}{moment}; "
+                f"**PSNR {compared.psnr:.2f} dB** ({compared.region}), {size}{moment}; "
                 f"{'held out' if held_out else 'learned from'}."
             )
             pictures = (
@@ -155,9 +152,18 @@ class PhotosPanel(PlainPanel):
             frustum.image = self.photo_in_scene if is_off else None
 
 
-def _name(view: View) -> str:
-    """What a camera is called: the photo's name, of a clip without the frame."""
-    return view.name.split("/")[0] if view.camera.time is not None else view.name
+def camera_names(views: Sequence[View]) -> dict[str, int]:
+    """What each camera is called, to its index: what all its photos' names begin with and no other camera's do, as of
+    `cam03/000012`; else the name of its first photo, as of clips whose every photo is another camera's.
+    """
+    firsts: dict[int, str] = {}
+    prefixes: dict[int, set[str]] = {}
+    for view in views:
+        firsts.setdefault(view.camera_index, view.name)
+        prefixes.setdefault(view.camera_index, set()).add(view.name.rpartition("/")[0])
+    found = [prefix for of_camera in prefixes.values() for prefix in of_camera]
+    is_named = len(set(found)) == len(found) == len(firsts) and "" not in found
+    return {next(iter(prefixes[index])) if is_named else name: index for index, name in firsts.items()}
 
 
 def _fitted(picture: torch.Tensor) -> np.ndarray:

@@ -47,9 +47,7 @@ class RenderingPanel(PlainPanel):
                     hint="Mip-Splatting's opacity compensation: fainter where small on screen.",
                 )
                 self.smooth.on_update(lambda _: session.change_look(antialiased=self.smooth.value))
-            self.sliders["exposure"] = gui.add_slider(
-                "Exposure", -3.0, 3.0, 0.1, 0.0, hint="Stops brighter or darker."
-            )
+            self.sliders["exposure"] = gui.add_slider("Exposure", -3.0, 3.0, 0.1, 0.0, hint="Stops brighter or darker.")
             self.background = gui.add_dropdown("Background", list(BACKGROUNDS), initial_value=SCENE)
             self.color = gui.add_rgb("Colour", (30, 30, 40), visible=False)
         self.has_gaussians = gaussians is not None
@@ -74,7 +72,7 @@ class RenderingPanel(PlainPanel):
         if self.has_gaussians and query.get("antialiased") in ("0", "1"):
             show_value(self.smooth, query["antialiased"] == "1")
         color = numbers(query, "background", 3)
-        if color is not None and 0 <= min(color) and max(color) <= 1:
+        if color is not None and min(color) >= 0 and max(color) <= 1:
             names = [name for name, known in BACKGROUNDS.items() if known == tuple(color)]
             r, g, b = (round(255 * channel) for channel in color)
             show_value(self.color, (r, g, b))
