@@ -31,6 +31,7 @@ def visit(browser: Any, server: ViewerServer, complaints: list[str], size: tuple
         if message.type in ("error", "warning") and not any(text in message.text for text in HARMLESS):
             complaints.append(message.text)
 
+    page.set_default_timeout(1000 * PATIENCE)
     page.on("console", note)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(server.address)
