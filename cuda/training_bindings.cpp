@@ -104,11 +104,12 @@ int64_t run_keep_finite_rows(Arguments& a) {
     const int64_t n = a.size("numbers", 0), size = a.size("numbers", 1);
     const T* numbers = a.array<const T>("numbers", {n, size});
     const bool* asked = a.optional_array<const bool>("asked", {n});
+    const bool sparse = a.flag("sparse");
     bool* rows = a.array<bool>("rows", {n});
     const int n_threads = threads(a);
     a.finish();
     nb::gil_scoped_release release;
-    return keep_finite_rows(n, size, numbers, asked, rows, n_threads);
+    return keep_finite_rows(n, size, numbers, asked, sparse, rows, n_threads);
 }
 
 template <class T>
@@ -201,7 +202,8 @@ void bind_training(nb::module_& module) {
     KS_PASS(expose_backward, "rgb", "Gradients of the colours and of the exposures.");
     KS_SINGLE_PASS(compose_target, "What a rendering should look like, from a picture's bytes.");
     KS_PASS(alpha_difference, "rendered", "Weighted mean difference of alphas, and its gradient.");
-    KS_PASS(keep_finite_rows, "numbers", "Rows of those asked for whose numbers are finite; returns how many are not.");
+    KS_PASS(keep_finite_rows, "numbers",
+            "Rows of those asked for to be moved; returns how many have numbers that are not finite.");
     KS_PASS(adam_step, "parameter", "One Adam update in place.");
     KS_PASS(shake, "means", "Adds noise to positions in place.");
     KS_PASS(penalties, "log_scales", "Sums of opacities and of scales in view; adds their gradients to others.");

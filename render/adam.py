@@ -59,14 +59,19 @@ class DroppedRows:
 class RowAdam:
     """The tensors of one row set, checked once and stepped with one native call."""
 
-    def __init__(self, tensors: Sequence[AdamTensor]) -> None:
-        """`tensors` must hold at least one, all with the same number of rows and on one device."""
+    def __init__(self, tensors: Sequence[AdamTensor], *, sparse: bool = False) -> None:
+        """`tensors` must hold at least one, all with the same number of rows and on one device.
+
+        sparse: rows whose gradient is zero keep parameter and moments, for a single tensor.
+        """
         lengths = {tensor.parameter.shape[0] for tensor in tensors}
         if len(lengths) != 1:
             raise InputError(f"tensors must be at least one, all with as many rows, got {sorted(lengths)} rows.")
+        if sparse and len(tensors) > 1:
+            raise InputError(f"tensors must be a single one where rows are sparse, got {len(tensors)}.")
         self.tensors = tuple(tensors)
         self.n_rows = lengths.pop()
-        self._table = step_passes_for(tensors[0].parameter.device).AdamTable(self.n_rows, self.tensors)
+        self._table = step_passes_for(tensors[0].parameter.device).AdamTable(self.n_rows, self.tensors, sparse)
 
     def step(
         self,

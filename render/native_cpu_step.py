@@ -123,9 +123,10 @@ def _exposure_arguments(rgb: Tensor, sensor: Sensor) -> dict[str, Any]:
 class AdamTable:
     """The tensors of one row set, for `kinosplat.render.adam`, which has checked them."""
 
-    def __init__(self, n_rows: int, tensors: Sequence[AdamTensor]) -> None:
+    def __init__(self, n_rows: int, tensors: Sequence[AdamTensor], sparse: bool) -> None:
         self._n_rows = n_rows
         self._tensors = tensors
+        self._sparse = sparse
 
     def step(
         self,
@@ -146,7 +147,12 @@ class AdamTable:
         rows, asked, n_lost = torch.empty(self._n_rows, dtype=torch.bool), visible, 0
         for _, gradient, _ in given:
             n_lost += call_native(
-                native.keep_finite_rows, numbers=gradient, asked=asked, rows=rows, n_threads=n_threads
+                native.keep_finite_rows,
+                numbers=gradient,
+                asked=asked,
+                sparse=self._sparse,
+                rows=rows,
+                n_threads=n_threads,
             )
             asked = rows
         if dropped is not None and n_lost > 0:

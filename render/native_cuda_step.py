@@ -136,11 +136,11 @@ def _exposure_arguments(rgb: Tensor, sensor: Sensor) -> tuple[Any, ...]:
 class AdamTable:
     """The tensors of one row set, for `kinosplat.render.adam`, which has checked their shapes."""
 
-    def __init__(self, n_rows: int, tensors: Sequence[AdamTensor]) -> None:
+    def __init__(self, n_rows: int, tensors: Sequence[AdamTensor], sparse: bool) -> None:
         if len(tensors) > native.MAX_ADAM_TENSORS:
             raise InputError(f"a row set must have at most {native.MAX_ADAM_TENSORS} tensors, got {len(tensors)}.")
         self._device = tensors[0].parameter.device
-        self._table = native.AdamTable(n_rows)
+        self._table = native.AdamTable(n_rows, sparse)
         checked = Checked(self._device)
         for tensor in tensors:
             named = {"parameter": tensor.parameter, "exp_avg": tensor.exp_avg, "exp_avg_sq": tensor.exp_avg_sq}

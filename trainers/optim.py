@@ -54,6 +54,8 @@ class Group:
     """Whether the rate is multiplied by `Moment.haste`."""
     eps: float = 1e-15
     """Added to the root of the second moment; tiny, since gradients of Gaussians are."""
+    sparse: bool = False
+    """Whether rows whose gradient is zero stay as they are; for groups that are alone in their row set."""
     exp_avg: Tensor = field(init=False)
     """First moment, shaped like the parameter."""
     exp_avg_sq: Tensor = field(init=False)
@@ -190,6 +192,7 @@ class _RowSet:
                 [
                     AdamTensor(group.parameter, group.exp_avg, group.exp_avg_sq, group.betas, group.eps)
                     for group in self.groups
-                ]
+                ],
+                sparse=any(group.sparse for group in self.groups),
             )
         return self._adam

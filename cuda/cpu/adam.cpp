@@ -15,7 +15,7 @@ int64_t chunk_rows(int64_t row_size) { return std::max<int64_t>(1, kChunkNumbers
 } // namespace
 
 template <class T>
-int64_t keep_finite_rows(int64_t n_rows, int64_t row_size, const T* numbers, const bool* asked, bool* rows,
+int64_t keep_finite_rows(int64_t n_rows, int64_t row_size, const T* numbers, const bool* asked, bool sparse, bool* rows,
                          int n_threads) {
     const int64_t size = chunk_rows(row_size);
     std::atomic<int64_t> n_lost{0};
@@ -32,6 +32,8 @@ int64_t keep_finite_rows(int64_t n_rows, int64_t row_size, const T* numbers, con
                 sum += begin[i] - begin[i];
             rows[row] = sum == T(0);
             lost += !rows[row];
+            if (sparse)
+                rows[row] = rows[row] && std::any_of(begin, begin + row_size, [](T x) { return x != T(0); });
         }
         if (lost > 0)
             n_lost += lost;
@@ -60,8 +62,8 @@ void adam_step(const AdamArrays<T>& arrays, const AdamSettings<T>& settings, int
     });
 }
 
-template int64_t keep_finite_rows<float>(int64_t, int64_t, const float*, const bool*, bool*, int);
-template int64_t keep_finite_rows<double>(int64_t, int64_t, const double*, const bool*, bool*, int);
+template int64_t keep_finite_rows<float>(int64_t, int64_t, const float*, const bool*, bool, bool*, int);
+template int64_t keep_finite_rows<double>(int64_t, int64_t, const double*, const bool*, bool, bool*, int);
 template void adam_step<float>(const AdamArrays<float>&, const AdamSettings<float>&, int);
 template void adam_step<double>(const AdamArrays<double>&, const AdamSettings<double>&, int);
 

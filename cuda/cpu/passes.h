@@ -254,10 +254,10 @@ struct AlphaDifferenceArrays {
 template <class T>
 double alpha_difference(const AlphaDifferenceArrays<T>& arrays, int n_threads);
 
-// Sets `rows` (n_rows) to those that are `asked` for (optional, all by default; it may be `rows` itself) and whose
-// numbers are all finite; returns how many were asked for and are not.
+// Sets `rows` (n_rows) to those that are `asked` for (optional, all by default; it may be `rows` itself), whose numbers
+// are all finite and, where `sparse`, not all zero; returns how many were asked for and are not finite.
 template <class T>
-int64_t keep_finite_rows(int64_t n_rows, int64_t row_size, const T* numbers, const bool* asked, bool* rows,
+int64_t keep_finite_rows(int64_t n_rows, int64_t row_size, const T* numbers, const bool* asked, bool sparse, bool* rows,
                          int n_threads);
 
 // One step of Adam on (n_rows, row_size) numbers; rows where `visible` is false keep everything as it is.

@@ -71,7 +71,7 @@ __global__ __launch_bounds__(kThreads) void adam_kernel(const __grid_constant__ 
         return;
     const uint32_t n_rows = a.n_rows - first < kWarp ? uint32_t(a.n_rows - first) : uint32_t(kWarp);
 
-    unsigned broken = 0;
+    unsigned broken = 0, reached = 0;
     for (int t = 0; t < a.n_tensors; ++t) {
         const uint32_t row_size = a.tensors[t].row_size, n_numbers = n_rows * row_size;
         const float* gradients = a.tensors[t].gradient + first * row_size;
@@ -79,15 +79,21 @@ __global__ __launch_bounds__(kThreads) void adam_kernel(const __grid_constant__ 
             const float4 g = load_four(gradients + offset, n_numbers - offset);
             if (!is_finite(g.x))
                 broken |= (take & 1) << row[0];
+            reached |= unsigned(g.x != 0.0f) << row[0];
             if (!is_finite(g.y))
                 broken |= (take >> 1 & 1) << row[1];
+            reached |= unsigned(g.y != 0.0f) << row[1];
             if (!is_finite(g.z))
                 broken |= (take >> 2 & 1) << row[2];
+            reached |= unsigned(g.z != 0.0f) << row[2];
             if (!is_finite(g.w))
                 broken |= (take >> 3 & 1) << row[3];
+            reached |= unsigned(g.w != 0.0f) << row[3];
         });
     }
     broken = warp_or(broken);
+    if (a.sparse)
+        rows &= warp_or(reached);
     if (broken) {
         rows &= ~broken;
         if (lane_id() == 0 && a.dropped) {

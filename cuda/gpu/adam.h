@@ -28,6 +28,7 @@ struct DroppedCounts {
 struct AdamRows {
     int64_t n_rows;
     const bool* visible;    // (n_rows,) or null: rows that are not visible stay as they are
+    bool sparse;            // so do rows whose gradients are all zero
     DroppedCounts* dropped; // or null
     uint64_t step;          // from 1
     int n_tensors;

@@ -24,7 +24,10 @@ namespace nb = nanobind;
 // The tensors of one row set, checked once and stepped many times.
 class AdamTable {
   public:
-    explicit AdamTable(int64_t n_rows) { rows_.n_rows = n_rows; }
+    AdamTable(int64_t n_rows, bool sparse) {
+        rows_.n_rows = n_rows;
+        rows_.sparse = sparse;
+    }
 
     void add(int64_t row_size, Address parameter, Address exp_avg, Address exp_avg_sq, double beta1, double beta2,
              double epsilon) {
@@ -94,7 +97,7 @@ PenaltyArrays penalty_arrays(int n, Address opacity_logits, Address log_scales, 
 void bind_training(nb::module_& module) {
     module.attr("MAX_ADAM_TENSORS") = kMaxAdamTensors;
     nb::class_<AdamTable>(module, "AdamTable", "Addresses and settings of the tensors of one row set.")
-        .def(nb::init<int64_t>(), nb::arg("n_rows"))
+        .def(nb::init<int64_t, bool>(), nb::arg("n_rows"), nb::arg("sparse"))
         .def("add", &AdamTable::add, nb::arg("row_size"), nb::arg("parameter"), nb::arg("exp_avg"),
              nb::arg("exp_avg_sq"), nb::arg("beta1"), nb::arg("beta2"), nb::arg("eps"))
         .def("step", &AdamTable::step, nb::arg("queue"), nb::arg("gradients"), nb::arg("rates"), nb::arg("step"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kinosplat.render.adam import adam_step
+from kinosplat.render.adam import AdamTensor, DroppedRows, RowAdam, adam_step
 
 SETTINGS = {"lr": 0.01, "betas": (0.9, 0.999), "eps": 1e-15}
 
@@ -48,3 +48,26 @@ def test_leaves_that_want_gradients_and_empty_tensors_are_fine() -> None:
     torch.testing.assert_close(parameter.detach(), torch.full((3, 2), -0.01))
     empty = torch.zeros(4, 0, 3)
     adam_step(empty, empty, empty, empty, step=1, **SETTINGS)
+
+
+def test_rows_without_a_gradient_stay_where_rows_are_sparse() -> None:
+    torch.manual_seed(0)
+    shape = (5000, 4)
+    parameter, gradient = torch.randn(shape), torch.randn(shape)
+    reached = torch.rand(5000) > 0.7
+    gradient[~reached] = 0.0
+    gradient[10], reached[10] = torch.tensor([0.0, 0.0, 0.0, 1e-30]), True
+    gradient[11], reached[11] = torch.tensor([0.0, torch.nan, 0.0, 0.0]), False
+    moments = torch.randn(shape), torch.rand(shape)
+    tensors = [
+        [tensor.clone() for tensor in (parameter, *moments)],
+        [tensor.clone() for tensor in (parameter, *moments)],
+    ]
+    dropped = DroppedRows("cpu")
+    RowAdam([AdamTensor(*tensors[0])], sparse=True).step([gradient], [0.01], 3, dropped=dropped)
+    RowAdam([AdamTensor(*tensors[1])]).step([gradient], [0.01], 3, visible=reached)
+    assert int(dropped.n_rows) == 1
+    for now, expected in zip(*tensors, strict=True):
+        assert torch.equal(now, expected)
+    with pytest.raises(ValueError, match=r"^tensors must be a single one where rows are sparse, got 2\.$"):
+        RowAdam([AdamTensor(*tensors[0]), AdamTensor(*tensors[1])], sparse=True)
