@@ -5,6 +5,7 @@
 #include "cpu/threads.h"
 #include "cpu/tiles.h"
 #include "field_bindings.h"
+#include "field_step_bindings.h"
 #include "fused_field_bindings.h"
 #include "math/blending.h"
 #include "mlp_bindings.h"
@@ -307,6 +308,7 @@ NB_MODULE(_native, module) {
     kinosplat::bind_fused_field_types(module);
     kinosplat::cpu::bind(cpu);
     kinosplat::cpu::bind_field(cpu);
+    kinosplat::cpu::bind_field_step(cpu);
     kinosplat::cpu::bind_training(cpu);
     kinosplat::cpu::bind_mlp(cpu);
     kinosplat::cpu::bind_fused_field(cpu);

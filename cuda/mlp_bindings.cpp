@@ -102,11 +102,12 @@ namespace {
 
 // Python has checked that there are neither too many nor too wide layers.
 MlpArrays mlp_arrays(const std::vector<int>& widths, int64_t n_samples, Address inputs, bool half_inputs,
-                     const std::vector<Address>& weights) {
+                     const std::vector<Address>& weights, Address count) {
     MlpArrays arrays{};
     arrays.shape.n_layers = int(weights.size());
     std::copy(widths.begin(), widths.end(), arrays.shape.widths);
     arrays.n_samples = n_samples;
+    arrays.count = at<const int32_t>(count);
     arrays.inputs = at<void>(inputs);
     arrays.half_inputs = half_inputs;
     std::transform(weights.begin(), weights.end(), arrays.weights, at<const float>);
@@ -119,19 +120,20 @@ void bind_mlp(nb::module_& module) {
     module.def(
         "mlp_forward",
         [](const Queue& queue, const std::vector<int>& widths, int64_t n_samples, Address inputs, bool half_inputs,
-           const std::vector<Address>& weights, Address outputs) {
+           const std::vector<Address>& weights, Address outputs, Address count) {
             nb::gil_scoped_release release;
             const CurrentDevice current(queue.device);
-            mlp_forward(mlp_arrays(widths, n_samples, inputs, half_inputs, weights), at<float>(outputs), queue.get());
+            mlp_forward(mlp_arrays(widths, n_samples, inputs, half_inputs, weights, count), at<float>(outputs),
+                        queue.get());
         },
         nb::arg("queue"), nb::arg("widths"), nb::arg("n_samples"), nb::arg("inputs"), nb::arg("half_inputs"),
-        nb::arg("weights"), nb::arg("outputs"), "Outputs of all samples.");
+        nb::arg("weights"), nb::arg("outputs"), nb::arg("count") = 0, "Outputs of all samples.");
 
     module.def(
         "mlp_backward",
         [](const Queue& queue, const std::vector<int>& widths, int64_t n_samples, Address inputs, bool half_inputs,
            const std::vector<Address>& weights, Address dL_doutputs, Address dL_dinputs,
-           const std::vector<Address>& dL_dweights, Address partial, int n_blocks) {
+           const std::vector<Address>& dL_dweights, Address partial, int n_blocks, Address count) {
             nb::gil_scoped_release release;
             const CurrentDevice current(queue.device);
             MlpGradients gradients{};
@@ -140,11 +142,11 @@ void bind_mlp(nb::module_& module) {
             std::transform(dL_dweights.begin(), dL_dweights.end(), gradients.dL_dweights, at<float>);
             gradients.partial = at<float>(partial);
             gradients.n_blocks = n_blocks;
-            mlp_backward(mlp_arrays(widths, n_samples, inputs, half_inputs, weights), gradients, queue.get());
+            mlp_backward(mlp_arrays(widths, n_samples, inputs, half_inputs, weights, count), gradients, queue.get());
         },
         nb::arg("queue"), nb::arg("widths"), nb::arg("n_samples"), nb::arg("inputs"), nb::arg("half_inputs"),
         nb::arg("weights"), nb::arg("dL_doutputs"), nb::arg("dL_dinputs"), nb::arg("dL_dweights"), nb::arg("partial"),
-        nb::arg("n_blocks"), "Gradients of the weights, and of the inputs where wanted.");
+        nb::arg("n_blocks"), nb::arg("count") = 0, "Gradients of the weights, and of the inputs where wanted.");
 
     module.def(
         "mlp_gradient_blocks",

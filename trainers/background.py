@@ -38,12 +38,9 @@ class Background:
             return torch.rand(3, generator=draws, device=self._device)
         return self._fixed if self.group is None else self.group.parameter[0].clamp(0.0, 1.0)
 
-    def colors(self, step: int, n_rays: int) -> Tensor:
-        """(n_rays, 3) colours behind the rays of a step; random ones differ from ray to ray."""
-        if self._kind == "random":
-            draws = generator(self._seed, step, "backgrounds", self._device)
-            return torch.rand(n_rays, 3, generator=draws, device=self._device)
-        return self.color(step).expand(n_rays, 3)
+    def behind_rays(self, step: int) -> Tensor | None:
+        """(3,) colour behind all rays of a step, with a gradient when learned; None where each has a random one."""
+        return None if self._kind == "random" else self.color(step)
 
     def evaluation_color(self) -> Tensor:
         """(3,) colour for held-out views."""

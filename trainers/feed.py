@@ -19,7 +19,7 @@ from kinosplat.trainers.clock import Moment
 from kinosplat.trainers.config import TrainConfig
 from kinosplat.trainers.method import Losses, PictureMethod, RayMethod
 from kinosplat.trainers.pixel_pool import PixelPool
-from kinosplat.trainers.ray_batch import CameraMatrices, draw_rays
+from kinosplat.trainers.ray_batch import draw_rays
 from kinosplat.trainers.training import Training
 
 LOOKAHEAD = 16
@@ -155,7 +155,6 @@ class RayFeed(AbstractContextManager["RayFeed"]):
         """Starts the loader's workers."""
         self._training = training
         self._method = method
-        self._matrices = CameraMatrices.of(training.scene.train, training.device)
         config = training.config
         self._pool = PixelPool(
             training.scene.train,
@@ -170,5 +169,4 @@ class RayFeed(AbstractContextManager["RayFeed"]):
 
     def losses(self, moment: Moment) -> Losses:
         """The loss of the step's rays."""
-        pixels = self._pool.draw(moment.step, self._method.n_rays)
-        return self._method.loss(draw_rays(self._training, self._matrices, pixels), moment)
+        return self._method.loss(draw_rays(self._training, self._pool, self._method.n_rays), moment)

@@ -1,7 +1,8 @@
 """Pixels out of many pictures: the pictures lie as bytes on the device, and every step draws from all of them.
 
 When not all of them fit, a window slides over an endless shuffled sequence of the views, one view every few steps.
-What a step draws depends on the seed and the step alone. A picture that cannot be read is an InputError.
+What a step draws depends on the seed and the step alone, whatever the device. A picture that cannot be read is an
+InputError.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kinosplat.render.field.native_step import DrawnRays, Pictures, draw_rays
 from kinosplat.scenes import FrameLoader, View, ViewSampler
 from kinosplat.trainers.batch import MaskUse
-from kinosplat.trainers.draws import generator
+from kinosplat.trainers.draws import draw_key
 
 POOL_BYTES = 2 * 2**30
 """Default size of the pool: 2000 pictures of 512x512."""
@@ -30,19 +32,26 @@ STEPS_A_VIEW = 8
 
 
 @dataclass(frozen=True)
-class Pixels:
-    """R pixels drawn at random, each picture as often as another."""
+class CameraMatrices:
+    """V views' cameras, one row a view, so that rays can pick theirs on the device."""
 
-    views: Tensor
-    """(R,) int64 places in the sequence of views."""
-    places: Tensor
-    """(R, 2) float32 x and y of the centres, pixels."""
-    rgb: Tensor
-    """(R, 3) float32 in [0, 1], not multiplied with alpha."""
-    alpha: Tensor | None
-    """(R,) float32 in [0, 1]; None when everything is opaque."""
-    weight: Tensor | None
-    """(R,) float32 in [0, 1], how much each counts; None when all count."""
+    inverse_K: Tensor
+    """(V, 3, 3)."""
+    world_to_camera: Tensor
+    """(V, 4, 4) as given, without corrections."""
+    camera_index: Tensor
+    """(V,) int64, which physical camera took the view."""
+
+    @staticmethod
+    def of(views: Sequence[View], device: torch.device) -> CameraMatrices:
+        """The cameras of `views`."""
+        cameras = [view.camera for view in views]
+        inverse_K = torch.linalg.inv(torch.stack([camera.K for camera in cameras]).double()).float()
+        return CameraMatrices(
+            inverse_K.contiguous().to(device),
+            torch.stack([camera.world_to_camera for camera in cameras]).to(device),
+            torch.tensor([view.camera_index for view in views], device=device),
+        )
 
 
 class PixelPool:
@@ -62,40 +71,47 @@ class PixelPool:
         self._seed = seed
         self._mask_use = mask_use
         self._device = device
-        self._sizes = torch.tensor([[view.camera.width, view.camera.height] for view in views], device=device)
-        largest = int(self._sizes.prod(dim=1).max())
+        self.cameras = CameraMatrices.of(views, device)
+        sizes = torch.tensor([[view.camera.width, view.camera.height] for view in views])
+        largest = int(sizes.prod(dim=1).max())
         fitting = (POOL_BYTES if max_bytes is None else max_bytes) // (CHANNELS * largest)
         self._n_slots = min(len(views), max(fitting, 1))
         self._order = ViewSampler(views, seed)
         n_workers = min(max((os.cpu_count() or 2) // 2, 2), MOST_WORKERS)
         self._loader = FrameLoader(views, cache_bytes=LOADER_BYTES, n_workers=n_workers)
-        self._data = torch.empty(self._n_slots, largest, CHANNELS, dtype=torch.uint8, device=device)
         self._held: list[int] = [-1] * self._n_slots
-        self._view_of_slot = torch.zeros(self._n_slots, dtype=torch.int64, device=device)
+        self._pictures = Pictures(
+            data=torch.empty(self._n_slots, largest, CHANNELS, dtype=torch.uint8, device=device),
+            view_of_slot=torch.zeros(self._n_slots, dtype=torch.int64, device=device),
+            sizes=sizes.to(device),
+            inverse_K=self.cameras.inverse_K,
+            world_to_camera=self.cameras.world_to_camera,
+        )
         self._has_alpha = False
         self._has_weight = any(view.mask is not None for view in views) and mask_use == "ignore-outside"
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether a picture loaded so far is transparent anywhere, or cut out."""
+        return self._has_alpha
 
     def close(self) -> None:
         """Stop loading."""
         self._loader.close()
 
-    def draw(self, step: int, n_pixels: int) -> Pixels:
-        """The pixels of a step."""
+    def draw(self, step: int, n_rays: int, background: Tensor | None = None) -> DrawnRays:
+        """The rays of a step, through cameras without corrections, and what should be seen along them.
+
+        background: (3,) colour behind all rays; None for a random one behind each, as everywhere where pictures have
+        alpha.
+        """
         self._fill(step)
-        draws = generator(self._seed, step, "pixels", self._device)
-        slots = torch.randint(self._n_slots, (n_pixels,), generator=draws, device=self._device)
-        views = self._view_of_slot[slots]
-        sizes = self._sizes[views]
-        places = (torch.rand(n_pixels, 2, generator=draws, device=self._device) * sizes).long()
-        # A random number just below 1 times the size may round up to it.
-        places = torch.minimum(places, sizes - 1)
-        values = self._data[slots, places[:, 1] * sizes[:, 0] + places[:, 0]].float() / 255
-        return Pixels(
-            views=views,
-            places=places + 0.5,
-            rgb=values[:, :3],
-            alpha=values[:, 3] if self._has_alpha else None,
-            weight=values[:, 4] if self._has_weight else None,
+        return draw_rays(
+            self._pictures,
+            n_rays,
+            draw_key(self._seed, step, "pixels"),
+            background=None if self._has_alpha else background,
+            with_weight=self._has_weight,
         )
 
     def _fill(self, step: int) -> None:
@@ -107,7 +123,7 @@ class PixelPool:
         self._loader.prefetch([wanted[slot] for slot in missing])
         for slot in missing:
             self._load(slot, wanted[slot])
-        self._view_of_slot.copy_(torch.tensor(self._held))
+        self._pictures.view_of_slot.copy_(torch.tensor(self._held))
 
     def _wanted(self, step: int) -> list[int]:
         if self._n_slots == len(self._views):
@@ -131,5 +147,5 @@ class PixelPool:
             pixels[..., 3] = alpha
             self._has_alpha = True
         flat = (pixels * 255).round().to(torch.uint8).view(-1, CHANNELS)
-        self._data[slot, : len(flat)] = flat.to(self._device)
+        self._pictures.data[slot, : len(flat)] = flat.to(self._device)
         self._held[slot] = view

@@ -6,17 +6,13 @@ cannot paint the background instead of leaving the space empty. Masks weigh pixe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from kinosplat.render.field.rays import Rays, rays_through
-from kinosplat.scenes import View
-from kinosplat.trainers.draws import generator
-from kinosplat.trainers.pixel_pool import Pixels
+from kinosplat.trainers.pixel_pool import PixelPool
 
 if TYPE_CHECKING:
     from kinosplat.trainers.training import Training
@@ -36,6 +32,8 @@ class RayBatch:
     """(R,) int64 which training views they belong to."""
     places: Tensor
     """(R, 2) pixels they go through."""
+    jitter: Tensor
+    """(R,) in [0, 1), by how much of a step their samples are moved."""
     weight: Tensor | None = None
     """(R,) how much each ray counts, or None when all count."""
     exposures: Tensor | None = None
@@ -48,41 +46,18 @@ class RayBatch:
         return (self.exposures[:, :, :3] * rgb[:, None, :]).sum(-1) + self.exposures[:, :, 3]
 
 
-@dataclass(frozen=True)
-class CameraMatrices:
-    """V views' cameras, one row a view, so that rays can pick theirs on the device."""
-
-    inverse_K: Tensor
-    """(V, 3, 3)."""
-    world_to_camera: Tensor
-    """(V, 4, 4) as given, without corrections."""
-    camera_index: Tensor
-    """(V,) int64, which physical camera took the view."""
-
-    @staticmethod
-    def of(views: Sequence[View], device: torch.device) -> CameraMatrices:
-        """The cameras of `views`."""
-        cameras = [view.camera for view in views]
-        return CameraMatrices(
-            torch.linalg.inv(torch.stack([camera.K for camera in cameras]).double()).float().to(device),
-            torch.stack([camera.world_to_camera for camera in cameras]).to(device),
-            torch.tensor([view.camera_index for view in views], device=device),
-        )
-
-
-def draw_rays(training: Training, matrices: CameraMatrices, pixels: Pixels) -> RayBatch:
-    """Rays through `pixels` of the training views, with the corrections of their cameras."""
-    world_to_camera = matrices.world_to_camera
+def draw_rays(training: Training, pool: PixelPool, n_rays: int) -> RayBatch:
+    """Rays through random pixels of the training views, with the corrections of their cameras."""
+    colour = training.background.behind_rays(training.step)
+    drawn = pool.draw(training.step, n_rays, None if colour is None else colour.detach())
+    rays, background, cameras = Rays(drawn.origins, drawn.directions), drawn.background, pool.cameras
+    if colour is not None and colour.requires_grad and not pool.has_alpha:
+        background = colour.expand(n_rays, 3)
     if training.poses is not None:
-        world_to_camera = training.poses.corrections()[matrices.camera_index] @ world_to_camera
-    rays = rays_through(pixels.places, matrices.inverse_K[pixels.views], world_to_camera[pixels.views])
-    background = training.background.colors(training.step, len(pixels.rgb))
-    target = pixels.rgb
-    if pixels.alpha is not None:
-        draws = generator(training.config.schedule.seed, training.step, "backgrounds", training.device)
-        background = torch.rand(pixels.rgb.shape, generator=draws, device=training.device)
-        target = target * pixels.alpha[:, None] + background * (1 - pixels.alpha[:, None])
+        corrections = training.poses.corrections()[cameras.camera_index]
+        world_to_camera = (corrections @ cameras.world_to_camera)[drawn.views]
+        rays = rays_through(drawn.places, cameras.inverse_K[drawn.views], world_to_camera)
     exposures = None
     if training.exposure is not None:
-        exposures = training.exposure.corrections()[matrices.camera_index[pixels.views]]
-    return RayBatch(rays, target, background, pixels.views, pixels.places, pixels.weight, exposures)
+        exposures = training.exposure.corrections()[cameras.camera_index[drawn.views]]
+    return RayBatch(rays, drawn.target, background, drawn.views, drawn.places, drawn.jitter, drawn.weight, exposures)

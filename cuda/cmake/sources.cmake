@@ -8,6 +8,7 @@ set(KINOSPLAT_CPU_SOURCES
   cpu/composite.cpp
   cpu/directions.cpp
   cpu/exposure.cpp
+  cpu/field_heads.cpp
   cpu/fused_field.cpp
   cpu/hash_grid.cpp
   cpu/march.cpp
@@ -15,8 +16,10 @@ set(KINOSPLAT_CPU_SOURCES
   cpu/mcmc.cpp
   cpu/mlp.cpp
   cpu/occupancy.cpp
+  cpu/pixel_draw.cpp
   cpu/project_backward.cpp
   cpu/project_forward.cpp
+  cpu/ray_difference.cpp
   cpu/ssim.cpp
   cpu/statistics.cpp
   cpu/target.cpp
@@ -38,23 +41,29 @@ set(KINOSPLAT_GPU_SOURCES
   gpu/directions.cu
   gpu/exposure.cu
   gpu/field_bindings.cpp
+  gpu/field_heads.cu
+  gpu/field_step_bindings.cpp
   gpu/fused_field.cu
   gpu/hash_grid.cu
   gpu/march.cu
   gpu/march_blocks.cu
+  gpu/march_buffer.cu
   gpu/mcmc.cu
   gpu/mlp.cu
   gpu/occupancy.cu
+  gpu/pixel_draw.cu
   gpu/project_backward.cu
   gpu/project_forward.cu
   gpu/radix_sort.cu
+  gpu/ray_difference.cu
   gpu/ssim.cu
   gpu/target.cu
   gpu/training_bindings.cpp
+  gpu/visible.cu
 )
 
 find_package(Threads REQUIRED)
-nanobind_add_module(_native NB_STATIC bindings.cpp field_bindings.cpp fused_field_bindings.cpp mlp_bindings.cpp training_bindings.cpp ${KINOSPLAT_CPU_SOURCES})
+nanobind_add_module(_native NB_STATIC bindings.cpp field_bindings.cpp field_step_bindings.cpp fused_field_bindings.cpp mlp_bindings.cpp training_bindings.cpp ${KINOSPLAT_CPU_SOURCES})
 target_include_directories(_native PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}")
 target_link_libraries(_native PRIVATE Threads::Threads)
 

@@ -295,6 +295,7 @@ void bind(nb::module_& module) {
 
     bind_training(module);
     bind_field(module);
+    bind_field_step(module);
 
     module.attr("MAX_ENTRIES") = kMaxEntries;
     module.attr("MAX_CAMERAS") = kMaxCameras;

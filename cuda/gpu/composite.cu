@@ -1,7 +1,7 @@
 // Compositing on the GPU, one warp a ray and one lane a sample: transmittances are products over the lanes before, the
 // sums of weights before a sample are prefix sums. Nothing is kept for the backward pass but what was rendered.
-#include "gpu/device.cuh"
 #include "gpu/field.h"
+#include "gpu/ray_lanes.cuh"
 #include "math/composite.h"
 
 namespace kinosplat::gpu {
@@ -10,36 +10,14 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int kRays = kThreads / kWarp;
 
-// Product over the lanes up to and with this one.
-__device__ inline float prefix_product(float x) {
-#pragma unroll
-    for (int offset = 1; offset < kWarp; offset *= 2) {
-        const float before = __shfl_up_sync(kAllLanes, x, offset);
-        if (lane_id() >= offset)
-            x *= before;
-    }
-    return x;
-}
-
-__device__ inline float of_last_lane(float x) { return __shfl_sync(kAllLanes, x, kWarp - 1); }
-
-// What a lane knows of its sample.
-struct LaneSample {
-    float dt, mid, weight, transmittance_before, transmittance_after;
+// A lane's sample with its place; zeros where it has none.
+struct PlacedSample : LaneSample {
+    float dt, mid;
 };
 
-// `transmittance` is that in front of the 32 samples, and behind them afterwards.
-
-__device__ inline LaneSample lane_sample(const CompositeArrays& a, int64_t i, bool inside, float& transmittance) {
+__device__ inline PlacedSample placed_sample(const CompositeArrays& a, int64_t i, bool inside, float& transmittance) {
     const float dt = inside ? a.dt[i] : 0.0f, t = inside ? a.t[i] : 0.0f;
-    const float step = inside ? expf(-(a.density[i] * dt)) : 1.0f;
-    const float product = prefix_product(step);
-    const float before = __shfl_up_sync(kAllLanes, product, 1);
-    const float transmittance_before = lane_id() > 0 ? transmittance * before : transmittance;
-    const LaneSample sample{dt, t + 0.5f * dt, transmittance_before * (1.0f - step), transmittance_before,
-                            transmittance * product};
-    transmittance = of_last_lane(sample.transmittance_after);
-    return sample;
+    return {lane_sample(inside ? a.density[i] : 0.0f, dt, transmittance), dt, t + 0.5f * dt};
 }
 
 __global__ __launch_bounds__(kThreads) void forward_kernel(const __grid_constant__ CompositeArrays a) {
@@ -54,7 +32,7 @@ __global__ __launch_bounds__(kThreads) void forward_kernel(const __grid_constant
     for (int64_t first = begin; first < end; first += kWarp) {
         const int64_t i = first + lane_id();
         const bool inside = i < end;
-        const LaneSample s = lane_sample(a, i, inside, transmittance);
+        const PlacedSample s = placed_sample(a, i, inside, transmittance);
         const bool counts = inside && (i == begin || !(s.transmittance_before < a.stop)); // the first always does
         const float weight = counts ? s.weight : 0.0f;
         const float weight_sum = warp_prefix(weight), depth_sum = warp_prefix(weight * s.mid);
@@ -95,7 +73,7 @@ __global__ __launch_bounds__(kThreads) void backward_kernel(const __grid_constan
     for (int64_t first = begin; first < used; first += kWarp) {
         const int64_t i = first + lane_id();
         const bool inside = i < used;
-        const LaneSample s = lane_sample(a, i, inside, transmittance);
+        const PlacedSample s = placed_sample(a, i, inside, transmittance);
         const float weight = s.weight; // 0 outside
         const float weight_sum = warp_prefix(weight), depth_sum = warp_prefix(weight * s.mid);
         const float dL_dweight =

@@ -15,6 +15,11 @@ __host__ __device__ constexpr Integer divide_up(Integer a, Integer b) {
     return (a + b - 1) / b;
 }
 
+// Rows of a buffer that are in use: all, or as many as the device keeps in `count`.
+__device__ inline int64_t rows_in_use(int64_t n_rows, const int32_t* count) {
+    return count ? min(n_rows, int64_t(*count)) : n_rows;
+}
+
 __device__ inline int lane_id() { return threadIdx.x & (kWarp - 1); }
 __device__ inline int warp_id() { return threadIdx.x / kWarp; }
 

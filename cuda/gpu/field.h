@@ -14,6 +14,7 @@ namespace kinosplat::gpu {
 struct EncodeArrays {
     HashGrid grid;
     int64_t n_samples;
+    const int32_t* count;   // where the device keeps how many of these are in use; null: all
     const float* positions; // (S, 3)
     const void* table;      // (entries, features of a level), or the rows kept of it, aligned to 16 bytes
     bool half_table;        // __half, else float

@@ -14,10 +14,12 @@ void bind_encoding(nb::module_& module) {
     module.def(
         "encode_forward",
         [](const Queue& queue, const HashGrid& grid, int64_t n_samples, Address positions, Address table,
-           bool half_table, Address features, bool half_features, Address sparse_headers, Address sparse_words) {
+           bool half_table, Address features, bool half_features, Address sparse_headers, Address sparse_words,
+           Address count) {
             const PassCall call(queue);
             encode_forward({grid,
                             n_samples,
+                            at<const int32_t>(count),
                             at<const float>(positions),
                             at<const void>(table),
                             half_table,
@@ -26,20 +28,26 @@ void bind_encoding(nb::module_& module) {
         },
         nb::arg("queue"), nb::arg("grid"), nb::arg("n_samples"), nb::arg("positions"), nb::arg("table"),
         nb::arg("half_table"), nb::arg("features"), nb::arg("half_features"), nb::arg("sparse_headers") = 0,
-        nb::arg("sparse_words") = 0, "Features of positions.");
+        nb::arg("sparse_words") = 0, nb::arg("count") = 0, "Features of positions.");
 
     module.def(
         "encode_backward",
         [](const Queue& queue, const HashGrid& grid, int64_t n_samples, Address positions, Address table,
-           bool half_table, Address dL_dfeatures, Address dL_dtable, Address dL_dpositions) {
+           bool half_table, Address dL_dfeatures, Address dL_dtable, Address dL_dpositions, Address count) {
             const PassCall call(queue);
-            encode_backward({grid, n_samples, at<const float>(positions), at<const void>(table), half_table, {}},
+            encode_backward({grid,
+                             n_samples,
+                             at<const int32_t>(count),
+                             at<const float>(positions),
+                             at<const void>(table),
+                             half_table,
+                             {}},
                             {at<const float>(dL_dfeatures), at<float>(dL_dtable), at<float>(dL_dpositions)},
                             queue.get());
         },
         nb::arg("queue"), nb::arg("grid"), nb::arg("n_samples"), nb::arg("positions"), nb::arg("table"),
         nb::arg("half_table"), nb::arg("dL_dfeatures"), nb::arg("dL_dtable"), nb::arg("dL_dpositions"),
-        "Adds the gradient of the table, writes that of the positions.");
+        nb::arg("count") = 0, "Adds the gradient of the table, writes that of the positions.");
 
     module.def(
         "sh_forward",

@@ -29,7 +29,7 @@ __global__ __launch_bounds__(kThreads) void encode_kernel(const __grid_constant_
                                                           Number* features) {
     constexpr int kLevels = kLevelsAThread<kFeatures, Number>;
     const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-    if (i >= a.n_samples)
+    if (i >= rows_in_use(a.n_samples, a.count))
         return;
     const int first = blockIdx.y * kLevels;
     const Vec3<float> position = load3(a.positions, i);
@@ -100,11 +100,14 @@ __global__ __launch_bounds__(kThreads) void table_gradient_kernel(const __grid_c
                                                                   const float* dL_dfeatures, float* dL_dtable) {
     constexpr int kLevels = kLevelsAThread<kFeatures, float>;
     const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-    const bool inside = i < a.n_samples;
+    const int64_t n_samples = rows_in_use(a.n_samples, a.count);
+    if (i - lane_id() >= n_samples)
+        return;
+    const bool inside = i < n_samples;
     const int first = blockIdx.y * kLevels;
     const int row = a.grid.n_levels * kFeatures;
     // Lanes behind the last sample go along with it, with zeros: the warp has to stay together.
-    const Vec3<float> position = load3(a.positions, inside ? i : a.n_samples - 1);
+    const Vec3<float> position = load3(a.positions, inside ? i : n_samples - 1);
     for (int l = first; l < min(first + kLevels, a.grid.n_levels); ++l) {
         float g[kFeatures];
 #pragma unroll
@@ -151,7 +154,7 @@ __global__ __launch_bounds__(kThreads) void position_gradient_kernel(const __gri
                                                                      const Reader read, const float* dL_dfeatures,
                                                                      float* dL_dpositions) {
     const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-    if (i >= a.n_samples)
+    if (i >= rows_in_use(a.n_samples, a.count))
         return;
     const Vec3<float> position = load3(a.positions, i);
     const float* g = dL_dfeatures + i * a.grid.n_levels * kFeatures;

@@ -127,18 +127,19 @@ __global__ __launch_bounds__(kForwardWarps* kWarp,
     Half* weights = reinterpret_cast<Half*>(shared);
     load_weights<true>(shape, arrays.weights, weights);
     __syncthreads();
+    const int64_t n_samples = rows_in_use(arrays.n_samples, arrays.count);
     const int64_t step = int64_t(gridDim.x) * kForwardWarps * kRows;
-    for (int64_t row = (int64_t(blockIdx.x) * kForwardWarps + warp_id()) * kRows; row < arrays.n_samples; row += step) {
+    for (int64_t row = (int64_t(blockIdx.x) * kForwardWarps + warp_id()) * kRows; row < n_samples; row += step) {
         Fragment numbers[kGroups][kTiles];
         Sum sums[kGroups][2 * kTiles];
 #pragma unroll
         for (int m = 0; m < kGroups; ++m)
-            load_rows(static_cast<const Number*>(arrays.inputs), row + m * kMmaSize, arrays.n_samples, shape.n_inputs(),
+            load_rows(static_cast<const Number*>(arrays.inputs), row + m * kMmaSize, n_samples, shape.n_inputs(),
                       numbers[m]);
         multiply_network(shape, weights, numbers, sums);
 #pragma unroll
         for (int m = 0; m < kGroups; ++m)
-            store_rows<kTiles>(outputs, row + m * kMmaSize, arrays.n_samples, shape.n_outputs(), 1.0f, sums[m]);
+            store_rows<kTiles>(outputs, row + m * kMmaSize, n_samples, shape.n_outputs(), 1.0f, sums[m]);
     }
 }
 
@@ -266,11 +267,11 @@ __global__ __launch_bounds__(kWarps* kWarp, kTiles <= 4 && kWarps == 8 ? 2 : 1) 
 
     Sum pieces[Deal::kLayers][Deal::kCount][2] = {};
     const int own = warp_id() * kMmaSize; // this warp's first row of a slot
-    for (int64_t first = int64_t(blockIdx.x) * kRows; first < arrays.n_samples; first += int64_t(gridDim.x) * kRows) {
+    const int64_t n_samples = rows_in_use(arrays.n_samples, arrays.count);
+    for (int64_t first = int64_t(blockIdx.x) * kRows; first < n_samples; first += int64_t(gridDim.x) * kRows) {
         Fragment numbers[1][kTiles];
         Sum sums[1][2 * kTiles];
-        load_rows(static_cast<const Number*>(arrays.inputs), first + own, arrays.n_samples, shape.n_inputs(),
-                  numbers[0]);
+        load_rows(static_cast<const Number*>(arrays.inputs), first + own, n_samples, shape.n_inputs(), numbers[0]);
         for (int l = 0; l < last; ++l) {
             if (l > 0) {
                 multiply_layer(layer_weights(shape, weights, l - 1), mma_tiles(shape.widths[l - 1]),
@@ -281,7 +282,7 @@ __global__ __launch_bounds__(kWarps* kWarp, kTiles <= 4 && kWarps == 8 ? 2 : 1) 
         }
 
         const int n_outputs = shape.n_outputs();
-        load_rows<kTiles>(gradients.dL_doutputs, first + own, arrays.n_samples, n_outputs, sums[0]);
+        load_rows<kTiles>(gradients.dL_doutputs, first + own, n_samples, n_outputs, sums[0]);
         float largest = 0.0f;
 #pragma unroll
         for (int i = 0; i < 2 * kTiles; ++i)
@@ -326,8 +327,7 @@ __global__ __launch_bounds__(kWarps* kWarp, kTiles <= 4 && kWarps == 8 ? 2 : 1) 
             __syncthreads(); // everybody has read both slots
         }
         if (want_inputs)
-            store_rows<kTiles>(gradients.dL_dinputs, first + own, arrays.n_samples, shape.n_inputs(), inverse_scale,
-                               sums[0]);
+            store_rows<kTiles>(gradients.dL_dinputs, first + own, n_samples, shape.n_inputs(), inverse_scale, sums[0]);
     }
     float* partial = gradients.partial + int64_t(blockIdx.x) * weights_before(shape, last);
 #pragma unroll

@@ -19,7 +19,8 @@ constexpr int kLargestGradientExponent = 6;
 struct MlpArrays {
     MlpShape shape;
     int64_t n_samples;
-    const void* inputs; // (n_samples, n_inputs) float, or 16 bits
+    const int32_t* count; // where the device keeps how many of these are in use; null: all
+    const void* inputs;   // (n_samples, n_inputs) float, or 16 bits
     bool half_inputs;
     const float* weights[kMaxMlpLayers]; // (widths[l + 1], widths[l])
 };

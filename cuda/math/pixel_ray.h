@@ -33,24 +33,28 @@ struct FieldView {
     }
 };
 
+// Unit direction, in the world, of the ray through (u, v) in pixels of a camera; `rotation` is that of world_to_camera,
+// in rows of `stride` numbers.
 template <class T>
-struct PixelRay {
-    Vec3<T> direction;     // of length 1
-    MarchedRay<T> marched; // from where it enters the outermost cube, or the view's `near` behind that
+KS_HOST_DEVICE Vec3<T> pixel_direction(const T* inverse_K, const T* rotation, int stride, T u, T v) {
+    const T *K = inverse_K, *x = rotation, *y = rotation + stride, *z = rotation + 2 * stride;
+    const Vec3<T> in_camera{K[0] * u + K[1] * v + K[2], K[3] * u + K[4] * v + K[5], K[6] * u + K[7] * v + K[8]};
+    const Vec3<T> along{x[0] * in_camera.x + y[0] * in_camera.y + z[0] * in_camera.z,
+                        x[1] * in_camera.x + y[1] * in_camera.y + z[1] * in_camera.z,
+                        x[2] * in_camera.x + y[2] * in_camera.y + z[2] * in_camera.z};
+    return reciprocal(sqrt(dot(along, along))) * along;
+}
+
+// The part of a ray inside the outermost cube and at least `near` away; a part of no length where there is none.
+template <class T>
+struct RayPart {
+    T near, far;
 };
 
 template <class T>
-KS_HOST_DEVICE PixelRay<T> pixel_ray(const FieldView<T>& view, const Marching<T>& m, int x, int y) {
-    const T *K = view.inverse_K, *R = view.rotation;
-    const T u = T(x) + T(0.5), v = T(y) + T(0.5);
-    const Vec3<T> in_camera{K[0] * u + K[1] * v + K[2], K[3] * u + K[4] * v + K[5], K[6] * u + K[7] * v + K[8]};
-    const Vec3<T> along{R[0] * in_camera.x + R[3] * in_camera.y + R[6] * in_camera.z,
-                        R[1] * in_camera.x + R[4] * in_camera.y + R[7] * in_camera.z,
-                        R[2] * in_camera.x + R[5] * in_camera.y + R[8] * in_camera.z};
-    PixelRay<T> ray;
-    ray.direction = reciprocal(sqrt(dot(along, along))) * along;
-    T extent = m.space.half_extent;
-    for (int k = 1; k < m.space.n_cascades; ++k)
+KS_HOST_DEVICE RayPart<T> part_in_space(const Space<T>& space, Vec3<T> origin, Vec3<T> direction, T near) {
+    T extent = space.half_extent;
+    for (int k = 1; k < space.n_cascades; ++k)
         extent = extent + extent;
     T enters = T(-INFINITY), leaves = T(INFINITY);
     const auto clip = [&](T position, T rate, T center) {
@@ -59,11 +63,25 @@ KS_HOST_DEVICE PixelRay<T> pixel_ray(const FieldView<T>& view, const Marching<T>
         enters = maximum(enters, minimum(a, b));
         leaves = minimum(leaves, maximum(a, b));
     };
-    clip(view.position.x, ray.direction.x, m.space.center.x);
-    clip(view.position.y, ray.direction.y, m.space.center.y);
-    clip(view.position.z, ray.direction.z, m.space.center.z);
-    const T near = maximum(enters, view.near);
-    ray.marched = marched_ray(m, view.position, ray.direction, near, maximum(leaves, near), T(0));
+    clip(origin.x, direction.x, space.center.x);
+    clip(origin.y, direction.y, space.center.y);
+    clip(origin.z, direction.z, space.center.z);
+    const T begin = maximum(enters, near);
+    return {begin, maximum(leaves, begin)};
+}
+
+template <class T>
+struct PixelRay {
+    Vec3<T> direction;     // of length 1
+    MarchedRay<T> marched; // from where it enters the outermost cube, or the view's `near` behind that
+};
+
+template <class T>
+KS_HOST_DEVICE PixelRay<T> pixel_ray(const FieldView<T>& view, const Marching<T>& m, int x, int y) {
+    PixelRay<T> ray;
+    ray.direction = pixel_direction(view.inverse_K, view.rotation, 3, T(x) + T(0.5), T(y) + T(0.5));
+    const RayPart<T> part = part_in_space(m.space, view.position, ray.direction, view.near);
+    ray.marched = marched_ray(m, view.position, ray.direction, part.near, part.far, T(0));
     return ray;
 }
 

@@ -48,13 +48,20 @@ def native_marching(space: Space, rule: StepRule, occupancy_resolution: int) -> 
     )
 
 
-def encode_forward(positions: Tensor, table: Tensor, layout: GridLayout, dtype: torch.dtype | None = None) -> Tensor:
+def encode_forward(
+    positions: Tensor,
+    table: Tensor,
+    layout: GridLayout,
+    dtype: torch.dtype | None = None,
+    count: Tensor | None = None,
+) -> Tensor:
     """(S, L * F) features, level after level, of (S, 3) positions; table (n_entries, F).
 
-    The features are of the positions' dtype; on a GPU `dtype` may be float16.
+    The features are of the positions' dtype; on a GPU `dtype` may be float16, and `count` () int32 say how many of the
+    positions are in use.
     """
     if positions.is_cuda:
-        return _cuda().encode_forward(positions, table, layout, native_grid(layout), dtype or positions.dtype)
+        return _cuda().encode_forward(positions, table, layout, native_grid(layout), dtype or positions.dtype, count)
     features = positions.new_empty(len(positions), layout.width)
     _cpu("encode_forward", positions=positions, table=table, grid=native_grid(layout), features=features)
     return features
@@ -89,10 +96,12 @@ def encode_backward(
     *,
     table_gradient: bool = True,
     positions_gradient: bool = False,
+    count: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of the table and of the positions from those (S, L * F) of the features; None where not wanted.
 
-    On a GPU that of the table is float32 whatever the table is, and a sum of atomics whose last bits vary between runs.
+    On a GPU that of the table is float32 whatever the table is, and a sum of atomics whose last bits vary between runs;
+    `count` as for `encode_forward`.
     """
     if positions.is_cuda:
         return _cuda().encode_backward(
@@ -103,6 +112,7 @@ def encode_backward(
             native_grid(layout),
             table_gradient=table_gradient,
             positions_gradient=positions_gradient,
+            count=count,
         )
     dL_dtable = torch.empty_like(table) if table_gradient else None
     dL_dpositions = torch.empty_like(positions) if positions_gradient else None

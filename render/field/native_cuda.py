@@ -46,11 +46,15 @@ def _encode_arguments(positions: Tensor, table: Tensor, layout: GridLayout, grid
     )
 
 
-def encode_forward(positions: Tensor, table: Tensor, layout: GridLayout, grid: Any, dtype: torch.dtype) -> Tensor:
+def encode_forward(
+    positions: Tensor, table: Tensor, layout: GridLayout, grid: Any, dtype: torch.dtype, count: Tensor | None
+) -> Tensor:
     """(S, L * F) features in `dtype`."""
     features = torch.empty(len(positions), layout.width, dtype=dtype, device=positions.device)
     half = _is_half("features", dtype)
-    run_pass(native.encode_forward, *_encode_arguments(positions, table, layout, grid), features.data_ptr(), half)
+    arguments = _encode_arguments(positions, table, layout, grid)
+    count_address = Checked(positions.device)("count", count, (), torch.int32)
+    run_pass(native.encode_forward, *arguments, features.data_ptr(), half, 0, 0, count_address)
     return features
 
 
@@ -85,19 +89,20 @@ def encode_backward(
     *,
     table_gradient: bool,
     positions_gradient: bool,
+    count: Tensor | None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of the table, always float32, and of the positions; None where not wanted."""
     dL_dtable = torch.zeros(table.shape, device=table.device) if table_gradient else None
     dL_dpositions = torch.empty_like(positions) if positions_gradient else None
     arguments = _encode_arguments(positions, table, layout, grid)
+    checked = Checked(positions.device)
     run_pass(
         native.encode_backward,
         *arguments,
-        Checked(positions.device)(
-            "the gradient of features", dL_dfeatures, (len(positions), layout.width), alignment=4
-        ),
+        checked("the gradient of features", dL_dfeatures, (len(positions), layout.width), alignment=4),
         address_of(dL_dtable),
         address_of(dL_dpositions),
+        checked("count", count, (), torch.int32),
     )
     return dL_dtable, dL_dpositions
 

@@ -19,10 +19,13 @@ from kinosplat.errors import InputError
 from kinosplat.render.backend import call_native, load_cuda, load_native
 
 
-def mlp_forward(inputs: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """Outputs (S, n_out) of `inputs` (S, n_in), float32 or on the CPU float64, like the weights."""
+def mlp_forward(inputs: Tensor, weights: Sequence[Tensor], count: Tensor | None = None) -> Tensor:
+    """Outputs (S, n_out) of `inputs` (S, n_in), float32 or on the CPU float64, like the weights.
+
+    On a GPU `count` () int32 may say how many of the inputs are in use.
+    """
     if inputs.is_cuda:
-        return _cuda_forward(inputs, weights)
+        return _cuda_forward(inputs, weights, count)
     network = _cpu_arguments(inputs, weights)
     packed, block, _ = call_native(load_native().cpu.mlp_sizes, **network)
     outputs = inputs.new_empty(inputs.shape[0], weights[-1].shape[0])
@@ -39,11 +42,18 @@ def mlp_forward(inputs: Tensor, weights: Sequence[Tensor]) -> Tensor:
 
 
 def mlp_backward(
-    dL_doutputs: Tensor, inputs: Tensor, weights: Sequence[Tensor], *, inputs_gradient: bool = True
+    dL_doutputs: Tensor,
+    inputs: Tensor,
+    weights: Sequence[Tensor],
+    *,
+    inputs_gradient: bool = True,
+    count: Tensor | None = None,
 ) -> tuple[Tensor | None, list[Tensor]]:
-    """Gradients of the inputs (None unless wanted) and of each of the weights, from those of the outputs."""
+    """Gradients of the inputs (None unless wanted) and of each of the weights, from those of the outputs; `count` as
+    for `mlp_forward`.
+    """
     if inputs.is_cuda:
-        return _cuda_backward(dL_doutputs, inputs, weights, inputs_gradient)
+        return _cuda_backward(dL_doutputs, inputs, weights, inputs_gradient, count)
     network = _cpu_arguments(inputs, weights)
     packed, block, partial = call_native(load_native().cpu.mlp_sizes, **network)
     dL_dinputs = torch.empty_like(inputs) if inputs_gradient else None
@@ -71,16 +81,18 @@ def _cpu_arguments(inputs: Tensor, weights: Sequence[Tensor]) -> dict[str, Tenso
     }
 
 
-def _cuda_forward(inputs: Tensor, weights: Sequence[Tensor]) -> Tensor:
+def _cuda_forward(inputs: Tensor, weights: Sequence[Tensor], count: Tensor | None) -> Tensor:
     native, calls = load_cuda()
     network = _cuda_arguments(inputs, weights)
     outputs = torch.empty(inputs.shape[0], weights[-1].shape[0], device=inputs.device)
-    calls.run_pass(native.mlp_forward, calls.current_queue(inputs.device), *network, outputs.data_ptr())
+    count_address = calls.Checked(inputs.device)("count", count, (), torch.int32)
+    queue = calls.current_queue(inputs.device)
+    calls.run_pass(native.mlp_forward, queue, *network, outputs.data_ptr(), count_address)
     return outputs
 
 
 def _cuda_backward(
-    dL_doutputs: Tensor, inputs: Tensor, weights: Sequence[Tensor], inputs_gradient: bool
+    dL_doutputs: Tensor, inputs: Tensor, weights: Sequence[Tensor], inputs_gradient: bool, count: Tensor | None
 ) -> tuple[Tensor | None, list[Tensor]]:
     native, calls = load_cuda()
     network = _cuda_arguments(inputs, weights)
@@ -99,6 +111,7 @@ def _cuda_backward(
         [gradient.data_ptr() for gradient in dL_dweights],
         partial.data_ptr(),
         n_blocks,
+        checked("count", count, (), torch.int32),
     )
     return dL_dinputs, dL_dweights
 

@@ -94,12 +94,15 @@ def test_first_points_tell_an_unbounded_field_where_surfaces_are(still_toy: Toy,
 
 
 @pytest.mark.parametrize("hollow", [False, True], ids=["hashgrid", "hollownerf"])
-def test_an_interrupted_field_resumes_bitwise(hollow: bool, still_toy: Toy, tmp_path: Path) -> None:
-    config = replace(
-        field_config(still_toy, steps=16, hollow=hollow),
-        corrections=CorrectionConfig(exposure=True, refine_poses=True),
-        image=ImageConfig(background="learned"),
-    )
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_an_interrupted_field_resumes_bitwise(hollow: bool, by_hand: bool, still_toy: Toy, tmp_path: Path) -> None:
+    config = field_config(still_toy, steps=16, hollow=hollow)
+    if not by_hand:
+        config = replace(
+            config,
+            corrections=CorrectionConfig(exposure=True, refine_poses=True),
+            image=ImageConfig(background="learned"),
+        )
     train(config, still_toy.scene(), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(config, still_toy.scene(), tmp_path / "parts", StopAt(7))
@@ -133,12 +136,14 @@ def test_entries_that_no_sample_reaches_do_not_move(object_toy: Toy, tmp_path: P
     assert isinstance(method, FieldMethod)
     with RayFeed(training, method) as feed:
         before = method.field().table.clone()
-        feed.losses(Moment(0, 0.5, 0.6)).terms["image"].backward()
-        touched = method.touched()["table"]
+        feed.losses(Moment(0, 0.5, 0.6)).backward()
+        gradient = method.live_field().table.grad
+        assert gradient is not None
+        reached = (gradient != 0).any(dim=1)
         training.optimizer.step(Moment(0, 0.5, 0.6), method.touched())
     moved = (method.field().table != before).any(dim=1)
-    assert 0 < touched.float().mean() < 0.9
-    assert torch.equal(moved, touched)
+    assert 0 < reached.float().mean() < 0.9
+    assert torch.equal(moved, reached)
 
 
 def test_the_number_of_rays_follows_the_number_of_samples(object_toy: Toy, tmp_path: Path) -> None:
@@ -160,11 +165,11 @@ def test_pixels_outside_masks_do_not_count(tmp_path: Path) -> None:
     toy = write_toy(tmp_path / "toy", mask=mask)
     training = training_of(field_config(toy, steps=4), toy, tmp_path / "run")
     pool = PixelPool(training.scene.train, 0, "ignore-outside", training.device)
-    pixels = pool.draw(0, 2000)
+    drawn = pool.draw(0, 2000)
     pool.close()
-    assert pixels.weight is not None
-    x, y = pixels.places.long().unbind(1)
-    assert torch.equal(pixels.weight > 0.5, mask[y, x])
+    assert drawn.weight is not None
+    x, y = drawn.places.long().unbind(1)
+    assert torch.equal(drawn.weight > 0.5, mask[y, x])
 
 
 class TestPixelPool:
@@ -180,19 +185,21 @@ class TestPixelPool:
             running.close()
             fresh.close()
             assert torch.equal(drawn.views, again.views)
-            assert torch.equal(drawn.rgb, again.rgb)
+            assert torch.equal(drawn.target, again.target)
 
     def test_pixels_are_those_of_the_pictures(self, object_toy: Toy) -> None:
         views = object_toy.scene().train
         pool = PixelPool(views, 0, "ignore-outside", torch.device("cpu"))
-        pixels = pool.draw(0, 500)
+        drawn = pool.draw(0, 500, background=torch.zeros(3))
         pool.close()
         pictures = [torch.from_numpy(view.image.load()) for view in views]
-        x, y = pixels.places.long().unbind(1)
-        truth = torch.stack([pictures[v][j, i] for v, i, j in zip(pixels.views.tolist(), x, y, strict=True)]) / 255
-        assert torch.equal(pixels.rgb, truth[:, :3])
-        assert pixels.alpha is not None
-        assert torch.equal(pixels.alpha, truth[:, 3])
+        x, y = drawn.places.long().unbind(1)
+        truth = torch.stack([pictures[v][j, i] for v, i, j in zip(drawn.views.tolist(), x, y, strict=True)]) / 255
+        alpha = truth[:, 3:]
+        # Behind what has alpha are random colours, whatever was asked for; measured 6e-8.
+        assert drawn.background.std() > 0.2
+        expected = truth[:, :3] * alpha + drawn.background * (1 - alpha)
+        torch.testing.assert_close(drawn.target, expected, rtol=0, atol=3e-7)
 
     def test_a_window_over_the_views_comes_by_all_of_them(self, object_toy: Toy) -> None:
         views = object_toy.scene().train

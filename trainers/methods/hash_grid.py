@@ -1,8 +1,8 @@
 """`hashgrid` and `hollownerf`: a radiance field on a hash grid, learned from rays of many pictures.
 
 One class serves both: `hollownerf` adds a mask and its pruner (hollow_nerf.py). A step marches its rays through
-occupied cells, finds out with the density alone which samples can be seen, and learns from those. The number of rays
-follows from the number of samples a step should have, which is the only thing read back from the device.
+occupied cells, finds out with the density alone which samples can be seen, and learns from those (field_step.py). The
+number of rays follows from the number of samples a step should have, which is the only thing read back from the device.
 """
 
 from __future__ import annotations
@@ -16,24 +16,23 @@ from torch import Tensor
 
 from kinosplat.render.camera import Camera
 from kinosplat.render.field import reference
-from kinosplat.render.field.backend import FieldBackend
-from kinosplat.render.field.composite import composite, visible_part
 from kinosplat.render.field.field import Field, FieldShape
-from kinosplat.render.field.in_sight import density_in_sight
 from kinosplat.render.field.layout import GridLayout, Space
-from kinosplat.render.field.march import MarchBy, sample_points
+from kinosplat.render.field.march import MarchBy
 from kinosplat.render.field.occupancy import OccupancyGrid
 from kinosplat.render.field.paint import painters
 from kinosplat.render.field.point_depths import PointDepths
-from kinosplat.render.field.render import march_rays, render_field
-from kinosplat.render.field.samples import Samples
+from kinosplat.render.field.render import render_field
+from kinosplat.render.field.sight import DeviceCounts, Room, SampleCounts
 from kinosplat.render.output import RenderOutput
 from kinosplat.scenes import PointCloud, Scene
 from kinosplat.trainers.clock import Moment
 from kinosplat.trainers.draws import generator
 from kinosplat.trainers.method import Losses, Measure, MethodState
 from kinosplat.trainers.methods.field_config import FieldConfig, FieldTraining, HashGrid, HollowNerf
+from kinosplat.trainers.methods.field_loss import LossWeights, cost_of_rays
 from kinosplat.trainers.methods.field_space import point_depths, space_of, steps_of
+from kinosplat.trainers.methods.field_step import can_do_by_hand, cost_and_gradients
 from kinosplat.trainers.methods.hollow_nerf import Hollow
 from kinosplat.trainers.optim import Group, exponential_decay
 from kinosplat.trainers.ray_batch import RayBatch
@@ -52,12 +51,10 @@ FEWEST_RAYS, MOST_RAYS = 64, 1 << 18
 """Limits of the number of rays a step."""
 MOST_MET = 4
 """The density is asked for at so many times the samples that are to be learned from, at most."""
-FIRST_MET = 8
-"""On a processor the density is asked for at so many samples of each ray first; many rays end within them."""
+ROOM = 1.25
+"""Buffers on a GPU hold so many times the samples that are aimed at."""
 LARGEST_GROWTH = 1.5
 """The number of rays grows by this factor a step at most."""
-ROW_OF_BOOLS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""A row of so many bools as one number: reading rows of a large table as such takes half the time of any(dim=1)."""
 VISITED = 0.25
 """Part of the occupancy grid's cells that an update visits after the warm-up."""
 
@@ -97,8 +94,10 @@ class FieldMethod:
         self._shape = first
         self._seed = seed
         self._target = config.training.samples
+        self._room = Room(met=int(ROOM * MOST_MET * self._target), kept=int(ROOM * self._target))
         self._n_rays = max(self._target // FIRST_SAMPLES_A_RAY, FEWEST_RAYS)
-        self.n_samples = 0
+        self._n_samples = 0
+        self._counted: SampleCounts | DeviceCounts | None = None
         self.march_by: MarchBy = "rays"
         self._groups = {name: _group(name, tensor, config.training) for name, tensor in first.parameters().items()}
         self.hollow = Hollow(config.hollow, self._groups["saliency"]) if isinstance(config, HollowNerf) else None
@@ -145,8 +144,15 @@ class FieldMethod:
 
     @property
     def n_rays(self) -> int:
-        """Rays of the next step."""
+        """Rays of the next step; waits until the device knows the samples of the last one, which is not all of it."""
+        self._adapt()
         return self._n_rays
+
+    @property
+    def n_samples(self) -> int:
+        """Samples that the last step learned from; waits like `n_rays`."""
+        self._adapt()
+        return self._n_samples
 
     @property
     def n_primitives(self) -> int:
@@ -177,46 +183,25 @@ class FieldMethod:
 
     def loss(self, batch: RayBatch, moment: Moment) -> Losses:
         """See along the rays, compare, and adapt the number of rays of the next step."""
-        field, grid, rays = self.live_field(), self.grid, batch.rays
-        device = field.device
-        draws = generator(self._seed, moment.step, "jitter", device)
-        samples = march_rays(
-            grid, rays, self.near, torch.rand(len(rays), generator=draws, device=device), field.backend
-        )
-        n_first = FIRST_MET if device.type == "cpu" else None
-        samples, met = density_in_sight(
-            lambda positions: field.density(positions)[0], rays, samples, grid.space, field.backend, n_first
-        )
-        n_met = len(samples)
-        samples = visible_part(met, samples, field.backend)
-        positions, directions = sample_points(rays.origins, rays.directions, samples, grid.space, field.backend)
-        density, outputs = field.density(positions)
-        seen = composite(density, field.colour(outputs, directions), samples, field.backend)
-        rgb = batch.expose(seen.rgb + (1 - seen.alpha)[:, None] * batch.background)
-        self._adapt(len(rays), n_met, len(samples))
-
-        options = self.config.training
-        assert options.distortion_weight is not None
-        terms = {"image": _mean(_huber(rgb - batch.target, options.huber), batch.weight)}
-        if grid.space.contract and options.distortion_weight > 0.0:
-            weight = options.distortion_weight / grid.space.half_extent
-            terms["distortion"] = weight * _mean(seen.distortion[:, None], batch.weight)
-        depth_weight = options.depth_weight * max(1 - moment.progress / options.depth_until, 0.0)
-        if self.depths is not None and depth_weight > 0.0:
+        field, weights = self.live_field(), self._loss_weights(moment)
+        bounds = None
+        if self.depths is not None and weights.depth > 0.0:
             bounds = self.depths.along(batch.views, batch.places)
-            elsewhere = _seen_elsewhere(bounds, density, samples, field.backend)
-            terms["depth"] = depth_weight * _mean(elsewhere[:, None], batch.weight)
+        if can_do_by_hand(field, batch):
+            cost = cost_and_gradients(field, self.grid, self.near, batch, weights, bounds, self._room)
+        else:
+            cost = cost_of_rays(field, self.grid, self.near, batch, weights, bounds)
+        self._counted = cost.counted
+        terms = dict(cost.terms)
         if self.hollow is not None:
             terms |= self.hollow.penalty(moment)
-            self.hollow.watch(moment, grid, positions, density, samples)
-        return Losses(terms, _mean((rgb - batch.target).detach().square(), batch.weight))
+            self.hollow.watch(moment, self.grid, cost)
+        gradients = [(self._groups[name].parameter, gradient) for name, gradient in cost.gradients.items()]
+        return Losses(terms, cost.squared_error, gradients)
 
     def touched(self) -> Mapping[str, Tensor]:
-        """Entries of the grid that a sample reached; the others would move by their momentum alone."""
-        gradient = self._groups["table"].parameter.grad
-        assert gradient is not None
-        row = ROW_OF_BOOLS[gradient.shape[1]]
-        return {"table": (gradient != 0).view(row)[:, 0] != 0}
+        """Nothing is named: entries of the grid that no sample reached are known by their gradients."""
+        return {}
 
     def after_step(self, moment: Moment) -> None:
         """Look where something is, now and then; let the mask's pruner step."""
@@ -292,7 +277,7 @@ class FieldMethod:
 
     def state(self) -> MethodState:
         """Occupancy, number of rays, space, and the mask's pruner."""
-        metadata: dict[str, Any] = {"space": asdict(self.grid.space), "n_rays": self._n_rays}
+        metadata: dict[str, Any] = {"space": asdict(self.grid.space), "n_rays": self.n_rays}
         tensors = self.grid.tensors()
         if self.depths is not None:
             tensors |= self.depths.tensors()
@@ -312,7 +297,7 @@ class FieldMethod:
     def summary(self) -> dict[str, float]:
         """Rays and samples of the last step, the share of occupied cells, and the mean of the mask."""
         numbers = {
-            "rays": float(self._n_rays),
+            "rays": float(self.n_rays),
             "samples": float(self.n_samples),
             "occupied": self.grid.occupied().float().mean().item(),
         }
@@ -328,42 +313,30 @@ class FieldMethod:
         field = self.live_field()
         return field.density(reference.grid_positions(points, self.grid.space))[0]
 
-    def _adapt(self, n_rays: int, n_met: int, n_kept: int) -> None:
+    def _loss_weights(self, moment: Moment) -> LossWeights:
+        options, space = self.config.training, self.grid.space
+        assert options.distortion_weight is not None
+        return LossWeights(
+            huber=options.huber,
+            distortion=options.distortion_weight / space.half_extent if space.contract else 0.0,
+            depth=options.depth_weight * max(1 - moment.progress / options.depth_until, 0.0),
+        )
+
+    def _adapt(self) -> None:
         """So many rays next time that about the wanted number of samples is learned from."""
-        by_kept = self._target / max(n_kept, 1)
-        by_met = MOST_MET * self._target / max(n_met, 1)
-        wanted = int(n_rays * min(by_kept, by_met, LARGEST_GROWTH))
+        if self._counted is None:
+            return
+        counts = self._counted if isinstance(self._counted, SampleCounts) else self._counted.read()
+        self._counted = None
+        by_kept = self._target / max(counts.kept, 1)
+        by_met = MOST_MET * self._target / max(counts.met, 1)
+        wanted = int(self._n_rays * min(by_kept, by_met, LARGEST_GROWTH))
         self._n_rays = min(max(wanted, FEWEST_RAYS), MOST_RAYS)
-        self.n_samples = n_kept
+        self._n_samples = int(counts.kept)
 
 
 def _group(name: str, tensor: Tensor, options: FieldTraining) -> Group:
     start = options.table_lr if name == "table" else options.networks_lr
     rate = exponential_decay(start, options.rates_end * start, warm_up=WARM_UP, hold=HOLD)
-    return Group(name, tensor, rate, rows=name, betas=BETAS)
-
-
-def _huber(error: Tensor, delta: float) -> Tensor:
-    """Half the square of errors up to `delta`, and beyond it the tangent there."""
-    if delta == 0.0:
-        return 0.5 * error.square()
-    return torch.nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=delta)
-
-
-def _seen_elsewhere(bounds: Tensor, density: Tensor, samples: Samples, backend: FieldBackend) -> Tensor:
-    """(R,) how much of each ray is seen outside of its (R, 2) bounds, or not at all; 0 where nothing is known.
-
-    The loss of lines of sight (Rematas et al. 2022): what is before the surface is to be empty, the surface opaque.
-    """
-    ray = torch.repeat_interleave(samples.offsets.diff(), output_size=len(samples))
-    middle = samples.t + samples.dt / 2
-    is_within = ((middle > bounds[ray, 0]) & (middle < bounds[ray, 1])).float()
-    within = composite(density, is_within[:, None].expand(-1, 3).contiguous(), samples, backend).rgb[:, 0]
-    return (1 - within) * torch.isfinite(bounds[:, 1])
-
-
-def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
-    """Mean of (R, C) values, rays counting as much as the (R,) weights say."""
-    if weight is None:
-        return values.mean()
-    return (values.mean(dim=1) * weight).sum() / weight.sum().clamp_min(1e-8)
+    # Entries that no sample reached would move by their momentum alone.
+    return Group(name, tensor, rate, rows=name, betas=BETAS, sparse=name == "table")

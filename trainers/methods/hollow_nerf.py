@@ -25,9 +25,9 @@ from kinosplat.render.field.field import REMOVED
 from kinosplat.render.field.layout import GridLayout
 from kinosplat.render.field.occupancy import OccupancyGrid
 from kinosplat.render.field.reach import SIDE, cells_within, drop_vertices, overlapping, reachable_entries
-from kinosplat.render.field.samples import Samples
 from kinosplat.trainers.clock import Moment
 from kinosplat.trainers.methods.field_config import HollowConfig
+from kinosplat.trainers.methods.field_loss import RayCost
 from kinosplat.trainers.optim import Group, exponential_decay
 
 RATE_AT_THE_END = 0.1
@@ -87,14 +87,15 @@ class Hollow:
             self._dual = (self._dual + self._rho(moment) * excess).clamp_min(0)
 
     @torch.no_grad()
-    def watch(self, moment: Moment, grid: OccupancyGrid, positions: Tensor, density: Tensor, samples: Samples) -> None:
+    def watch(self, moment: Moment, grid: OccupancyGrid, cost: RayCost) -> None:
         """Note the cells of a bounded space in which the step's rays see something: what nothing sees is dropped."""
         if grid.space.contract or moment.progress < 1 - WATCHED or moment.step % WATCH_EVERY != 0:
             return
+        samples, positions, density = cost.in_use()
         if self._seen is None:
             self._seen = torch.zeros(grid.n_cells, dtype=torch.bool, device=positions.device)
-        weights, _ = sample_weights(density.detach(), samples)
-        cells = (positions.detach()[weights > SEEN] * grid.resolution).long().clamp(0, grid.resolution - 1)
+        weights, _ = sample_weights(density, samples)
+        cells = (positions[weights > SEEN] * grid.resolution).long().clamp(0, grid.resolution - 1)
         self._seen[cells[:, 0] + grid.resolution * (cells[:, 1] + grid.resolution * cells[:, 2])] = True
 
     def _rho(self, moment: Moment) -> float:

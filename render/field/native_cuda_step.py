@@ -1,0 +1,349 @@
+"""The native passes of a field's training step on a GPU (cuda/gpu/field_step.h has the contract of each), called by
+`native_step` and `sight`.
+
+Torch allocates everything, on the current stream. Nothing waits for the device: buffers of samples have a fixed
+capacity, and how much of them is in use is known there alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kinosplat._native import gpu as native
+from kinosplat.errors import InputError
+from kinosplat.render.cuda_call import Checked, address_of, current_queue, run_pass
+from kinosplat.render.field.native_step import DrawnRays, Pictures
+from kinosplat.render.field.samples import Composited, Samples
+
+LEADING_WORDS = 5
+"""Words of 8 bytes of a step's scratch in front of the chains: counts of samples met and kept (4 numbers of 4 bytes
+each), and the two chains' tickets."""
+
+
+class StepScratch:
+    """What a step's passes count in: zeros at its start."""
+
+    def __init__(self, n_rays: int, device: torch.device) -> None:
+        self._n_blocks = native.buffer_blocks(n_rays)
+        words = torch.zeros(LEADING_WORDS + 2 * self._n_blocks, dtype=torch.int64, device=device)
+        numbers = words.view(torch.int32)
+        self._words = words.data_ptr()
+        self._keep = words
+        self.counts = numbers[:8]
+        """(8,) int32: samples wanted and stored, rays all of whose samples are there, of what was met; then of what was
+        kept."""
+        self.met = numbers[1]
+        """() int32 samples met."""
+        self.kept = numbers[5]
+        """() int32 samples kept."""
+        self.kept_counts = numbers[4:8]
+        """(4,) int32."""
+
+    def chain(self, which: int) -> tuple[int, int, int]:
+        """Addresses of status, ticket and counts of the first or second chain."""
+        word = 8
+        status = self._words + word * (LEADING_WORDS + which * self._n_blocks)
+        return status, self._words + 4 * word + 4 * which, self._words + 2 * word * which
+
+
+def draw_rays(pictures: Pictures, rays: DrawnRays, key: int, background: Tensor | None) -> None:
+    """Write `rays`."""
+    device = pictures.data.device
+    checked = Checked(device)
+    n_slots, slot_pixels, n_bytes = pictures.data.shape
+    n_views = len(pictures.sizes)
+    pool = native.PixelPool(
+        n_slots,
+        slot_pixels,
+        checked("data", pictures.data, (n_slots, slot_pixels, n_bytes), torch.uint8, 1),
+        checked("view_of_slot", pictures.view_of_slot, (n_slots,), torch.int64, 8),
+        checked("sizes", pictures.sizes, (n_views, 2), torch.int64, 8),
+        checked("inverse_K", pictures.inverse_K, (n_views, 3, 3)),
+        checked("world_to_camera", pictures.world_to_camera, (n_views, 4, 4)),
+        checked("background", background, (3,)),
+    )
+    if n_bytes != native.POOL_BYTES:
+        raise InputError(f"data must have {native.POOL_BYTES} bytes a pixel, got {n_bytes}.")
+    run_pass(
+        native.draw_rays,
+        current_queue(device),
+        pool,
+        key,
+        len(rays.views),
+        rays.origins.data_ptr(),
+        rays.directions.data_ptr(),
+        rays.target.data_ptr(),
+        rays.background.data_ptr(),
+        rays.views.data_ptr(),
+        rays.places.data_ptr(),
+        rays.jitter.data_ptr(),
+        address_of(rays.weight),
+    )
+
+
+@dataclass(frozen=True)
+class MarchedRays:
+    """Rays to be marched from `near` (world units) to the end of the space."""
+
+    origins: Tensor
+    """(R, 3)."""
+    directions: Tensor
+    """(R, 3)."""
+    jitter: Tensor
+    """(R,) in [0, 1)."""
+    near: float
+    """Distance."""
+
+
+def march_into(
+    rays: MarchedRays, bits: Tensor, blocks: Tensor, marching: Any, capacity: int, scratch: StepScratch
+) -> tuple[Samples, Tensor]:
+    """Samples of R rays in a buffer for `capacity`, and their grid positions (capacity, 3)."""
+    device, n = rays.origins.device, len(rays.origins)
+    checked = Checked(device)
+    offsets = torch.empty(n + 1, dtype=torch.int64, device=device)
+    t, dt = torch.empty(capacity, device=device), torch.empty(capacity, device=device)
+    positions = torch.empty(capacity, 3, device=device)
+    run_pass(
+        native.march_into,
+        current_queue(device),
+        marching,
+        checked("bits", bits, tuple(bits.shape), torch.uint8, 1),
+        checked("blocks", blocks, tuple(blocks.shape), torch.uint8, 1),
+        n,
+        capacity,
+        checked("origins", rays.origins, (n, 3)),
+        checked("directions", rays.directions, (n, 3)),
+        checked("jitter", rays.jitter, (n,)),
+        rays.near,
+        *scratch.chain(0),
+        offsets.data_ptr(),
+        t.data_ptr(),
+        dt.data_ptr(),
+        positions.data_ptr(),
+    )
+    return Samples(offsets, t, dt), positions
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What can be seen of samples, in a buffer of its own."""
+
+    samples: Samples
+    colour_inputs: Tensor
+    """(capacity, n_outputs + n_degrees^2): the density network's outputs and the direction's harmonics."""
+    rows: list[Tensor]
+    """What went along, one row a sample."""
+
+
+def keep_visible(
+    met: Samples,
+    outputs: Tensor,
+    gate: Tensor | None,
+    density_scale: float,
+    stop: float,
+    directions: Tensor,
+    n_degrees: int,
+    capacity: int,
+    along: list[Tensor],
+    scratch: StepScratch,
+) -> Kept:
+    """The samples up to the one that ends each ray, with the rows (samples, n) or (samples,) of `along`."""
+    device, n = outputs.device, len(directions)
+    if len(along) > native.MAX_ROW_COPIES:
+        raise InputError(f"along must be at most {native.MAX_ROW_COPIES} tensors, got {len(along)}.")
+    checked = Checked(device)
+    n_samples, n_outputs = outputs.shape
+    samples = Samples(
+        torch.empty(n + 1, dtype=torch.int64, device=device),
+        torch.empty(capacity, device=device),
+        torch.empty(capacity, device=device),
+    )
+    colour_inputs = torch.empty(capacity, n_outputs + n_degrees**2, device=device)
+    rows = [torch.empty(capacity, *tensor.shape[1:], device=device) for tensor in along]
+    copies = [
+        (checked("along", tensor, (n_samples, *tensor.shape[1:]), alignment=16), row.data_ptr(), row[:1].numel())
+        for tensor, row in zip(along, rows, strict=True)
+    ]
+    status, ticket, counts = scratch.chain(1)
+    run_pass(
+        native.keep_visible,
+        current_queue(device),
+        n,
+        capacity,
+        checked("offsets", met.offsets, (n + 1,), torch.int64, 8),
+        checked("t", met.t, (n_samples,)),
+        checked("dt", met.dt, (n_samples,)),
+        checked("outputs", outputs, (n_samples, n_outputs)),
+        n_outputs,
+        checked("gate", gate, (n_samples,)),
+        density_scale,
+        stop,
+        scratch.chain(0)[2],
+        checked("directions", directions, (n, 3)),
+        n_degrees,
+        status,
+        ticket,
+        counts,
+        samples.offsets.data_ptr(),
+        samples.t.data_ptr(),
+        samples.dt.data_ptr(),
+        colour_inputs.data_ptr(),
+        copies,
+    )
+    return Kept(samples, colour_inputs, rows)
+
+
+def _head_arrays(
+    outputs: Tensor, colour_logits: Tensor | None, density_scale: float, gate: Tensor | None, count: Tensor | None
+) -> Any:
+    n, n_outputs = outputs.shape
+    checked = Checked(outputs.device)
+    return native.HeadArrays(
+        n,
+        checked("count", count, (), torch.int32),
+        n_outputs,
+        checked("outputs", outputs, (n, n_outputs)),
+        checked("gate", gate, (n,)),
+        checked("colour_logits", colour_logits, (n, 3)),
+        density_scale,
+    )
+
+
+def activate(
+    outputs: Tensor,
+    colour_logits: Tensor,
+    density_scale: float,
+    gate: Tensor | None,
+    count: Tensor | None,
+    density: Tensor,
+    rgb: Tensor,
+) -> None:
+    """Write densities and colours."""
+    arrays = _head_arrays(outputs, colour_logits, density_scale, gate, count)
+    run_pass(native.activate, current_queue(outputs.device), arrays, density.data_ptr(), rgb.data_ptr())
+
+
+def colour_gradients(rgb: Tensor, dL_drgb: Tensor, count: Tensor | None, dL_dlogits: Tensor) -> None:
+    """Write the gradients of the colours' logits."""
+    n, checked = len(rgb), Checked(rgb.device)
+    run_pass(
+        native.colour_gradients,
+        current_queue(rgb.device),
+        n,
+        checked("count", count, (), torch.int32),
+        checked("rgb", rgb, (n, 3)),
+        checked("the gradient of rgb", dL_drgb, (n, 3)),
+        dL_dlogits.data_ptr(),
+    )
+
+
+def output_gradients(
+    outputs: Tensor,
+    dL_dcolour_inputs: Tensor,
+    dL_ddensity: Tensor,
+    density_scale: float,
+    gate: Tensor | None,
+    count: Tensor | None,
+    dL_doutputs: Tensor,
+    dL_dgate: Tensor | None,
+) -> None:
+    """Write the gradients of the density network's outputs, and of the gate."""
+    n, n_inputs = dL_dcolour_inputs.shape
+    if n_inputs < outputs.shape[1]:
+        raise InputError("the gradient of colour_inputs must have a column for each output.")
+    checked = Checked(outputs.device)
+    run_pass(
+        native.output_gradients,
+        current_queue(outputs.device),
+        _head_arrays(outputs, None, density_scale, gate, count),
+        n_inputs,
+        checked("the gradient of colour_inputs", dL_dcolour_inputs, (len(outputs), n_inputs)),
+        checked("the gradient of density", dL_ddensity, (n,)),
+        dL_doutputs.data_ptr(),
+        address_of(dL_dgate),
+    )
+
+
+def _gate_arrays(features: Tensor, logits: Tensor, sharpness: float, count: Tensor | None) -> Any:
+    n, n_features = features.shape
+    checked = Checked(features.device)
+    return native.GateArrays(
+        n,
+        checked("count", count, (), torch.int32),
+        n_features,
+        checked("features", features, (n, n_features)),
+        checked("logits", logits, (n,)),
+        sharpness,
+    )
+
+
+def gate_features(
+    features: Tensor, logits: Tensor, sharpness: float, count: Tensor | None, gated: Tensor, gate: Tensor
+) -> None:
+    """Write features times saliency, and gates."""
+    arrays = _gate_arrays(features, logits, sharpness, count)
+    run_pass(native.gate_features, current_queue(features.device), arrays, gated.data_ptr(), gate.data_ptr())
+
+
+def gate_gradients(
+    features: Tensor,
+    logits: Tensor,
+    sharpness: float,
+    dL_dgated: Tensor,
+    dL_dgate: Tensor,
+    count: Tensor | None,
+    dL_dfeatures: Tensor,
+    dL_dlogits: Tensor,
+) -> None:
+    """Write the gradients of features and logits."""
+    checked = Checked(features.device)
+    run_pass(
+        native.gate_gradients,
+        current_queue(features.device),
+        _gate_arrays(features, logits, sharpness, count),
+        checked("the gradient of gated features", dL_dgated, tuple(features.shape)),
+        checked("the gradient of gates", dL_dgate, (len(features),)),
+        dL_dfeatures.data_ptr(),
+        dL_dlogits.data_ptr(),
+    )
+
+
+def ray_difference(
+    seen: Composited,
+    background: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    total: Tensor | None,
+    huber: float,
+    distortion_weight: float,
+    counts: Tensor | None,
+    gradients: tuple[Tensor, Tensor, Tensor | None],
+    sums: Tensor,
+) -> None:
+    """Write the gradients of colour, alpha and distortion; add the losses and the squared error to `sums` (3,)."""
+    n, checked = len(target), Checked(target.device)
+    dL_drgb, dL_dalpha, dL_ddistortion = gradients
+    run_pass(
+        native.ray_difference,
+        current_queue(target.device),
+        n,
+        checked("counts", counts, (4,), torch.int32),
+        checked("rgb", seen.rgb, (n, 3)),
+        checked("alpha", seen.alpha, (n,)),
+        checked("background", background, (n, 3)),
+        checked("target", target, (n, 3)),
+        0 if dL_ddistortion is None else checked("distortion", seen.distortion, (n,)),
+        checked("weight", weight, (n,)),
+        checked("the sum of weights", total, ()),
+        huber,
+        distortion_weight,
+        dL_drgb.data_ptr(),
+        dL_dalpha.data_ptr(),
+        address_of(dL_ddistortion),
+        sums.data_ptr(),
+    )
