@@ -10,6 +10,7 @@ OccGridEstimator for marching and visibility, `rendering` for compositing, torch
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from pathlib import Path
 import torch
 import tyro
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from training_step import show
 
 from kinosplat.render.field import reference
 from kinosplat.scenes import LoadOptions, load_scene
@@ -30,7 +33,7 @@ from kinosplat.trainers.methods.field_config import FieldConfig, HashGrid
 from kinosplat.trainers.methods.hash_grid import FieldMethod
 from kinosplat.trainers.methods.presets import resolve
 from kinosplat.trainers.pixel_pool import PixelPool
-from kinosplat.trainers.ray_batch import CameraMatrices, RayBatch, draw_rays
+from kinosplat.trainers.ray_batch import draw_rays
 from kinosplat.trainers.run import no_points
 from kinosplat.trainers.training import Training, scene_for, settle, start
 
@@ -45,6 +48,10 @@ class Options:
     """Steps before the clock runs."""
     steps: int = 500
     """Timed steps."""
+    profiled: int = 0
+    """Steps of this project under torch's profiler after that: what host and device do in one."""
+    rows: int = 20
+    """Lines of the profiler's tables."""
     resolution: tuple[int, int] | None = None
     """Width and height of the pictures."""
     device: str = "auto"
@@ -59,7 +66,12 @@ class Count:
 
     rays: int = 0
     samples: int = 0
-    psnr: float = 0.0
+    squared_errors: list[Tensor] = field(default_factory=list)
+    """() of each step, not read before the clock has stopped: nobody waits for the device who need not."""
+
+    def psnr(self) -> float:
+        """In dB, of the mean of all steps."""
+        return -10.0 * math.log10(torch.stack(self.squared_errors).mean().item())
 
 
 def main(options: Options) -> None:
@@ -67,6 +79,13 @@ def main(options: Options) -> None:
     with tempfile.TemporaryDirectory() as folder:
         ours = ours_step(begin(options, Path(folder)))
         report("kinosplat", options, ours)
+        if options.profiled > 0:
+            activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA][: 1 + torch.cuda.is_available()]
+            with profile(activities=activities) as profiler:
+                for _ in range(options.profiled):
+                    ours(Count())
+                synchronize()
+            show(profiler, options.profiled, options.rows)
     try:
         import_module("nerfacc")
     except ImportError:
@@ -104,7 +123,7 @@ def report(name: str, options: Options, step: Callable[[Count], None]) -> None:
     seconds = time.perf_counter() - began
     print(
         f"{name:10} {1e-6 * count.rays / seconds:8.3f} M rays/s {1e-6 * count.samples / seconds:8.2f} M samples/s "
-        f"{1e3 * seconds / options.steps:7.3f} ms a step, training PSNR {count.psnr:.2f} dB",
+        f"{1e3 * seconds / options.steps:7.3f} ms a step, training PSNR {count.psnr():.2f} dB",
         flush=True,
     )
 
@@ -116,11 +135,9 @@ def ours_step(training: Training) -> Callable[[Count], None]:
     feed = make_feed(training)
 
     def step(count: Count) -> None:
-        n_rays = method.n_rays
-        losses = train_step(training, feed)
-        count.rays += n_rays
-        count.samples += method.n_samples
-        count.psnr = psnr_of(losses.squared_error)
+        count.rays += method.n_rays
+        count.samples += method.n_samples  # of the step before: asking after this one would wait for it
+        count.squared_errors.append(train_step(training, feed).squared_error)
 
     return step
 
@@ -132,7 +149,6 @@ def nerfacc_step(training: Training) -> Callable[[Count], None]:
     assert isinstance(method, FieldMethod)
     space, rule = method.grid.space, method.grid.rule
     pool = PixelPool(training.scene.train, 0, training.config.image.settled_mask_use, device)
-    matrices = CameraMatrices.of(training.scene.train, device)
     centre = torch.tensor(space.center, device=device)
     aabb = torch.cat([centre - space.half_extent, centre + space.half_extent])
     estimator = nerfacc.OccGridEstimator(aabb, method.grid.resolution, space.n_cascades).to(device)
@@ -147,7 +163,7 @@ def nerfacc_step(training: Training) -> Callable[[Count], None]:
         return method.live_field().density(reference.grid_positions(points, space))
 
     def step(count: Count) -> None:
-        batch: RayBatch = draw_rays(training, matrices, pool.draw(training.step, state["rays"]))
+        batch = draw_rays(training, pool, state["rays"])
         origins, directions = batch.rays.origins, batch.rays.directions
 
         def density_along(t_starts: Tensor, t_ends: Tensor, ray: Tensor) -> Tensor:
@@ -179,16 +195,11 @@ def nerfacc_step(training: Training) -> Callable[[Count], None]:
         optimizer.step()
         count.rays += len(origins)
         count.samples += len(ray)
-        count.psnr = psnr_of((rgb - batch.target).detach().square().mean())
+        count.squared_errors.append((rgb - batch.target).detach().square().mean())
         state["rays"] = min(max(int(len(origins) * target / max(len(ray), 1)), 64), 1 << 18)
         training.step += 1
 
     return step
-
-
-def psnr_of(squared_error: Tensor) -> float:
-    """In dB; waits for the device, on both sides alike."""
-    return -10.0 * torch.log10(squared_error).item()
 
 
 def synchronize() -> None:

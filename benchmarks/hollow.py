@@ -28,7 +28,7 @@ from kinosplat.trainers.methods.field_config import FieldConfig, FieldTraining, 
 from kinosplat.trainers.methods.hash_grid import FieldMethod
 from kinosplat.trainers.methods.presets import resolve
 from kinosplat.trainers.pixel_pool import PixelPool
-from kinosplat.trainers.ray_batch import CameraMatrices, draw_rays
+from kinosplat.trainers.ray_batch import draw_rays
 from kinosplat.trainers.run import no_points
 from kinosplat.trainers.training import Training, choose_device, scene_for, settle, start
 
@@ -58,16 +58,15 @@ class Options:
 class SharedFeed(AbstractContextManager["SharedFeed"]):
     """Rays of one pool of pixels, for one run after the other."""
 
-    def __init__(self, pool: PixelPool, matrices: CameraMatrices, training: Training, method: FieldMethod) -> None:
-        self._pool, self._matrices, self._training, self._method = pool, matrices, training, method
+    def __init__(self, pool: PixelPool, training: Training, method: FieldMethod) -> None:
+        self._pool, self._training, self._method = pool, training, method
 
     def __exit__(self, *error: object) -> None:
         """The pool stays open for the next run."""
 
     def losses(self, moment: Moment) -> Losses:
         """The loss of the step's rays."""
-        pixels = self._pool.draw(moment.step, self._method.n_rays)
-        return self._method.loss(draw_rays(self._training, self._matrices, pixels), moment)
+        return self._method.loss(draw_rays(self._training, self._pool, self._method.n_rays), moment)
 
 
 def config_of(options: Options, variant: str) -> TrainConfig:
@@ -97,7 +96,7 @@ def measure(config: TrainConfig, scene: Scene, pool: PixelPool) -> str:
         training = start(config, scene, no_points(), "none needed", Path(folder), 0.0)
         method = training.method
         assert isinstance(method, FieldMethod)
-        feed = SharedFeed(pool, CameraMatrices.of(scene.train, training.device), training, method)
+        feed = SharedFeed(pool, training, method)
         began = time.perf_counter()
         while training.step < (config.schedule.steps or 0):
             train_step(training, feed)

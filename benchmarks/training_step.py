@@ -96,7 +96,7 @@ def main(options: Options) -> None:
                 activities.append(ProfilerActivity.CUDA)
             with profile(activities=activities) as profiler:
                 run(options.profiled)
-            show(profiler, options)
+            show(profiler, options.profiled, options.rows)
         scene = training.scene
     if options.peer == "gsplat":
         del training
@@ -171,10 +171,9 @@ def queueing(training: Training, feed: Feed, n: int = 50) -> float:
     return 1e3 * total / n
 
 
-def show(profiler: profile, options: Options) -> None:
-    """Operations and launches a step, then what costs most."""
+def show(profiler: profile, n: int, n_rows: int) -> None:
+    """Operations and launches a step, of `n` that were profiled, then what costs most."""
     averages = profiler.key_averages()
-    n = options.profiled
 
     def a_step(name: str) -> float:
         return sum(event.count for event in averages if event.key.startswith(name)) / n
@@ -189,11 +188,11 @@ def show(profiler: profile, options: Options) -> None:
     busy = sum(event.self_device_time_total for event in kernels)
     print(f"  device busy {1e-3 * busy / n:.3f} ms a step")
     print("  host, ms a step (own)                                            calls")
-    for event in sorted(averages, key=lambda event: -event.self_cpu_time_total)[: options.rows]:
+    for event in sorted(averages, key=lambda event: -event.self_cpu_time_total)[:n_rows]:
         print(f"  {1e-3 * event.self_cpu_time_total / n:8.4f}  {event.key[:52]:52} {event.count / n:7.2f}")
     if kernels:
         print("  device, ms a step")
-        for event in sorted(kernels, key=lambda event: -event.self_device_time_total)[: options.rows]:
+        for event in sorted(kernels, key=lambda event: -event.self_device_time_total)[:n_rows]:
             print(f"  {1e-3 * event.self_device_time_total / n:8.4f}  {event.key[:52]:52} {event.count / n:7.2f}")
 
 
