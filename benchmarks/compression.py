@@ -24,8 +24,9 @@ import tyro
 import zstandard
 
 from kinosplat.compression.config import CompressConfig, CompressPreset
-from kinosplat.compression.formats import KEEPS_TIME, SUFFIXES, ExportFormat, export_gaussians, import_gaussians
+from kinosplat.compression.formats import FORMATS, ExportFormat, export_gaussians, import_gaussians
 from kinosplat.compression.formats.splat import splat_table
+from kinosplat.compression.kino import Metadata
 from kinosplat.compression.report import parameter_bytes
 from kinosplat.compression.size import size_words
 from kinosplat.render import Gaussians
@@ -131,14 +132,16 @@ class Sizes:
         return evaluate(shown, views, background, mask_use=self.training.config.image.settled_mask_use).psnr
 
     def _exported(self, format: ExportFormat, time: float | None = None) -> Path:
-        path = self.arguments.out / f"scene{SUFFIXES[format]}"
-        return export_gaussians(self.gaussians, path, format, time=time, duration=self.training.scene.duration)
+        path = self.arguments.out / f"scene{FORMATS[format].suffix}"
+        return export_gaussians(
+            self.gaussians, path, format, metadata=Metadata(duration=self.training.scene.duration), time=time
+        )
 
     def _whole(self, name: str, path: Path) -> Row:
         return Row(name, path.stat().st_size, self.psnr(import_gaussians(path), self.views), self.plain)
 
     def _frame_by_frame(self, format: ExportFormat) -> Row:
-        assert format == "ply" or format not in KEEPS_TIME
+        assert FORMATS[format].time != "clip"
         n_bytes, found, reference = [], [], []
         for time in self.chosen_times:
             path = self._exported(format, time)

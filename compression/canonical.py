@@ -101,3 +101,24 @@ def canonical_still(gaussians: Gaussians, duration: float, *, largest_fade: floa
         time_centres=torch.where(still, 0.0, centres),
         log_durations=torch.where(still, torch.inf, gaussians.log_durations),
     )
+
+
+def without_idle_time(gaussians: Gaussians) -> Gaussians:
+    """The set without parameters of time where none of its Gaussians fades or moves."""
+    if gaussians.log_durations is None or gaussians.displacements is None:
+        return gaussians
+    if bool(torch.isfinite(gaussians.log_durations).any()) or bool((gaussians.displacements != 0).any()):
+        return gaussians
+    return replace(gaussians, displacements=None, time_centres=None, log_durations=None)
+
+
+def clip_seconds(gaussians: Gaussians, stated: float | None = None) -> float:
+    """Seconds of the clip of moving Gaussians: `stated`, or else until the last time centre of those that fade; 0 for
+    still ones.
+    """
+    if gaussians.time_centres is None or gaussians.log_durations is None:
+        return 0.0
+    if stated is not None:
+        return stated
+    centres = gaussians.time_centres[torch.isfinite(gaussians.log_durations)]
+    return max(float(centres.max()), 0.0) if len(centres) else 0.0

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from kinosplat.compression.formats import import_gaussians
+from kinosplat.compression.canonical import clip_seconds, without_idle_time
+from kinosplat.compression.formats import import_scene
 from kinosplat.compression.hollow import KIND, load_field
 from kinosplat.compression.kino import KinoFile, read_kino
-from kinosplat.compression.kino.metadata import Metadata
 from kinosplat.errors import InputError
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.starting import UNKNOWN_UP, cameras_around, likely_up
@@ -65,13 +65,14 @@ def file_subject(
     """The Gaussians or the field of a file, on `device`."""
     if path.suffix.lower() == ".kino":
         file = read_kino(path)
-        gaussians, metadata = file.gaussians, file.metadata
+        gaussians, metadata = without_idle_time(file.gaussians), file.metadata
         if file.kind == KIND:
             return field_subject(path, file, device, up, background)
         if len(gaussians) == 0 and file.kind != "gaussians":
             raise InputError(f"{path} holds a model of the kind {file.kind}, which the viewer cannot draw yet.")
     else:
-        gaussians, metadata = import_gaussians(path), Metadata()
+        imported = import_scene(path)
+        gaussians, metadata = imported.gaussians, imported.metadata
     if len(gaussians) == 0:
         raise InputError(f"{path} holds no Gaussians; export it again.")
     fps = metadata.fps or UNKNOWN_FPS
@@ -119,12 +120,7 @@ def field_subject(
 
 def moments(gaussians: Gaussians, duration: float | None, fps: float) -> tuple[float, ...]:
     """Moments of the clip of moving Gaussians, one a frame; empty for still ones."""
-    if gaussians.time_centres is None or gaussians.log_durations is None:
+    if not gaussians.is_moving:
         return ()
-    first, last = 0.0, duration
-    if last is None:
-        fading = torch.isfinite(gaussians.log_durations)
-        centres = gaussians.time_centres[fading] if fading.any() else gaussians.time_centres
-        first, last = min(0.0, float(centres.min())), float(centres.max())
-    n_frames = max(2, round((last - first) * fps) + 1)
-    return tuple(first + i / fps for i in range(n_frames))
+    n_frames = max(2, round(clip_seconds(gaussians, duration) * fps) + 1)
+    return tuple(i / fps for i in range(n_frames))

@@ -16,17 +16,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from kinosplat.compression.config import CompressConfig
-from kinosplat.compression.kino import Metadata, StartCamera
 from kinosplat.compression.pipeline import compress
 from kinosplat.compression.report import CompressReport, WallTime
 from kinosplat.compression.surroundings import Surroundings
 from kinosplat.errors import InputError
-from kinosplat.render import RasterSettings
 from kinosplat.scenes import Scene, load_scene
 from kinosplat.trainers.checkpoint import write_atomically
 from kinosplat.trainers.compress_field import compress_field
 from kinosplat.trainers.compress_pictures import RunPictures, StagePictures
-from kinosplat.trainers.evaluate import spread
+from kinosplat.trainers.file_metadata import metadata_of
 from kinosplat.trainers.methods.config import FourDGS, ThreeDGS
 from kinosplat.trainers.methods.gaussians import GaussianMethod
 from kinosplat.trainers.methods.hash_grid import FieldMethod
@@ -36,8 +34,6 @@ from kinosplat.trainers.stopwatch import Stopwatch
 from kinosplat.trainers.training import Training, choose_device, restore, scene_for
 
 FILE, REPORT = "scene.kino", "compression.json"
-N_START_CAMERAS = 2
-"""Cameras a player may start from."""
 
 
 def compress_run(
@@ -85,13 +81,15 @@ def compress_training(
     method, measuring = training.method, Stopwatch()
     _need_held_out_views(training.scene)
     path = path or training.run_dir / FILE
+    background = training.background.evaluation_color()
+    metadata = metadata_of(training.scene, method, background, training.step)
     loaded = time.monotonic()
     if isinstance(method, FieldMethod):
-        report = compress_field(training, method, path, config, metadata_of(training), say, measuring)
+        report = compress_field(training, method, path, config, metadata, say, measuring)
     elif isinstance(method, GaussianMethod):
         with surroundings_of(training, say, pictures) as surroundings:
             watched = replace(surroundings, evaluate=measuring.timed(surroundings.evaluate))
-            report = compress(method.gaussians(), path, config, watched, metadata_of(training))
+            report = compress(method.gaussians(), path, config, watched, metadata)
     else:
         raise InputError(f"{training.run_dir} was trained with {method.name}, which cannot be compressed.")
     loading = 0.0 if began is None else loaded - began
@@ -156,27 +154,3 @@ def summary(report: CompressReport, path: Path, run_dir: Path) -> Compressed:
         ssim=last.quality.ssim,
         seconds=round(sum(stage.seconds for stage in report.stages), 2),
     )
-
-
-def metadata_of(training: Training) -> Metadata:
-    """What the file says about the scene and where it came from."""
-    scene = training.scene
-    method = training.method
-    settings = method.settings if isinstance(method, GaussianMethod) else RasterSettings()
-    red, green, blue = training.background.evaluation_color().tolist()
-    return Metadata(
-        up=scene.up,
-        fps=scene.fps,
-        duration=scene.duration if scene.is_moving else None,
-        background=(red, green, blue),
-        near=method.near if isinstance(method, FieldMethod) else settings.near,
-        antialiased=settings.antialiased,
-        cameras=start_cameras(scene),
-        to_input=scene.to_input,
-        provenance={"scene": scene.name, "method": training.method.name, "steps": training.step},
-    )
-
-
-def start_cameras(scene: Scene) -> tuple[StartCamera, ...]:
-    """Where a player of the scene may start from: some of its held-out cameras."""
-    return tuple(StartCamera.of(view.camera, view.name) for view in spread(scene.test, N_START_CAMERAS))

@@ -1,50 +1,67 @@
 """Formats that other tools open: one file each, and here the door to all of them.
 
 `export_gaussians` brings the set back to the input's frame, takes a moment of it where the format has no time, and
-writes; `import_gaussians` reads. Files appear whole or not at all.
+writes; `import_scene` reads, with what the file says about its scene. Files appear whole or not at all.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
-from typing_extensions import assert_never
-
-from kinosplat.compression.formats.checkpoints_4d import read_4d_checkpoint
+from kinosplat.compression.canonical import without_idle_time
+from kinosplat.compression.formats.checkpoints_4d import ClipTime, read_4d_checkpoint
 from kinosplat.compression.formats.compressed_ply import read_compressed_ply, write_compressed_ply
 from kinosplat.compression.formats.four_dgs import read_four_dgs, write_four_dgs
 from kinosplat.compression.formats.frame import in_input_frame, still_at
 from kinosplat.compression.formats.gltf import write_gltf
+from kinosplat.compression.formats.gltf_reader import read_gltf
+from kinosplat.compression.formats.imported import Imported
 from kinosplat.compression.formats.ply import read_ply, write_ply
 from kinosplat.compression.formats.ply_container import read_elements
-from kinosplat.compression.formats.ply_sequence import write_ply_sequence
+from kinosplat.compression.formats.ply_sequence import check_folder, write_ply_sequence
 from kinosplat.compression.formats.sog import read_sog, write_sog
 from kinosplat.compression.formats.splat import read_splat, write_splat
 from kinosplat.compression.formats.spz import read_spz, write_spz
-from kinosplat.compression.kino import read_kino
+from kinosplat.compression.kino import Metadata, read_kino
+from kinosplat.compression.whole import appearing
 from kinosplat.errors import InputError
 from kinosplat.render.gaussians import Gaussians
-from kinosplat.scenes.scene import Similarity
 
 ExportFormat = Literal[
     "ply", "compressed-ply", "spz", "spz2", "spz4", "spz-fine", "sog", "splat", "glb", "4dgs", "ply-sequence"
 ]
-SUFFIXES: dict[ExportFormat, str] = {
-    "ply": ".ply",
-    "compressed-ply": ".compressed.ply",
-    "spz": ".spz",
-    "spz2": ".spz",
-    "spz4": ".spz",
-    "spz-fine": ".spz",
-    "sog": ".sog",
-    "splat": ".splat",
-    "glb": ".glb",
-    "4dgs": ".4dgs",
-    "ply-sequence": "",
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a format is written."""
+
+    suffix: str
+    """Of its files; empty for a folder."""
+    write: Callable[[Path, Gaussians, Metadata], None]
+    """Takes a set in the input's frame, and facts of which a format keeps what it can."""
+    time: Literal["moment", "either", "clip"] = "moment"
+    """Whether it holds one moment, a whole clip, or either."""
+
+
+FORMATS: dict[ExportFormat, Format] = {
+    "ply": Format(".ply", lambda path, gaussians, _: write_ply(path, gaussians), "either"),
+    "compressed-ply": Format(".compressed.ply", lambda path, gaussians, _: write_compressed_ply(path, gaussians)),
+    "spz": Format(".spz", write_spz),
+    "spz2": Format(".spz", partial(write_spz, version=2)),
+    "spz4": Format(".spz", partial(write_spz, version=4)),
+    "spz-fine": Format(".spz", partial(write_spz, sh_bits=(8, 8))),
+    "sog": Format(".sog", lambda path, gaussians, _: write_sog(path, gaussians)),
+    "splat": Format(".splat", lambda path, gaussians, _: write_splat(path, gaussians)),
+    "glb": Format(".glb", lambda path, gaussians, metadata: write_gltf(path, gaussians, metadata.up)),
+    "4dgs": Format(".4dgs", write_four_dgs, "clip"),
+    "ply-sequence": Format("", write_ply_sequence, "clip"),
 }
-KEEPS_TIME: tuple[ExportFormat, ...] = ("ply", "4dgs", "ply-sequence")
+assert set(FORMATS) == set(get_args(ExportFormat))
 
 
 def export_gaussians(
@@ -52,91 +69,87 @@ def export_gaussians(
     path: str | Path,
     format: ExportFormat,
     *,
-    to_input: Similarity | None = None,
+    metadata: Metadata | None = None,
     time: float | None = None,
-    duration: float = 0.0,
-    fps: float | None = None,
-    up: tuple[float, float, float] | None = None,
 ) -> Path:
-    """Write `gaussians` (scene coordinates) in the input's frame and return the path.
+    """Write `gaussians` (scene coordinates) in the input's frame and return the path; arguments as of `placed_for` and
+    `write_placed`.
+    """
+    metadata = metadata or Metadata()
+    return write_placed(placed_for(format, gaussians, metadata, time), path, format, metadata)
+
+
+def placed_for(format: ExportFormat, gaussians: Gaussians, metadata: Metadata, time: float | None) -> Gaussians:
+    """What a file of the format will hold of `gaussians` (scene coordinates), in the input's frame.
 
     time: seconds; the moment that formats without time show, and with `ply` a still file instead of one with time
-    columns. duration: seconds of the clip, for `4dgs` and `ply-sequence`; fps: frames a second of a sequence. up:
-    scene's up axis. `spz` is version 3 with the reference's SH precision, `spz2` and `spz4` are versions 2 and 4,
-    `spz-fine` is version 3 with 8-bit SH.
+    columns.
     """
-    if format not in get_args(ExportFormat):
-        raise InputError(f"The format {format} is unknown; choose one of {', '.join(get_args(ExportFormat))}.")
+    if format not in FORMATS:
+        raise InputError(f"The format {format} is unknown; choose one of {', '.join(FORMATS)}.")
+    placed = in_input_frame(gaussians, metadata.to_input)
+    holds = FORMATS[format].time
+    return still_at(placed, time) if holds == "moment" or (holds == "either" and time is not None) else placed
+
+
+def write_placed(placed: Gaussians, path: str | Path, format: ExportFormat, metadata: Metadata) -> Path:
+    """Write what `placed_for` returned. Of `metadata` counts what the format keeps: duration and frame rate of a clip,
+    up, anti-aliasing.
+    """
     path = Path(path)
-    placed = in_input_frame(gaussians, to_input or Similarity())
-    if format not in KEEPS_TIME or (format == "ply" and time is not None):
-        placed = still_at(placed, time)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if format == "ply-sequence":
-        if fps is None:
-            raise InputError("A sequence of PLY files needs a frame rate; give --fps.")
-        write_ply_sequence(path, placed, fps, duration)
-        return path
-    beside = path.with_name(path.name + ".partial")
-    try:
-        _write(beside, placed, format, duration, up)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+        check_folder(path)
+    with appearing(path) as beside:
+        FORMATS[format].write(beside, placed, metadata)
     return path
 
 
-def _write(
-    path: Path, gaussians: Gaussians, format: ExportFormat, duration: float, up: tuple[float, float, float] | None
-) -> None:
-    if format == "ply":
-        write_ply(path, gaussians)
-    elif format == "compressed-ply":
-        write_compressed_ply(path, gaussians)
-    elif format == "spz":
-        write_spz(path, gaussians)
-    elif format == "spz2":
-        write_spz(path, gaussians, version=2)
-    elif format == "spz4":
-        write_spz(path, gaussians, version=4)
-    elif format == "spz-fine":
-        write_spz(path, gaussians, sh_bits=(8, 8))
-    elif format == "sog":
-        write_sog(path, gaussians)
-    elif format == "splat":
-        write_splat(path, gaussians)
-    elif format == "glb":
-        write_gltf(path, gaussians, up)
-    elif format == "4dgs":
-        write_four_dgs(path, gaussians, duration)
-    elif format == "ply-sequence":
-        raise ValueError("a sequence is a folder of files, not one.")
-    else:
-        assert_never(format)
-
-
 def import_gaussians(path: str | Path) -> Gaussians:
-    """Read .ply (plain, with time columns, or compressed), .spz, .sog or its folder, .splat, .4dgs, or .kino, told by
-    the name.
+    """The Gaussians alone of what `import_scene` reads."""
+    return import_scene(path).gaussians
+
+
+def import_scene(path: str | Path, time: ClipTime | None = None) -> Imported:
+    """Read .ply (plain, with time columns, or compressed), .spz, .sog or its folder, .splat, .glb, .4dgs, .kino, or a
+    checkpoint (.pth, .ckpt), told by the name. `time` says how a checkpoint counts it.
+
+    Raises InputError where a file is damaged, of another kind, or holds a field instead of Gaussians.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist; check the path.")
-    suffix = path.suffix.lower()
-    if path.is_dir() or path.name == "meta.json" or suffix == ".sog":
-        return read_sog(path)
-    if suffix == ".ply":
-        return read_compressed_ply(path) if "chunk" in read_elements(path) else read_ply(path)
-    if suffix == ".spz":
-        return read_spz(path)
-    if suffix == ".splat":
-        return read_splat(path)
-    if suffix == ".4dgs":
-        return read_four_dgs(path)
-    if suffix == ".kino":
-        return read_kino(path).gaussians
-    if suffix in (".pth", ".ckpt"):
-        return read_4d_checkpoint(path)
-    raise InputError(
-        f"{path} has a suffix that is unknown; give .ply, .spz, .sog, .splat, .4dgs, .kino, .pth or .ckpt."
-    )
+    suffix = ".sog" if path.is_dir() or path.name == "meta.json" else path.suffix.lower()
+    if suffix in CHECKPOINTS:
+        return Imported(read_4d_checkpoint(path, time or ClipTime()))
+    if time is not None:
+        raise InputError(f"{path} counts its time in seconds; leave out --seconds and --start.")
+    if suffix not in READERS:
+        raise InputError(f"{path} has a suffix that is unknown; give {', '.join(READERS)}, {' or '.join(CHECKPOINTS)}.")
+    imported = READERS[suffix](path)
+    return replace(imported, gaussians=without_idle_time(imported.gaussians))
+
+
+def _read_any_ply(path: Path) -> Imported:
+    return Imported(read_compressed_ply(path) if "chunk" in read_elements(path) else read_ply(path))
+
+
+def _read_kino(path: Path) -> Imported:
+    file = read_kino(path)
+    if file.kind != "gaussians":
+        raise InputError(
+            f"{path} holds a model of the kind {file.kind}, which has no Gaussians; "
+            "a mesh or a video can be made of it (`kinosplat export --format mesh` or `mp4`)."
+        )
+    return Imported(file.gaussians, file.metadata)
+
+
+READERS: dict[str, Callable[[Path], Imported]] = {
+    ".ply": _read_any_ply,
+    ".spz": read_spz,
+    ".sog": lambda path: Imported(read_sog(path)),
+    ".splat": lambda path: Imported(read_splat(path)),
+    ".glb": read_gltf,
+    ".4dgs": read_four_dgs,
+    ".kino": _read_kino,
+}
+CHECKPOINTS = (".pth", ".ckpt")

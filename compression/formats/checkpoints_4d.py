@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,22 @@ from kinosplat.render.gaussians import Gaussians
 
 CAPTURED = 19
 ROTOR_PREFIX = "_model.gauss_params."
+AROUND_ZERO = 0.25
+"""Part of the time centres that are negative from which a clip counts as one around 0."""
 
 
-def read_4d_checkpoint(path: Path, seconds: float = 1.0) -> Gaussians:
-    """Moving Gaussians of either kind of checkpoint; `seconds` is how long one unit of its time lasts."""
+@dataclass(frozen=True)
+class ClipTime:
+    """How a checkpoint counts time, which it does not say itself."""
+
+    seconds: float = 1.0
+    """How long one unit of its time lasts."""
+    start: float | None = None
+    """The clip's first moment in that unit; by default 0, or the earliest time centre of a clip around 0."""
+
+
+def read_4d_checkpoint(path: Path, time: ClipTime) -> Gaussians:
+    """Moving Gaussians of either kind of checkpoint, in seconds from the clip's first moment."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
@@ -49,9 +62,17 @@ def read_4d_checkpoint(path: Path, seconds: float = 1.0) -> Gaussians:
     assert gaussians.log_durations is not None
     return dataclasses.replace(
         gaussians,
-        time_centres=gaussians.time_centres * seconds,
-        log_durations=gaussians.log_durations + math.log(seconds),
+        time_centres=(gaussians.time_centres - _start(gaussians.time_centres, time)) * time.seconds,
+        log_durations=gaussians.log_durations + math.log(time.seconds),
     )
+
+
+def _start(time_centres: Tensor, time: ClipTime) -> float:
+    """Clips of [0, 1] have a few centres before 0; half of those of a clip of [-0.5, 0.5] are."""
+    if time.start is not None:
+        return time.start
+    negative = (time_centres < 0).float().mean()
+    return float(time_centres.min()) if negative > AROUND_ZERO else 0.0
 
 
 def _two_quaternions(content: Any) -> Gaussians:

@@ -12,18 +12,29 @@ from typing import Any
 import numpy as np
 import torch
 
+from kinosplat.compression.canonical import clip_seconds
 from kinosplat.compression.formats.frame import MIN_OPACITY, checked
+from kinosplat.compression.formats.imported import Imported
 from kinosplat.compression.formats.packing import color_of, dc_of, logit, normalised, sigmoid, to_uint8
+from kinosplat.compression.kino.metadata import Metadata
 from kinosplat.errors import BackendError, InputError
 from kinosplat.render.gaussians import Gaussians
 
 SH_LOW, SH_HIGH = -4.0, 4.0
+LEAST_SECONDS = 1e-3
+"""The format has no clip of no length."""
+FPS = "fps"
+"""The frame rate's name among the header's free words."""
+LARGEST_FPS = 1e4
 
 
-def write_four_dgs(path: Path, gaussians: Gaussians, duration: float, profile: str = "default") -> None:
-    """Write a still or moving set that lasts `duration` seconds; `profile` is fine, default or coarse."""
+def write_four_dgs(path: Path, gaussians: Gaussians, metadata: Metadata, profile: str = "default") -> None:
+    """Write a still or moving set with the duration and frame rate that `metadata` says; `profile` is fine, default or
+    coarse.
+    """
     fourdgs = _package()
     g = checked(gaussians)
+    duration = max(clip_seconds(g, metadata.duration), LEAST_SECONDS)
     n = len(g)
     still = np.zeros(n, np.float32)
     moving = g.time_centres is not None and g.log_durations is not None
@@ -41,21 +52,29 @@ def write_four_dgs(path: Path, gaussians: Gaussians, duration: float, profile: s
         sigma_t=np.exp(g.log_durations.numpy()) if g.log_durations is not None else still + np.inf,
         win_lo=still,
         # Windows are half open: the last frame has to be inside.
-        win_hi=np.full(n, np.nextafter(np.float32(max(duration, 1e-3)), np.float32(np.inf))),
+        win_hi=np.full(n, np.nextafter(np.float32(duration), np.float32(np.inf))),
         sh=octets if g.sh_degree else None,
         sh_degree=g.sh_degree,
     )
-    options = fourdgs.WriteOptions(profile=profile, cutoff=MIN_OPACITY if moving else 0.05, library="kinosplat")
-    fourdgs.write(str(path), scene, max(duration, 1e-3), options=options)
+    options = fourdgs.WriteOptions(
+        profile=profile,
+        cutoff=MIN_OPACITY if moving else 0.05,
+        library="kinosplat",
+        metadata={FPS: f"{metadata.fps:g}"} if metadata.fps else None,
+    )
+    fourdgs.write(str(path), scene, duration, options=options)
 
 
-def read_four_dgs(path: Path) -> Gaussians:
-    """Read a file as a moving set; InputError when the package refuses it."""
+def read_four_dgs(path: Path) -> Imported:
+    """Read a file as a moving set, with its duration and, if we wrote it, its frame rate; InputError when the package
+    refuses it.
+    """
     fourdgs = _package()
     try:
-        scene = fourdgs.read(str(path)).gaussians
+        file = fourdgs.read(str(path))
     except (fourdgs.FourdgsError, OSError) as error:
         raise InputError(f"{path} cannot be read ({error}); give a .4dgs file.") from error
+    scene = file.gaussians
     with np.errstate(divide="ignore"):
         log_durations = np.log(scene.sigma_t)
     velocities = torch.from_numpy(scene.motions)
@@ -66,7 +85,7 @@ def read_four_dgs(path: Path) -> Gaussians:
     if scene.sh is not None:
         values = scene.sh.astype(np.float32) / 255 * (SH_HIGH - SH_LOW) + SH_LOW
         rest = torch.from_numpy(values).reshape(n, 3, -1).transpose(1, 2).contiguous()
-    return Gaussians(
+    gaussians = Gaussians(
         means=torch.from_numpy(scene.positions),
         quats=torch.from_numpy(np.ascontiguousarray(scene.rotations[:, [3, 0, 1, 2]])),
         log_scales=torch.from_numpy(np.log(np.maximum(scene.scales, 1e-12)).astype(np.float32)),
@@ -77,6 +96,15 @@ def read_four_dgs(path: Path) -> Gaussians:
         time_centres=torch.from_numpy(scene.mu_t),
         log_durations=torch.from_numpy(log_durations.astype(np.float32)),
     )
+    return Imported(gaussians, Metadata(duration=float(file.duration_sec), fps=_fps(file)))
+
+
+def _fps(file: Any) -> float | None:
+    try:
+        fps = float(file.header.attributes.get(FPS, ""))
+    except ValueError:
+        return None
+    return fps if 0.0 < fps < LARGEST_FPS else None
 
 
 def _package() -> Any:

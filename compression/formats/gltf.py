@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,47 +23,15 @@ from kinosplat.render.gaussians import Gaussians
 
 EXTENSION = "KHR_gaussian_splatting"
 FLOAT, UNSIGNED_BYTE, ARRAY_BUFFER, POINTS = 5126, 5121, 34962, 0
-SH_OF_DEGREE = {0: 1, 1: 3, 2: 5, 3: 7}
+VECTORS = {1: "SCALAR", 3: "VEC3", 4: "VEC4"}
+GLB_HEADER, CHUNK_HEADER = struct.Struct("<III"), struct.Struct("<II")
+GLB, JSON_CHUNK, BINARY_CHUNK = 0x46546C67, 0x4E4F534A, 0x004E4942
 
 
 def write_gltf(path: Path, gaussians: Gaussians, up: tuple[float, float, float] | None = None) -> None:
     """Write a still set as GLB; `up` is the scene's up axis in the input's frame, None leaves the node unrotated."""
-    g = checked(gaussians)
-    color = np.concatenate([color_of(g.sh_dc.numpy()), sigmoid(g.opacity_logits.numpy())[:, None]], axis=1)
-    quats = normalised(g.quats.numpy()).astype(np.float32)
-    attributes: dict[str, NDArray[Any]] = {
-        "POSITION": g.means.numpy(),
-        "COLOR_0": to_uint8(255 * color),
-        f"{EXTENSION}:ROTATION": quats[:, [1, 2, 3, 0]],
-        f"{EXTENSION}:SCALE": np.exp(g.log_scales.numpy()),
-        f"{EXTENSION}:OPACITY": sigmoid(g.opacity_logits.numpy()).astype(np.float32)[:, None],
-    }
-    coefficients = np.concatenate([g.sh_dc.numpy()[:, None], g.sh_rest.numpy()], axis=1)
-    place = 0
-    for degree in range(g.sh_degree + 1):
-        for i in range(SH_OF_DEGREE[degree]):
-            attributes[f"{EXTENSION}:SH_DEGREE_{degree}_COEF_{i}"] = coefficients[:, place]
-            place += 1
-
-    views: list[dict[str, Any]] = []
-    accessors: list[dict[str, Any]] = []
-    blocks, offset = [], 0
-    for name, values in attributes.items():
-        block = np.ascontiguousarray(values).tobytes()
-        views.append({"buffer": 0, "byteOffset": offset, "byteLength": len(block), "target": ARRAY_BUFFER})
-        accessor: dict[str, Any] = {
-            "bufferView": len(accessors),
-            "componentType": UNSIGNED_BYTE if values.dtype == np.uint8 else FLOAT,
-            "count": len(values),
-            "type": {1: "SCALAR", 3: "VEC3", 4: "VEC4"}[values.shape[1]],
-        }
-        accessor |= {"normalized": True} if values.dtype == np.uint8 else {}
-        if name == "POSITION":
-            accessor |= {"min": values.min(axis=0).tolist(), "max": values.max(axis=0).tolist()}
-        accessors.append(accessor)
-        blocks.append(block + b"\0" * (-len(block) % 4))
-        offset += len(blocks[-1])
-
+    attributes = _attributes(checked(gaussians))
+    views, accessors, body = _buffers(attributes)
     kernel = {
         "kernel": "ellipse",
         "colorSpace": "srgb_rec709_display",
@@ -81,17 +50,59 @@ def write_gltf(path: Path, gaussians: Gaussians, up: tuple[float, float, float] 
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0} if up is None else {"mesh": 0, "rotation": upright_rotation(up)}],
         "meshes": [{"primitives": [primitive]}],
-        "buffers": [{"byteLength": offset}],
+        "buffers": [{"byteLength": len(body)}],
         "bufferViews": views,
         "accessors": accessors,
     }
     text = json.dumps(document, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
-    body = b"".join(blocks)
     with path.open("wb") as file:
-        file.write(struct.pack("<III", 0x46546C67, 2, 12 + 8 + len(text) + 8 + len(body)))
-        file.write(struct.pack("<II", len(text), 0x4E4F534A) + text)
-        file.write(struct.pack("<II", len(body), 0x004E4942) + body)
+        file.write(GLB_HEADER.pack(GLB, 2, GLB_HEADER.size + 2 * CHUNK_HEADER.size + len(text) + len(body)))
+        file.write(CHUNK_HEADER.pack(len(text), JSON_CHUNK) + text)
+        file.write(CHUNK_HEADER.pack(len(body), BINARY_CHUNK) + body)
+
+
+def _attributes(g: Gaussians) -> dict[str, NDArray[Any]]:
+    """The arrays (N, 1 | 3 | 4) of a primitive by the names that glTF gives them."""
+    color = np.concatenate([color_of(g.sh_dc.numpy()), sigmoid(g.opacity_logits.numpy())[:, None]], axis=1)
+    attributes: dict[str, NDArray[Any]] = {
+        "POSITION": g.means.numpy(),
+        "COLOR_0": to_uint8(255 * color),
+        f"{EXTENSION}:ROTATION": normalised(g.quats.numpy()).astype(np.float32)[:, [1, 2, 3, 0]],
+        f"{EXTENSION}:SCALE": np.exp(g.log_scales.numpy()),
+        f"{EXTENSION}:OPACITY": sigmoid(g.opacity_logits.numpy()).astype(np.float32)[:, None],
+    }
+    coefficients = np.concatenate([g.sh_dc.numpy()[:, None], g.sh_rest.numpy()], axis=1)
+    return attributes | {name: coefficients[:, i] for i, name in enumerate(sh_names(g.sh_degree))}
+
+
+def sh_names(degree: int) -> list[str]:
+    """Attributes of the coefficients up to a degree, in our order of them."""
+    return [f"{EXTENSION}:SH_DEGREE_{d}_COEF_{i}" for d in range(degree + 1) for i in range(2 * d + 1)]
+
+
+def _buffers(attributes: Mapping[str, NDArray[Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]], bytes]:
+    """Buffer views, accessors, and the bytes they point into."""
+    views: list[dict[str, Any]] = []
+    accessors: list[dict[str, Any]] = []
+    blocks: list[bytes] = []
+    offset = 0
+    for name, values in attributes.items():
+        block = np.ascontiguousarray(values).tobytes()
+        views.append({"buffer": 0, "byteOffset": offset, "byteLength": len(block), "target": ARRAY_BUFFER})
+        accessor: dict[str, Any] = {
+            "bufferView": len(accessors),
+            "componentType": UNSIGNED_BYTE if values.dtype == np.uint8 else FLOAT,
+            "count": len(values),
+            "type": VECTORS[values.shape[1]],
+        }
+        accessor |= {"normalized": True} if values.dtype == np.uint8 else {}
+        if name == "POSITION":
+            accessor |= {"min": values.min(axis=0).tolist(), "max": values.max(axis=0).tolist()}
+        accessors.append(accessor)
+        blocks.append(block + b"\0" * (-len(block) % 4))
+        offset += len(blocks[-1])
+    return views, accessors, b"".join(blocks)
 
 
 def upright_rotation(up: tuple[float, float, float]) -> list[float]:

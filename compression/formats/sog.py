@@ -49,16 +49,17 @@ def write_sog(
     """
     g = checked(gaussians)
     g = g.select(torch.from_numpy(morton_order(g.means.numpy())))
-    n = len(g)
-    width = -(-math.ceil(math.sqrt(n)) // 4) * 4
-    height = -(-n // (4 * width)) * 4
+    meta, files = _still_parts(g)
+    if g.sh_degree:
+        meta["shN"], rest = _rest_parts(g, largest_palette, iterations, seed)
+        files |= rest
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in {"meta.json": json.dumps(meta).encode(), **files}.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
 
-    def texture(channels: NDArray[Any]) -> bytes:
-        texels = np.full((width * height, 4), 255, np.uint8)
-        texels[:n, : channels.shape[1]] = channels
-        texels[n:] = 0
-        return _webp(texels.reshape(height, width, 4))
 
+def _still_parts(g: Gaussians) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """meta.json and the textures of everything but view dependence."""
     logs = np.sign(g.means.numpy()) * np.log1p(np.abs(g.means.numpy().astype(np.float64)))
     low, high = logs.min(axis=0), logs.max(axis=0)
     fixed = np.rint((logs - low) / np.where(high > low, high - low, 1.0) * 65535).astype(np.uint16)
@@ -70,37 +71,52 @@ def write_sog(
     meta: dict[str, Any] = {
         "version": 2,
         "asset": {"generator": "kinosplat"},
-        "count": n,
+        "count": len(g),
         "means": {"mins": low.tolist(), "maxs": high.tolist(), "files": ["means_l.webp", "means_u.webp"]},
         "scales": {"codebook": scale_book.tolist(), "files": ["scales.webp"]},
         "quats": {"files": ["quats.webp"]},
         "sh0": {"codebook": color_book.tolist(), "files": ["sh0.webp"]},
     }
-    files = {
-        "means_l.webp": texture(fixed & 255),
-        "means_u.webp": texture(fixed >> 8),
-        "quats.webp": texture(quats),
-        "scales.webp": texture(scale_indices),
-        "sh0.webp": texture(np.concatenate([color_indices, opacity], axis=1)),
+    return meta, {
+        "means_l.webp": _texture(fixed & 255),
+        "means_u.webp": _texture(fixed >> 8),
+        "quats.webp": _texture(quats),
+        "scales.webp": _texture(scale_indices),
+        "sh0.webp": _texture(np.concatenate([color_indices, opacity], axis=1)),
     }
-    if g.sh_degree:
-        palette, labels = _palette(g.sh_rest, largest_palette, iterations, seed)
-        book, indices = codebook_256(palette)
-        rows = -(-len(palette) // PALETTE_COLUMNS)
-        texels = np.zeros((rows * PALETTE_COLUMNS, palette.shape[1], 4), np.uint8)
-        texels[: len(palette), :, :3] = indices
-        texels[..., 3] = 255
-        files["shN_centroids.webp"] = _webp(texels.reshape(rows, PALETTE_COLUMNS * palette.shape[1], 4))
-        files["shN_labels.webp"] = texture(np.stack([labels & 255, labels >> 8, 0 * labels], axis=1))
-        meta["shN"] = {
-            "count": len(palette),
-            "bands": g.sh_degree,
-            "codebook": book.tolist(),
-            "files": ["shN_centroids.webp", "shN_labels.webp"],
-        }
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in {"meta.json": json.dumps(meta).encode(), **files}.items():
-            archive.writestr(zipfile.ZipInfo(name), content)
+
+
+def _rest_parts(
+    g: Gaussians, largest_palette: int, iterations: int, seed: int
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The entry `shN` of meta.json and its textures."""
+    palette, labels = _palette(g.sh_rest, largest_palette, iterations, seed)
+    book, indices = codebook_256(palette)
+    rows = -(-len(palette) // PALETTE_COLUMNS)
+    texels = np.zeros((rows * PALETTE_COLUMNS, palette.shape[1], 4), np.uint8)
+    texels[: len(palette), :, :3] = indices
+    texels[..., 3] = 255
+    meta = {
+        "count": len(palette),
+        "bands": g.sh_degree,
+        "codebook": book.tolist(),
+        "files": ["shN_centroids.webp", "shN_labels.webp"],
+    }
+    return meta, {
+        "shN_centroids.webp": _webp(texels.reshape(rows, PALETTE_COLUMNS * palette.shape[1], 4)),
+        "shN_labels.webp": _texture(np.stack([labels & 255, labels >> 8, 0 * labels], axis=1)),
+    }
+
+
+def _texture(channels: NDArray[Any]) -> bytes:
+    """A picture with one texel for each row of `channels` (n, 1 to 4), its sides multiples of four."""
+    n = len(channels)
+    width = -(-math.ceil(math.sqrt(n)) // 4) * 4
+    height = -(-n // (4 * width)) * 4
+    texels = np.full((width * height, 4), 255, np.uint8)
+    texels[:n, : channels.shape[1]] = channels
+    texels[n:] = 0
+    return _webp(texels.reshape(height, width, 4))
 
 
 def read_sog(path: Path) -> Gaussians:

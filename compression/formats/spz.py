@@ -25,6 +25,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from kinosplat.compression.formats.frame import checked
+from kinosplat.compression.formats.imported import Imported
 from kinosplat.compression.formats.packing import (
     SQRT_HALF,
     from_smallest_three,
@@ -34,6 +35,7 @@ from kinosplat.compression.formats.packing import (
     smallest_three,
     to_uint8,
 )
+from kinosplat.compression.kino.metadata import Metadata
 from kinosplat.errors import InputError
 from kinosplat.render.gaussians import Gaussians
 
@@ -42,6 +44,8 @@ HEADER = struct.Struct("<IIIBBBB")
 TABLE_PLACE = struct.Struct("<I12x")
 """Of version 4: where the table of streams begins, and reserved bytes."""
 STREAM = struct.Struct("<QQ")
+ANTIALIASED = 1
+"""The flag of sets that were trained with the compensation of Mip-Splatting."""
 LONG_HEADER_BYTES = HEADER.size + TABLE_PLACE.size
 ZSTD_LEVEL = 19
 MAGIC = 0x5053474E
@@ -57,18 +61,18 @@ FLIPPED_SH = np.array([-1, -1, 1, -1, 1, 1, -1, 1, -1, 1, -1, -1, 1, -1, 1], np.
 def write_spz(
     path: Path,
     gaussians: Gaussians,
+    metadata: Metadata,
     version: Literal[2, 3, 4] = 3,
     sh_bits: tuple[int, int] = (5, 4),
-    antialiased: bool = False,
 ) -> None:
-    """Write a still set.
+    """Write a still set, and whether it was trained with anti-aliasing.
 
     sh_bits: bits kept of SH of degree 1, and of degree 2 and up; 8 keeps all that the format can hold.
     Positions have 12 fractional bits, more in small scenes (so that the largest extent has 2^16 steps), fewer where
     the range needs it.
     """
     g = checked(gaussians)
-    n = len(g)
+    n, flags = len(g), ANTIALIASED if metadata.antialiased else 0
     means = g.means.numpy().astype(np.float64) * FLIPPED_AXES
     fractional_bits = _fractional_bits(means)
     fixed = np.clip(np.rint(means * 2.0**fractional_bits), -LARGEST_FIXED, LARGEST_FIXED).astype("<i4")
@@ -83,22 +87,22 @@ def write_spz(
         _pack_sh(g.sh_rest.numpy(), sh_bits).tobytes(),
     ]
     if version < 4:
-        header = HEADER.pack(MAGIC, version, n, g.sh_degree, fractional_bits, int(antialiased), 0)
+        header = HEADER.pack(MAGIC, version, n, g.sh_degree, fractional_bits, flags, 0)
         path.write_bytes(gzip.compress(header + b"".join(parts), compresslevel=9, mtime=0))
         return
     parts = [part for part in parts if part]
-    header = HEADER.pack(MAGIC, version, n, g.sh_degree, fractional_bits, int(antialiased), len(parts))
+    header = HEADER.pack(MAGIC, version, n, g.sh_degree, fractional_bits, flags, len(parts))
     frames = [zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(part) for part in parts]
     table = b"".join(STREAM.pack(len(frame), len(part)) for frame, part in zip(frames, parts, strict=True))
     path.write_bytes(header + TABLE_PLACE.pack(LONG_HEADER_BYTES) + table + b"".join(frames))
 
 
-def read_spz(path: Path) -> Gaussians:
+def read_spz(path: Path) -> Imported:
     """Read a file of version 2, 3 or 4; InputError when it is of another version or cut off."""
     data = _decompress(path)
     if len(data) < HEADER.size:
         raise InputError(f"{path} ends inside its header; copy it again.")
-    magic, version, n, degree, fractional_bits, _, _ = HEADER.unpack_from(data)
+    magic, version, n, degree, fractional_bits, flags, _ = HEADER.unpack_from(data)
     if magic != MAGIC or version not in (2, 3, 4):
         raise InputError(f"{path} is not an SPZ file of version 2, 3 or 4; convert it to one of them.")
     if degree > 3 or n > MAX_POINTS or fractional_bits > 23:
@@ -122,7 +126,7 @@ def read_spz(path: Path) -> Gaussians:
     rest = (take(n_rest).astype(np.float64) - 128) / 128
     rest = rest.reshape(n, n_rest // 3, 3) * FLIPPED_SH[: n_rest // 3, None]
     quats = np.concatenate([rotations[:, 3:], rotations[:, :3] * FLIPPED_AXES], axis=1)
-    return Gaussians(
+    gaussians = Gaussians(
         means=torch.from_numpy(means.astype(np.float32)),
         quats=torch.from_numpy(quats.astype(np.float32)),
         log_scales=torch.from_numpy((scales / 16.0 - 10).astype(np.float32)),
@@ -130,6 +134,7 @@ def read_spz(path: Path) -> Gaussians:
         sh_dc=torch.from_numpy(((colors / 255.0 - 0.5) / COLOR_SCALE).astype(np.float32)),
         sh_rest=torch.from_numpy(rest.astype(np.float32)),
     )
+    return Imported(gaussians, Metadata(antialiased=bool(flags & ANTIALIASED)))
 
 
 def _fractional_bits(means: NDArray[np.float64]) -> int:

@@ -1,12 +1,11 @@
-"""`kinosplat export`: a run, or a file of Gaussians in any known format, in another format and in the input's frame.
-
-It also imports: with `--format kino` whatever another tool wrote becomes a .kino file.
+"""`kinosplat export`: a run, or a file of Gaussians in any known format, in another format and in the input's frame; a
+mesh or a video of these and of fields.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,18 +13,18 @@ import torch
 import tyro
 from rich.progress import track
 
-from kinosplat.compression.canonical import canonical_still
-from kinosplat.compression.formats import SUFFIXES, ExportFormat, export_gaussians, import_gaussians
-from kinosplat.compression.kino import Metadata, read_kino, write_kino
+from kinosplat.compression.canonical import canonical_still, clip_seconds
+from kinosplat.compression.formats import FORMATS, ExportFormat, import_scene, placed_for, write_placed
+from kinosplat.compression.formats.imported import Imported
+from kinosplat.compression.kino import write_kino
 from kinosplat.compression.mesh.mesh import write_mesh
 from kinosplat.compression.size import size_words
 from kinosplat.errors import InputError
 from kinosplat.meshing import MeshOptions, mesh_of
 from kinosplat.opening import UNKNOWN_FPS, open_subject
-from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.media import VideoWriter, to_uint8
 from kinosplat.render.paths import orbit
-from kinosplat.trainers.compress import start_cameras
+from kinosplat.trainers.file_metadata import metadata_of
 from kinosplat.trainers.methods.gaussians import GaussianMethod
 from kinosplat.trainers.run import load_run
 
@@ -37,7 +36,7 @@ class ExportCommand:
     """
 
     what: Annotated[Path, tyro.conf.Positional]
-    """Folder of a run, or a file: .kino, .ply, .spz, .sog, .splat, .4dgs, .pth, .ckpt."""
+    """Folder of a run, or a file: .kino, .ply, .spz, .sog, .splat, .glb, .4dgs, .pth, .ckpt."""
     format: ExportFormat | Literal["kino", "mesh", "mp4"] = "ply"
     """What to write: spz is version 3, spz2 and spz4 are 2 and 4, spz-fine is 3 with 8-bit SH; kino keeps every bit;
     mesh is a PLY of coloured triangles; mp4 the clip from its first camera, or an orbit around what stands still."""
@@ -46,7 +45,7 @@ class ExportCommand:
     time: float | None = None
     """Seconds from the clip's start: the moment that formats without time show."""
     fps: float | None = None
-    """Frames a second of a PLY sequence or a video; by default the clip's own."""
+    """Frames a second of a PLY sequence, a .4dgs or a video; by default the clip's own."""
     voxel: float | None = None
     """Edge of a cell of a mesh, units of the input; by default about a pixel at the surface."""
     level: float | None = None
@@ -58,48 +57,45 @@ ORBIT_FRAMES = 120
 """Frames of the video of what stands still."""
 
 
-@dataclass(frozen=True)
-class _Source:
-    gaussians: Gaussians
-    metadata: Metadata
+TAKEN_BY = {
+    "time": {"mesh", "mp4"} | {name for name, format in FORMATS.items() if format.time != "clip"},
+    "fps": {"ply-sequence", "4dgs", "mp4"},
+    "voxel": {"mesh"},
+    "level": {"mesh"},
+}
+"""The formats to which an option says something."""
 
 
 def run(arguments: Sequence[str], program: str) -> int:
     """Read, convert, write, and say where."""
     command = tyro.cli(ExportCommand, args=arguments, prog=program)
+    for name, formats in TAKEN_BY.items():
+        if getattr(command, name) is not None and command.format not in formats:
+            raise InputError(f"--{name} does nothing to {command.format}; leave it out.")
     if command.format == "mesh":
         return _export_mesh(command)
     if command.format == "mp4":
         return _export_video(command)
     source = _read(command.what)
-    meta = source.metadata
-    path = command.out or _beside(command.what, ".kino" if command.format == "kino" else SUFFIXES[command.format])
-    if path.resolve() == command.what.resolve():
-        raise InputError(f"{path} would be written over itself; give another --out.")
+    gaussians = source.gaussians
+    duration = clip_seconds(gaussians, source.metadata.duration)
+    metadata = replace(source.metadata, duration=duration or None, fps=command.fps or source.metadata.fps)
+    suffix = ".kino" if command.format == "kino" else FORMATS[command.format].suffix
+    path = _free_path(command, suffix)
     if command.format == "kino":
-        duration = meta.duration or _duration(source.gaussians)
-        gaussians = canonical_still(source.gaussians, duration, largest_fade=0.0)
-        write_kino(path, gaussians, metadata=Metadata(**(vars(meta) | {"duration": duration or None})))
+        write_kino(path, canonical_still(gaussians, duration, largest_fade=0.0), metadata=metadata)
     else:
-        export_gaussians(
-            source.gaussians,
-            path,
-            command.format,
-            to_input=meta.to_input,
-            time=command.time,
-            duration=meta.duration or _duration(source.gaussians),
-            fps=command.fps or meta.fps,
-        )
-    files = [path] if path.is_file() else sorted(path.iterdir())
-    total = sum(file.stat().st_size for file in files)
-    print(f"{len(source.gaussians):,} Gaussians, {size_words(total)} written to {path}")
+        gaussians = placed_for(command.format, gaussians, metadata, command.time)
+        write_placed(gaussians, path, command.format, metadata)
+    files = [path] if path.is_file() else list(path.iterdir())
+    total = size_words(sum(file.stat().st_size for file in files))
+    written = f"{len(gaussians):,} Gaussians" if path.is_file() else f"{len(files)} frames"
+    print(f"{written}, {total} written to {path}")
     return 0
 
 
 def _export_mesh(command: ExportCommand) -> int:
-    path = command.out or _beside(command.what, ".mesh.ply")
-    if path.resolve() == command.what.resolve():
-        raise InputError(f"{path} would be written over itself; give another --out.")
+    path = _free_path(command, ".mesh.ply")
     mesh = mesh_of(open_subject(command.what), MeshOptions(command.time, command.voxel, command.level))
     write_mesh(path, mesh)
     size = size_words(path.stat().st_size)
@@ -107,29 +103,18 @@ def _export_mesh(command: ExportCommand) -> int:
     return 0
 
 
-def _read(what: Path) -> _Source:
+def _read(what: Path) -> Imported:
     """Gaussians in scene coordinates with what is known about them."""
-    if (what / "config.json").exists():
-        loaded = load_run(what, device="cpu")
-        if not isinstance(loaded.method, GaussianMethod):
-            raise InputError(f"{what} was trained with {loaded.method.name}, which has no Gaussians to export.")
-        scene = loaded.scene()
-        duration = scene.duration if scene.is_moving else None
-        settings = loaded.method.settings
-        metadata = Metadata(
-            up=scene.up,
-            fps=scene.fps,
-            duration=duration,
-            near=settings.near,
-            antialiased=settings.antialiased,
-            cameras=start_cameras(scene),
-            to_input=scene.to_input,
+    if not (what / "config.json").exists():
+        return import_scene(what)
+    loaded = load_run(what, device="cpu")
+    if not isinstance(loaded.method, GaussianMethod):
+        raise InputError(
+            f"{what} was trained with {loaded.method.name}, which has no Gaussians to export; "
+            "`kinosplat compress` makes a .kino file of it, --format mesh or mp4 a mesh or a video."
         )
-        return _Source(loaded.method.gaussians(), metadata)
-    if what.suffix.lower() == ".kino":
-        file = read_kino(what)
-        return _Source(file.gaussians, file.metadata)
-    return _Source(import_gaussians(what), Metadata())
+    metadata = metadata_of(loaded.scene(), loaded.method, loaded.background, loaded.step)
+    return Imported(loaded.method.gaussians(), metadata)
 
 
 @torch.no_grad()
@@ -143,7 +128,7 @@ def _export_video(command: ExportCommand) -> int:
     else:
         moment = (subject.times[0] if command.time is None else command.time) if subject.times else None
         cameras = [camera.at(moment) for camera in orbit(cameras, ORBIT_FRAMES)]
-    path = command.out or _beside(command.what, ".mp4")
+    path = _free_path(command, ".mp4")
     with VideoWriter(path, fps) as video:
         for camera in track(cameras, "rendering", transient=True):
             output = subject.render(camera.to(subject.device), subject.background, geometry=False)
@@ -152,12 +137,11 @@ def _export_video(command: ExportCommand) -> int:
     return 0
 
 
-def _duration(gaussians: Gaussians) -> float:
-    """Last time centre; what is known of the length of a clip that only its Gaussians tell of."""
-    return 0.0 if gaussians.time_centres is None else max(float(gaussians.time_centres.max()), 0.0)
-
-
-def _beside(what: Path, suffix: str) -> Path:
-    if what.is_dir():
-        return what / f"scene{suffix}"
-    return what.with_name(what.name.removesuffix(what.suffix) + suffix)
+def _free_path(command: ExportCommand, suffix: str) -> Path:
+    """Where to write; InputError where that is what is read."""
+    what = command.what
+    beside = what / f"scene{suffix}" if what.is_dir() else what.with_name(what.name.removesuffix(what.suffix) + suffix)
+    path = command.out or beside
+    if path.resolve() == what.resolve():
+        raise InputError(f"{path} would be written over itself; give another --out.")
+    return path

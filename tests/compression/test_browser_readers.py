@@ -18,7 +18,7 @@ import torch
 from viewer.chromium import CHROMIUM, FLAGS, MISSING
 
 from compression.test_formats import POSITION_STEP, cloud, matched, picture
-from kinosplat.compression.formats import SUFFIXES, ExportFormat, export_gaussians
+from kinosplat.compression.formats import FORMATS, ExportFormat, export_gaussians
 from kinosplat.compression.formats.packing import dc_of, logit
 from kinosplat.compression.formats.splat import ROW, read_splat
 from kinosplat.render import Gaussians
@@ -127,7 +127,7 @@ def half_turned(gaussians: Gaussians) -> Gaussians:
 )
 def test_libraries_for_the_web_read_and_draw_it(library: str, format: ExportFormat, show: Show, tmp_path: Path) -> None:
     gaussians = cloud()
-    path = export_gaussians(gaussians, tmp_path / f"scene{SUFFIXES[format]}", format)
+    path = export_gaussians(gaussians, tmp_path / f"scene{FORMATS[format].suffix}", format)
     found = show(library, path, format in TURNED)
     assert len(found.gaussians) == len(gaussians)
     expected = matched(found.gaussians, gaussians)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kinosplat.compression.formats.checkpoints_4d import read_4d_checkpoint
+from kinosplat.compression.formats.checkpoints_4d import ClipTime, read_4d_checkpoint
 from kinosplat.errors import InputError
 from kinosplat.render.four_d import covariance_4d_from_cut, rotation_4d_from_two_quaternions
 from kinosplat.render.gaussians import Gaussians
@@ -48,7 +48,7 @@ def test_two_quaternions_keep_their_covariance(tmp_path: Path) -> None:
     content = captured(rot_4d=True)
     path = tmp_path / "chkpnt30000.pth"
     torch.save(content, path)
-    gaussians = read_4d_checkpoint(path)
+    gaussians = read_4d_checkpoint(path, ClipTime(start=0.0))
     model = content[0]
     factor = (
         rotation_4d_from_two_quaternions(model[5].double(), model[15].double())
@@ -63,7 +63,7 @@ def test_without_a_4d_rotation_nothing_moves_and_colour_in_time_is_averaged(tmp_
     content = captured(rot_4d=False, n_rest=31)
     path = tmp_path / "chkpnt.pth"
     torch.save(content, path)
-    gaussians = read_4d_checkpoint(path, seconds=2.0)
+    gaussians = read_4d_checkpoint(path, ClipTime(seconds=2.0, start=0.0))
     assert gaussians.log_durations is not None
     assert gaussians.velocities.abs().max() == 0
     variance = gaussians.log_durations.exp() ** 2
@@ -80,7 +80,7 @@ def test_rotors_become_moving_gaussians(tmp_path: Path) -> None:
     tensors |= {"features_dc": numbers(N, 1, 3), "features_rest": numbers(N, 3, 3)}
     path = tmp_path / "step-000029999.ckpt"
     torch.save({"step": 29_999, "pipeline": {f"_model.gauss_params.{name}": t for name, t in tensors.items()}}, path)
-    gaussians = read_4d_checkpoint(path)
+    gaussians = read_4d_checkpoint(path, ClipTime(start=0.0))
     # The unit rotor turns nothing: axes are those of the scales, in some order, and nothing moves.
     assert torch.allclose(
         gaussians.log_scales.sort(dim=1).values, tensors["scales_xyz"].detach().sort(dim=1).values, atol=1e-4
@@ -101,8 +101,8 @@ def test_files_that_would_run_something_or_hold_something_else_are_refused(tmp_p
     path = tmp_path / "chkpnt.pth"
     path.write_bytes(pickle.dumps(Malicious(), protocol=2))
     with pytest.raises(InputError) as caught:
-        read_4d_checkpoint(path)
+        read_4d_checkpoint(path, ClipTime(start=0.0))
     assert str(caught.value) == f"{path} is not a checkpoint that can be opened safely; save its tensors again."
     torch.save({"a": torch.zeros(3)}, path)
     with pytest.raises(InputError, match="is not a checkpoint of 4d-gaussian-splatting or 4D-Rotor-Gaussians"):
-        read_4d_checkpoint(path)
+        read_4d_checkpoint(path, ClipTime(start=0.0))

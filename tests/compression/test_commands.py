@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from compression.gaussian_sets import random_gaussians
+from compression.test_checkpoints_4d import captured
 from kinosplat.cli import main
 from kinosplat.compression.config import CompressConfig
 from kinosplat.compression.formats import export_gaussians, import_gaussians
@@ -61,7 +63,9 @@ def test_a_file_is_drawn_as_its_run_was_trained(run_dir: Path, monkeypatch: pyte
         compress_run(run_dir, CompressConfig(), device="cpu")
     assert given == [run_settings]
     assert main(["export", str(run_dir), "--format", "kino", "--out", str(run_dir / "exact.kino")]) == 0
-    assert read_kino(run_dir / "exact.kino").metadata.near == 0.3
+    assert read_kino(run_dir / "exact.kino").metadata == replace(
+        read_kino(run_dir / "scene.kino").metadata, bounds=read_kino(run_dir / "exact.kino").metadata.bounds
+    )
 
 
 @pytest.mark.parametrize("stage", ["sample", "prune", "merge", "quantise"])
@@ -148,6 +152,61 @@ def test_what_other_tools_wrote_is_imported(tmp_path: Path, capsys: pytest.Captu
     assert len(file.metadata.cameras) == 1
     assert main(["import", str(tmp_path / "clip.kino")]) == 2
     assert "would be written over itself; give another --out." in capsys.readouterr().err
+
+
+def test_a_clip_keeps_its_length_through_another_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("fourdgs")
+    metadata = Metadata(duration=29 / 15, fps=15.0)
+    write_kino(tmp_path / "a.kino", random_gaussians(200, n_still=50), metadata=metadata)
+    assert main(["export", str(tmp_path / "a.kino"), "--format", "4dgs"]) == 0
+    assert main(["import", str(tmp_path / "a.4dgs"), "--out", str(tmp_path / "b.kino")]) == 0
+    found = read_kino(tmp_path / "b.kino").metadata
+    assert (found.duration, found.fps) == (pytest.approx(29 / 15), 15.0)
+    assert len(open_subject(tmp_path / "b.kino", device="cpu").times) == 30
+    export_gaussians(random_gaussians(50, moving=False), tmp_path / "still.4dgs", "4dgs")
+    assert main(["import", str(tmp_path / "still.4dgs")]) == 0
+    assert open_subject(tmp_path / "still.kino", device="cpu").times == ()
+    assert main(["import", str(tmp_path / "still.4dgs"), "--fps", "3"]) == 2
+    assert "still.4dgs stands still; leave out --duration and --fps." in capsys.readouterr().err
+
+
+def test_a_checkpoint_around_zero_begins_at_zero(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, iteration = captured(rot_4d=True)
+    centres = torch.linspace(-0.5, 0.5, len(model[1]))[:, None]
+    path = tmp_path / "chkpnt.pth"
+    torch.save(((*model[:13], centres, *model[14:]), iteration), path)
+    assert main(["import", str(path), "--seconds", "10"]) == 0
+    file = read_kino(tmp_path / "chkpnt.kino")
+    assert file.metadata.duration == pytest.approx(10.0)
+    assert float(file.gaussians.time_centres.min()) == pytest.approx(0.0, abs=1e-5)
+    assert main(["import", str(path), "--seconds", "10", "--start", "-1"]) == 0
+    assert float(read_kino(tmp_path / "chkpnt.kino").gaussians.time_centres.min()) == pytest.approx(5.0)
+    assert main(["import", str(path), "--seconds", "0"]) == 2
+    assert capsys.readouterr().err == "kinosplat: --seconds must be above 0, got 0.\n"
+    source = export_gaussians(random_gaussians(50), tmp_path / "clip.ply", "ply")
+    assert main(["import", str(source), "--seconds", "2"]) == 2
+    assert "clip.ply counts its time in seconds; leave out --seconds and --start." in capsys.readouterr().err
+
+
+def test_the_number_that_is_printed_is_that_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_kino(tmp_path / "a.kino", random_gaussians(200), metadata=Metadata(duration=2.0, fps=2.0))
+    assert main(["export", str(tmp_path / "a.kino"), "--time", "0.5"]) == 0
+    n = len(import_gaussians(tmp_path / "a.ply"))
+    assert n < 200
+    assert capsys.readouterr().out.startswith(f"{n} Gaussians, ")
+    assert main(["export", str(tmp_path / "a.kino"), "--format", "ply-sequence", "--out", str(tmp_path / "b")]) == 0
+    assert capsys.readouterr().out.startswith("5 frames, ")
+
+
+@pytest.mark.parametrize(
+    ("format", "option"),
+    [("kino", "time"), ("4dgs", "time"), ("spz", "voxel"), ("mp4", "level"), ("ply", "fps"), ("mesh", "fps")],
+)
+def test_options_that_do_nothing_to_a_format_are_refused(
+    format: str, option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(tmp_path), "--format", format, f"--{option}", "1"]) == 2
+    assert capsys.readouterr().err == f"kinosplat: --{option} does nothing to {format}; leave it out.\n"
 
 
 def test_a_file_becomes_a_video(tmp_path: Path) -> None:

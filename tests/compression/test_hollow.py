@@ -100,6 +100,18 @@ def test_a_file_of_a_field_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         load_field(file, "a.kino", CPU, Limits(decoded_bytes=1000))
 
 
+def test_a_field_is_refused_where_gaussians_are_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.kino"
+    written(small_field(hollow=False), path)
+    for command in (["export", str(path), "--format", "kino"], ["export", str(path)], ["import", str(path)]):
+        assert main([*command, "--out", str(tmp_path / "b.kino")]) == 2
+        assert capsys.readouterr().err == (
+            f"kinosplat: {path} holds a model of the kind hash-grid, which has no Gaussians; a mesh or a video can be "
+            "made of it (`kinosplat export --format mesh` or `mp4`).\n"
+        )
+        assert not (tmp_path / "b.kino").exists()
+
+
 def test_a_run_of_a_field_is_compressed_explained_and_opened(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
