@@ -10,14 +10,17 @@ from kinosplat.scenes.points.parallel import each_view
 from kinosplat.scenes.points.rig import Rig
 
 
-def agreement(rig: Rig, inverse_depth: Tensor, tolerance: Tensor, witnesses: Tensor, views: list[int]) -> Tensor:
+def agreement(
+    rig: Rig, inverse_depth: Tensor, tolerance: Tensor, witnesses: Tensor, views: list[int]
+) -> tuple[Tensor, Tensor]:
     """(V, H, W) int: how many witnesses (V, n) have their own depth within `tolerance` (V,) of where a pixel's point
-    is.
+    is; (V, H, W) int: how many have the point in their picture.
 
     Tolerances are in 1/depth, like `inverse_depth` (V, H, W). Only the pixels of `views` are asked about.
     """
     height, width = rig.size
-    counts = torch.zeros(inverse_depth.shape, dtype=torch.int32, device=inverse_depth.device)
+    n_agreeing = torch.zeros(inverse_depth.shape, dtype=torch.int32, device=inverse_depth.device)
+    n_seeing = torch.zeros_like(n_agreeing)
 
     def ask(view: int) -> None:
         points = rig.unproject(view, 1 / inverse_depth[view])
@@ -27,10 +30,11 @@ def agreement(rig: Rig, inverse_depth: Tensor, tolerance: Tensor, witnesses: Ten
             inside = (grid.abs() <= 1).all(dim=-1) & (depth > 0)
             # The nearest pixel's depth: between pixels on either side of an edge there is nothing.
             seen = grid_sample(inverse_depth[other][None, None], grid[None], mode="nearest", align_corners=False)[0, 0]
-            counts[view] += inside & ((seen - 1 / depth.clamp(min=1e-9)).abs() < tolerance[other])
+            n_seeing[view] += inside
+            n_agreeing[view] += inside & ((seen - 1 / depth.clamp(min=1e-9)).abs() < tolerance[other])
 
     each_view(ask, views, inverse_depth.device)
-    return counts
+    return n_agreeing, n_seeing
 
 
 def fill(inverse_depth: Tensor, known: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ from kinosplat.scenes.points.rig import Rig, choose_neighbours, near_depths
 
 NOISE = 2.0 / 255
 """Standard deviation of grey values below which a patch counts as having no texture."""
+LONE_COST = 0.3
+"""By how much worse than the best the second best is taken to be where one neighbour alone sees the place."""
 OUTSIDE_COST = 0.5
 """Added to the cost where all neighbours see the place outside the foreground."""
 PROBES = 6
@@ -78,6 +80,8 @@ class DepthMaps:
     """(V, H, W) float32 matching cost of the winner: 0 is a perfect match, 1 none."""
     n_agreeing: Tensor
     """(V, H, W) int32, how many other views agree."""
+    n_seeing: Tensor
+    """(V, H, W) int32, how many could: the place is in their picture."""
     step: Tensor
     """(V,) inverse depth between the planes of the finest level."""
     views: list[int]
@@ -113,8 +117,8 @@ def depth_maps(
         step = step / 2
         inverse, cost = sharpen(rig, inverse, step, neighbours, settings, mask, views)
     witnesses = choose_neighbours(coarse, settings.n_witnesses, 2 / (low + high), among=views)
-    n_agreeing = agreement(pyramid[-1], inverse, settings.tolerance * step, witnesses, views)
-    return DepthMaps(inverse, cost, n_agreeing, step, views)
+    n_agreeing, n_seeing = agreement(pyramid[-1], inverse, settings.tolerance * step, witnesses, views)
+    return DepthMaps(inverse, cost, n_agreeing, n_seeing, step, views)
 
 
 def depth_range(rig: Rig, settings: SweepSettings, outline: Tensor | None = None) -> Range:
@@ -249,8 +253,8 @@ class Matcher:
         return slice(low[0], high[0]), slice(low[1], high[1])
 
     def costs(self, view: int, neighbours: Tensor, inverse_depths: Tensor, window: Window) -> Tensor:
-        """(K, h, w) in [0, 1]: 1 - ZNCC in the window, averaged over the two best neighbours; 1 where none sees the
-        place.
+        """(K, h, w) in [0, 1]: 1 - ZNCC in the window, averaged over the two best neighbours, the second of which
+        LONE_COST stands for where one alone sees the place; 1 where none does.
 
         `inverse_depths` is (K, 1, 1) or (K, h, w). Places outside the neighbours' outlines cost up to OUTSIDE_COST
         more.
@@ -271,6 +275,8 @@ class Matcher:
         for other in zncc[1:]:
             second = torch.maximum(second, torch.minimum(best, other))
             best = torch.maximum(best, other)
+        # Near the edges of what a rig looks at, one neighbour often is all there is.
+        second = torch.where(inside.sum(dim=0) == 1, best - LONE_COST, second)
         cost = (1 - 0.5 * (best + second)).clamp_(0, 1)
         return cost if self._outline is None else cost.add_((1 - layers[:, 1]).mean(dim=0), alpha=OUTSIDE_COST)
 

@@ -21,6 +21,10 @@ from kinosplat.scenes.points.visual_hull import INSIDE, sample
 
 LEAST_AGREEING = ((16, 3), (5, 2), (0, 1))
 """From so many depth maps on, so many others must agree with a depth."""
+AGREEING_SHARE = 2 / 3
+"""Or this share of those that have the place in their picture, where that is fewer: to the edges of what a rig looks at
+few cameras do.
+"""
 WORST_COST = 0.45
 """Matches worse than this (ZNCC below 0.55) are not believed even if views agree."""
 FREE_STEPS = 3.0
@@ -125,7 +129,8 @@ def _share(outline: Tensor, rig: Rig) -> Tensor:
 def _believed(maps: DepthMaps, usable: Tensor | None) -> Tensor:
     """(V, H, W) bool: pixels whose depth other views confirm."""
     least = next(least for n_maps, least in LEAST_AGREEING if len(maps.views) >= n_maps)
-    return _both((maps.n_agreeing >= least) & (maps.cost < WORST_COST), usable)
+    enough = (AGREEING_SHARE * maps.n_seeing).ceil().clamp(1, least)
+    return _both((maps.n_agreeing >= enough) & (maps.cost < WORST_COST), usable)
 
 
 def _not_seen_through(rig: Rig, maps: DepthMaps, known: Tensor, points: Candidates, n_views: int) -> Candidates:

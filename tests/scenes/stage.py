@@ -17,6 +17,8 @@ from kinosplat.scenes import Scene, View
 WIDTH, HEIGHT = 112, 84
 RADIUS = 0.6
 FLOOR = 0.7
+DOWN = torch.tensor([0.0, -1.0, 0.0])
+INTRINSICS = torch.tensor([[110.0, 0, WIDTH / 2], [0, 110.0, HEIGHT / 2], [0, 0, 1]])
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,9 @@ def cast(camera: Camera, centre: Tensor, plain: bool = False) -> tuple[Tensor, T
 
 def cameras(n: int = 12) -> list[Camera]:
     """Around the ball, a bit above it, at two heights in turn."""
-    K = torch.tensor([[110.0, 0, WIDTH / 2], [0, 110.0, HEIGHT / 2], [0, 0, 1]])
     angles = [2 * np.pi * i / n for i in range(n)]
     places = [torch.tensor([3 * np.cos(a), -1.2 - 0.4 * (i % 2), 3 * np.sin(a)]) for i, a in enumerate(angles)]
-    down = torch.tensor([0.0, -1.0, 0.0])
-    return [look_at(p.float(), torch.zeros(3), down, K=K, width=WIDTH, height=HEIGHT) for p in places]
+    return [look_at(p.float(), torch.zeros(3), DOWN, K=INTRINSICS, width=WIDTH, height=HEIGHT) for p in places]
 
 
 @lru_cache

@@ -65,6 +65,22 @@ def test_the_right_depth_costs_least() -> None:
                           costs[:, 35:45, 45:65], atol=1e-4)  # fmt: skip
 
 
+def test_one_neighbour_decides_where_it_alone_sees_the_place() -> None:
+    rig, _ = rig_of(24)
+    matcher = Matcher(rig, 2)
+    plane = torch.full((1, 1, 1), 1 / 4.5)
+    everywhere = (slice(None), slice(None))
+    beside, behind = 4, 15  # Of what is behind the ball, the camera there sees a part.
+    both = matcher.costs(3, torch.tensor([beside, behind]), plane, everywhere)
+    alone = matcher.costs(3, torch.tensor([beside]), plane, everywhere)
+    pixels, depth = rig.project(rig.unproject(3, torch.full(rig.size, 4.5)), behind)
+    size = torch.tensor([rig.size[1], rig.size[0]])
+    unseen = ~(((pixels >= 0) & (pixels <= size)).all(dim=-1) & (depth > 0))
+    assert 0.1 < unseen.float().mean() < 0.9
+    assert torch.equal(both[0][unseen], alone[0][unseen])
+    assert not torch.equal(both[0][~unseen], alone[0][~unseen])
+
+
 def test_semi_global_costs_follow_their_recurrence() -> None:
     costs = torch.rand(7, 5, 6, generator=torch.Generator().manual_seed(0))
     small, large = 0.1, 0.4
@@ -102,7 +118,9 @@ def test_views_agree_on_what_they_both_see_and_look_past_what_is_not_there() -> 
     inverse = torch.full((2, *two.size), 0.4)
     inverse[1, :, :50] = 0.3
     tolerance = torch.full((2,), 0.01)
-    counts = agreement(two, inverse, tolerance, torch.tensor([[1], [0]]), [0])
+    counts, seeing = agreement(two, inverse, tolerance, torch.tensor([[1], [0]]), [0])
+    assert seeing[0].min() == 1
+    assert seeing[1].max() == 0
     assert counts[0, :, 50:].min() == 1
     assert counts[0, :, :50].max() == 0
     assert counts[1].max() == 0
