@@ -68,14 +68,23 @@ def _n_distinct(points: Tensor, generator: torch.Generator) -> int:
 
 
 def _means(points: Tensor, weights: Tensor, indices: Tensor, centres: Tensor, distances: Tensor) -> Tensor:
-    totals = torch.zeros(len(centres), device=points.device).index_add_(0, indices, weights)
-    sums = torch.zeros_like(centres).index_add_(0, indices, points * weights[:, None])
+    totals = _sums(weights, indices, len(centres))
+    sums = _sums(points * weights[:, None], indices, len(centres))
     moved = torch.where(totals[:, None] > 0, sums / totals.clamp_min(1e-30)[:, None], centres)
     empty = torch.nonzero(totals == 0)[:, 0]
     if len(empty):
         worst = torch.topk(distances * weights, min(len(empty), len(points))).indices
         moved[empty[: len(worst)]] = points[worst]
     return moved
+
+
+def _sums(values: Tensor, indices: Tensor, n: int) -> Tensor:
+    """(n, ...) sums of the rows of `values` (N, ...) by their index (N,), in an order that does not change."""
+    sums = values.new_zeros(n, *values.shape[1:])
+    if values.is_cuda:
+        # index_add_ adds in the order in which threads arrive there; accumulating index_put_ sorts first.
+        return sums.index_put_((indices,), values, accumulate=True)
+    return sums.index_add_(0, indices, values)
 
 
 def _start(points: Tensor, weights: Tensor, n_clusters: int, generator: torch.Generator) -> Tensor:

@@ -1,12 +1,14 @@
 """The command line: `kinosplat COMMAND …`, and `train …` as a short way to say `kinosplat train …`.
 
 Each command is a module of `kinosplat.commands` with `run(arguments, program) -> int`, imported when it is asked for.
-Exit codes: 0 done; 2 something the user gave cannot be used (one sentence on stderr); 130 interrupted, all saved.
+Exit codes: 0 done; 2 something the user gave cannot be used (one sentence on stderr); 130 interrupted, all saved;
+141 whoever read the output went away.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -19,7 +21,7 @@ COMMANDS = {
     "eval": "Measure a run on its held-out views and write a table per view.",
     "render": "Render a run or a file: test views, an orbit, or a camera path, as pictures or video.",
     "view": "Look at a run or a file of Gaussians in the browser.",
-    "info": "Explain a run or a scene in a few lines.",
+    "info": "Explain a run, a file or a scene in a few lines.",
     "compress": "Make a run small: one .kino file, and a report of every stage.",
     "import": "Make a .kino file of what another tool wrote.",
     "export": "Write a run or a file of Gaussians in a format that other tools open.",
@@ -30,6 +32,7 @@ MODULES = {"import": "import_file"}
 """Commands whose name no module can have."""
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141
 _began = time.monotonic()
 
 
@@ -80,12 +83,18 @@ def _run(name: str, arguments: list[str], program: str) -> int:
     _began = time.monotonic()
     module = importlib.import_module(f"kinosplat.commands.{MODULES.get(name, name)}")
     try:
-        return int(module.run(arguments, program))
+        code = int(module.run(arguments, program))
+        sys.stdout.flush()
+        return code
     except (InputError, BackendError) as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has enough; without this the interpreter would complain while it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE
 
 
 def _refuse(sentence: str) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
 import torch
 
+from kinosplat.compression.mesh.field_density import FieldDensity
 from kinosplat.compression.mesh.fusion import DepthPicture, fuse
 from kinosplat.compression.mesh.marching import Density, mesh_of_density
 from kinosplat.compression.mesh.mesh import Mesh
@@ -18,7 +18,8 @@ from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.paths import look_at_point
 from kinosplat.render.rasterize import rasterize
 from kinosplat.scenes.scene import Similarity
-from kinosplat.subjects import MethodSubject
+from kinosplat.subjects import FieldSubject, MethodSubject
+from kinosplat.trainers.methods.hash_grid import FieldMethod
 from kinosplat.viewer.subject import Subject
 
 OPAQUE = 0.5
@@ -55,6 +56,8 @@ def mesh_of(subject: Subject, options: MeshOptions) -> Mesh:
     with subject.turn():
         gaussians = subject.gaussians()
         if gaussians is not None:
+            if options.level is not None:
+                raise InputError("--level is the density of a field, and Gaussians have none; leave it out.")
             mesh = _of_gaussians(subject, gaussians, _moment(subject, options.time), voxel)
         else:
             level = None if options.level is None else options.level * scale
@@ -65,11 +68,12 @@ def mesh_of(subject: Subject, options: MeshOptions) -> Mesh:
 
 
 def density_of(subject: Subject) -> Density:
-    """The density of a method that has one; InputError for others."""
-    method = subject.method if isinstance(subject, MethodSubject) else None
-    if not all(hasattr(method, name) for name in ("density_at", "density_box", "colour_at")):
-        raise InputError(f"{subject.label} has neither Gaussians nor a density, so there is no mesh of it.")
-    return cast(Density, method)
+    """The density of a field, in memory or from a file; InputError for others."""
+    if isinstance(subject, FieldSubject):
+        return FieldDensity(subject.stored.field, subject.stored.grid)
+    if isinstance(subject, MethodSubject) and isinstance(subject.method, FieldMethod):
+        return FieldDensity(subject.method.field(), subject.method.grid)
+    raise InputError(f"{subject.label} has neither Gaussians nor a density, so there is no mesh of it.")
 
 
 def _moment(subject: Subject, time: float | None) -> float | None:

@@ -8,7 +8,7 @@ from kinosplat.compression.kino.codings import (
     QuantisedCoding,
     RotationCoding,
 )
-from kinosplat.compression.kino.describe import describe
+from kinosplat.compression.kino.describe import describe, facts_of
 from kinosplat.compression.kino.layout import Limits
 from kinosplat.compression.kino.metadata import Metadata, StartCamera
 from kinosplat.compression.kino.read import KinoFile, KinoReader, read_kino
@@ -36,6 +36,7 @@ __all__ = [
     "StreamDecoder",
     "describe",
     "encode_kino",
+    "facts_of",
     "read_kino",
     "write_kino",
 ]

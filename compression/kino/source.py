@@ -5,8 +5,8 @@ A source promises exactly the bytes asked for, or raises InputError; readers nev
 
 from __future__ import annotations
 
-import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Protocol
 
@@ -73,5 +73,7 @@ class HttpSource:
                 if response.status != 206:
                     raise InputError(f"{self.name} is served without byte ranges; download the file first.")
                 return response.read(n_bytes)
-        except urllib.error.URLError as error:
-            raise InputError(f"{self.name} cannot be read ({error.reason}); check the address.") from error
+        except (OSError, HTTPException) as error:
+            # URLError is an OSError whose reason is worded better than the error itself.
+            reason = getattr(error, "reason", None) or error or type(error).__name__
+            raise InputError(f"{self.name} cannot be read ({reason}); check the address.") from error

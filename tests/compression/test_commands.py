@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,6 +109,41 @@ def test_a_run_is_compressed_and_explained(run_dir: Path, capsys: pytest.Capture
     assert len(metadata.cameras) == 2
     assert main(["info", str(path)]) == 0
     assert "Gaussians" in capsys.readouterr().out
+
+
+def test_files_are_explained_for_people_and_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gaussians = random_gaussians(100, n_still=20)
+    write_kino(tmp_path / "a.kino", gaussians, metadata=Metadata(duration=2.0, fps=30.0))
+    assert main(["info", str(tmp_path / "a.kino"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["kind"], facts["gaussians"], facts["moving"]) == ("gaussians", 100, 80)
+    assert sum(chunk["bytes"] for chunk in facts["chunks"]) == sum(a["bytes"] for a in facts["attributes"])
+    export_gaussians(gaussians, tmp_path / "a.ply", "ply")
+    assert main(["info", str(tmp_path / "a.ply"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["gaussians"], facts["moving"], facts["sh_degree"]) == (100, 80, gaussians.sh_degree)
+    assert main(["info", str(tmp_path / "nothing.ply")]) == 2
+    assert capsys.readouterr().err == f"kinosplat: {tmp_path / 'nothing.ply'} does not exist; check the path.\n"
+
+
+def test_a_run_is_explained_without_braces(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(run_dir)]) == 0
+    text = capsys.readouterr().out
+    assert "compressed file" in text
+    assert "{" not in text
+    assert "None" not in text
+
+
+def test_a_reader_that_has_enough_ends_the_command_quietly(tmp_path: Path) -> None:
+    write_kino(tmp_path / "a.kino", random_gaussians(20_000, moving=False), chunk_gaussians=(4, 8))
+    command = [sys.executable, "-P", "-m", "kinosplat", "info", str(tmp_path / "a.kino")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.read(10)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141
 
 
 def test_a_run_is_exported_in_the_frame_of_its_photos(run_dir: Path, tmp_path: Path) -> None:

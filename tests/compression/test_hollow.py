@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +18,18 @@ from kinosplat.compression.hollow import (
     model_of,
     tensors_of,
 )
-from kinosplat.compression.kino import KinoFile, Limits, Metadata, read_kino, write_kino
+from kinosplat.compression.kino import (
+    KinoFile,
+    KinoReader,
+    Limits,
+    Metadata,
+    StartCamera,
+    describe,
+    read_kino,
+    write_kino,
+)
+from kinosplat.compression.mesh.field_density import FieldDensity
+from kinosplat.compression.mesh.mesh import read_mesh
 from kinosplat.errors import InputError
 from kinosplat.opening import open_subject
 from kinosplat.render.camera import Camera, look_at
@@ -25,6 +37,7 @@ from kinosplat.render.field.field import REMOVED, Field, FieldShape
 from kinosplat.render.field.layout import GridLayout, Space, StepRule
 from kinosplat.render.field.occupancy import OccupancyGrid
 from kinosplat.render.field.sparse_table import BLOCK
+from kinosplat.scenes.scene import Similarity
 
 CPU = torch.device("cpu")
 LAYOUT = GridLayout(n_levels=4, finest_resolution=64, log2_table_size=12)
@@ -110,6 +123,48 @@ def test_a_field_is_refused_where_gaussians_are_needed(tmp_path: Path, capsys: p
             "made of it (`kinosplat export --format mesh` or `mp4`).\n"
         )
         assert not (tmp_path / "b.kino").exists()
+
+
+def test_a_damaged_field_is_not_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.kino"
+    written(small_field(hollow=True), path)
+    assert main(["info", str(path)]) == 0
+    text = capsys.readouterr().out
+    assert "chunk" not in text
+    assert "attribute" not in text
+    assert "levels 4, " in text
+    reader = KinoReader(path)
+    entry = reader.header.tensors[2]
+    data = bytearray(path.read_bytes())
+    data[reader.prelude.data_offset + entry.offset + entry.n_bytes // 2] ^= 0xFF
+    path.write_bytes(data)
+    assert main(["info", str(path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"{path} is damaged in its tensor `{entry.name}`" in captured.err
+    with pytest.raises(InputError, match="is damaged in its tensor"):
+        describe(path)
+
+
+def test_a_field_of_a_file_becomes_a_mesh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("skimage")
+    stored = small_field(hollow=False)
+    path = tmp_path / "a.kino"
+    cameras = (StartCamera.of(camera()),)
+    metadata = Metadata(cameras=cameras, to_input=Similarity(2.0))
+    write_kino(path, None, tensors=tensors_of(stored, 8), metadata=metadata, kind=KIND, model=model_of(stored))
+    assert main(["export", str(path), "--format", "mesh", "--voxel", "0.2", "--level", "0.1"]) == 0
+    assert "triangles" in capsys.readouterr().out
+    mesh = read_mesh(tmp_path / "a.mesh.ply")
+    lower, upper = (2.0 * np.array(corner) for corner in FieldDensity(stored.field, stored.grid).density_box)
+    assert (mesh.vertices >= lower).all()
+    assert (mesh.vertices <= upper).all()
+    # What the file holds is as dense as what was stored, but for rounding.
+    points = torch.rand(500, 3, generator=torch.Generator().manual_seed(1)) * 3 - 1.5
+    loaded = load_field(read_kino(path), "a.kino", CPU)
+    a, b = (FieldDensity(field.field, field.grid).density_at(points) for field in (loaded, stored.rounded(8)))
+    torch.testing.assert_close(a, b, rtol=0.02, atol=1e-3)  # weights are halves: measured 0.004
+    assert (a > 0).any()
 
 
 def test_a_run_of_a_field_is_compressed_explained_and_opened(

@@ -235,10 +235,12 @@ def test_common_accidents_have_their_own_sentences(tmp_path: Path, files: list[b
 @pytest.fixture
 def served() -> Iterator[tuple[str, dict[str, Any]]]:
     """A local web server with ranges: its address, and what it serves (`data`) and was asked for (`ranges`)."""
-    state: dict[str, Any] = {"data": b"", "ranges": [], "honours": True}
+    state: dict[str, Any] = {"data": b"", "ranges": [], "honours": True, "answers": True}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if not state["answers"]:
+                return
             first, last = (int(n) for n in self.headers["Range"].removeprefix("bytes=").split("-"))
             state["ranges"].append((first, last))
             body = state["data"][first : last + 1] if state["honours"] else state["data"]
@@ -268,6 +270,9 @@ def test_a_moment_is_fetched_by_ranges(served: tuple[str, dict[str, Any]]) -> No
     assert state["ranges"][-1] == (chunk.offset, chunk.end - 1)
     assert len(part) == chunk.n_gaussians
     assert torch.equal(sorted_rows(reader.gaussians()), sorted_rows(gaussians))
-    state["honours"] = False
+    state["answers"] = False
+    with pytest.raises(InputError, match=r"cannot be read \(Remote end closed .*\); check the address"):
+        reader.chunk(chunk)
+    state["answers"], state["honours"] = True, False
     with pytest.raises(InputError, match="is served without byte ranges; download the file first"):
         reader.chunk(chunk)

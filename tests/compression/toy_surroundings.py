@@ -32,8 +32,10 @@ def toy_gaussians(n: int = 300, *, moving: bool = True) -> tuple[Gaussians, Gaus
     return truth, concatenate([noisy, faint])
 
 
-def toy_surroundings(truth: Gaussians) -> Surroundings:
-    """Pictures of `truth` with noise, from a ring of cameras at different times; nothing can look better than 30 dB."""
+def toy_surroundings(truth: Gaussians, device: str = "cpu") -> Surroundings:
+    """Pictures of `truth` (on the CPU) with noise, from a ring of cameras at different times; nothing can look better
+    than 30 dB. `device` is where they are given.
+    """
     generator = torch.Generator().manual_seed(2)
     duration = 2.0 if truth.is_moving else 0.0
     K = torch.tensor([[80.0, 0, WIDTH / 2], [0, 80, HEIGHT / 2], [0, 0, 1]])
@@ -49,8 +51,11 @@ def toy_surroundings(truth: Gaussians) -> Surroundings:
             rgb = rasterize(truth, cameras).rgb
         return (rgb + 0.03 * torch.randn(rgb.shape, generator=generator)).clamp(0.0, 1.0)
 
-    train = [ViewBatch((c,), picture((c,))) for c in (camera(i, N_TRAIN, 1.0) for i in range(N_TRAIN))]
-    test = [ViewBatch((c,), picture((c,))) for c in (camera(i, N_TEST, 2.0) for i in range(N_TEST))]
+    def taken(c: Camera) -> ViewBatch:
+        return ViewBatch((c.to(device),), picture((c,)).to(device))
+
+    train = [taken(c) for c in (camera(i, N_TRAIN, 1.0) for i in range(N_TRAIN))]
+    test = [taken(c) for c in (camera(i, N_TEST, 2.0) for i in range(N_TEST))]
 
     def views(n: int | None) -> Iterator[ViewBatch]:
         chosen = torch.linspace(0, N_TRAIN - 1, min(n or N_TRAIN, N_TRAIN)).round().long()
@@ -71,4 +76,4 @@ def toy_surroundings(truth: Gaussians) -> Surroundings:
         decibels = torch.stack([psnr(a, b) for a, b in pairs]).mean().item()
         return Quality(decibels, torch.stack([ssim(a, b) for a, b in pairs]).mean().item())
 
-    return Surroundings(views, fine_tune, evaluate, torch.zeros(3), radius=4.0, duration=duration)
+    return Surroundings(views, fine_tune, evaluate, torch.zeros(3, device=device), radius=4.0, duration=duration)

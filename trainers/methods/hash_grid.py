@@ -247,34 +247,6 @@ class FieldMethod:
         """Pictures for the viewer: occupied cells, and the mask."""
         return painters(self.field, self.grid, self.near, hollow=self.hollow is not None)
 
-    @property
-    def density_box(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        """Corners of the innermost cube, scene coordinates: where a mesh of the field is looked for."""
-        space = self.grid.space
-        x, y, z = space.center
-        half = space.half_extent
-        return (x - half, y - half, z - half), (x + half, y + half, z + half)
-
-    @property
-    def density_device(self) -> torch.device:
-        """Where the field is."""
-        return self.grid.bits.device
-
-    def density_at(self, points: Tensor) -> Tensor:
-        """(S,) density in 1 / scene units at (S, 3) scene points; 0 in cells that are never marched through."""
-        cells = reference.occupancy_cells(points, self.grid.space, self.grid.resolution)
-        reached = (cells >= 0) & self.grid.occupied()[cells.clamp_min(0)]
-        density = torch.zeros(len(points), device=points.device)
-        if reached.any():
-            density[reached] = self._density_at(points[reached]).float()
-        return density
-
-    def colour_at(self, points: Tensor, directions: Tensor) -> Tensor:
-        """(S, 3) colours in [0, 1] at (S, 3) scene points, seen along (S, 3) unit directions."""
-        field = self.field()
-        _, outputs = field.density(reference.grid_positions(points, self.grid.space))
-        return field.colour(outputs, directions)
-
     def state(self) -> MethodState:
         """Occupancy, number of rays, space, and the mask's pruner."""
         metadata: dict[str, Any] = {"space": asdict(self.grid.space), "n_rays": self.n_rays}
