@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -20,6 +22,8 @@ from torch import Tensor
 from kinosplat.errors import InputError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+PICTURE_WRITERS = min(8, os.cpu_count() or 1)
+"""Threads that compress pictures; a PNG of a megapixel takes one of them a tenth of a second or two."""
 VIDEO_CODECS = {".mp4": "libx264", ".webm": "libvpx-vp9"}
 
 # Twelve samples of the Turbo colour map (Mikhailov 2019), linearly interpolated between.
@@ -68,6 +72,35 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     iio.imwrite(partial, image)
     os.replace(partial, path)
+
+
+class PictureWriter:
+    """Context manager that writes pictures from threads, as `write_image` does; leaving it waits for the last.
+
+    An error of a picture is raised by a later `write`, or on leaving.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is written yet."""
+        self._pending: deque[Future[None]] = deque()
+
+    def __enter__(self) -> PictureWriter:
+        self._threads = ThreadPoolExecutor(PICTURE_WRITERS, "pictures")
+        return self
+
+    def write(self, path: Path, image: NDArray[np.uint8]) -> None:
+        """Hand (H, W, C) over, which nobody may change afterwards; waits where threads are far behind."""
+        while len(self._pending) >= 2 * PICTURE_WRITERS or (self._pending and self._pending[0].done()):
+            self._pending.popleft().result()
+        self._pending.append(self._threads.submit(write_image, path, image))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=kind is not None)
+        if kind is None:
+            for future in self._pending:
+                future.result()
 
 
 class VideoWriter:

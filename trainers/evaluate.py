@@ -24,7 +24,7 @@ from torch import Tensor
 
 from kinosplat.render.camera import Camera, cameras_to
 from kinosplat.render.losses import psnr, quantize8, ssim
-from kinosplat.render.media import to_uint8, write_image
+from kinosplat.render.media import PictureWriter, to_uint8
 from kinosplat.render.target import Target
 from kinosplat.scenes import FrameLoader, LoadedBatch, View
 from kinosplat.trainers.batch import MaskUse, target_of
@@ -141,6 +141,7 @@ def evaluate(
     groups = _drawn_together(views)
     cameras = cameras_to([view.camera for view in views], background.device)
     with ExitStack() as stack:
+        writer = stack.enter_context(PictureWriter())
         loader = pictures or stack.enter_context(FrameLoader(views, cache_bytes=cache_bytes, device=background.device))
         for place, group in enumerate(groups):
             loader.prefetch([i for coming in groups[place : place + 2] for i in coming])
@@ -151,7 +152,7 @@ def evaluate(
             measured.append(_measure(rendered, target, loaded.masks))
             if renders_dir is not None:
                 for i, picture, truth in zip(group, rendered, target.rgb, strict=True):
-                    _save(renders_dir, views[i].name, picture, truth)
+                    _save(writer, renders_dir / f"{views[i].name}.png", picture, truth)
     numbers = torch.cat(measured).tolist()
     rows = [ViewMetrics.of(view, *row) for view, row in zip(views, numbers, strict=True)]
     masked = [row.psnr_masked for row in rows if row.psnr_masked is not None]
@@ -208,12 +209,11 @@ def masked_psnr(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
     return (-10.0 * torch.log10(squared)).clamp_max(HIGHEST_PSNR)
 
 
-def _save(folder: Path, name: str, rendered: Tensor, target: Tensor) -> None:
+def _save(writer: PictureWriter, path: Path, rendered: Tensor, target: Tensor) -> None:
     """Write pictures (H, W, 3)."""
     picture, truth = to_uint8(rendered), to_uint8(target)
-    path = folder / f"{name}.png"
-    write_image(path, picture)
-    write_image(path.with_name(f"{path.stem}_compare.png"), np.concatenate([truth, picture], axis=1))
+    writer.write(path, picture)
+    writer.write(path.with_name(f"{path.stem}_compare.png"), np.concatenate([truth, picture], axis=1))
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kinosplat.errors import InputError
-from kinosplat.render.media import VideoWriter, colorize, depth_range, to_uint8, write_image
+from kinosplat.render.media import PictureWriter, VideoWriter, colorize, depth_range, to_uint8, write_image
 
 
 def test_float_images_are_rounded_and_non_finite_pixels_become_black_or_white() -> None:
@@ -38,6 +38,21 @@ def test_a_picture_survives_the_disk_and_an_unknown_ending_is_refused(tmp_path: 
     assert (iio.imread(tmp_path / "new" / "a.png") == image).all()
     with pytest.raises(InputError, match=r"the name of a picture must end in one of \.png, \.jpg, \.jpeg, \.webp\."):
         write_image(tmp_path / "a.bmp3", image)
+
+
+def test_pictures_of_a_writer_are_all_there_when_it_is_left(tmp_path: Path) -> None:
+    images = [np.full((8, 8, 3), i, dtype=np.uint8) for i in range(100)]
+    with PictureWriter() as writer:
+        for i, image in enumerate(images):
+            writer.write(tmp_path / "folder" / f"{i}.png", image)
+    found = [iio.imread(tmp_path / "folder" / f"{i}.png") for i in range(100)]
+    assert all(np.array_equal(a, b) for a, b in zip(images, found, strict=True))
+
+
+def test_a_picture_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"), PictureWriter() as writer:
+        writer.write(tmp_path / "file" / "a.png", np.zeros((8, 8, 3), dtype=np.uint8))
 
 
 @pytest.mark.parametrize("ending", [".mp4", ".webm"])
