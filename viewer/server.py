@@ -21,8 +21,8 @@ from kinosplat.render.paths.orbit import up_direction
 from kinosplat.viewer.address import free_port, page_address, ssh_line
 from kinosplat.viewer.gate import Gate, installed
 from kinosplat.viewer.lens import vertical_fov
+from kinosplat.viewer.renderer import Renderer
 from kinosplat.viewer.session import Session
-from kinosplat.viewer.stream import Renderer
 from kinosplat.viewer.subject import Subject
 from kinosplat.viewer.training import TrainingWatch
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -19,10 +20,13 @@ import viser
 from kinosplat.errors import InputError
 from kinosplat.render.camera import Camera
 from kinosplat.viewer.controls.build import Panel, build_panels
+from kinosplat.viewer.failures import in_words
+from kinosplat.viewer.jobs import Wish
 from kinosplat.viewer.lens import camera_of, fitting_fov, pose_of
 from kinosplat.viewer.look import Look
 from kinosplat.viewer.playback import Playback
-from kinosplat.viewer.stream import ClientStream, Renderer, Wish
+from kinosplat.viewer.renderer import Renderer
+from kinosplat.viewer.stream import ClientStream
 from kinosplat.viewer.subject import Subject
 from kinosplat.viewer.training import TrainingWatch, refresh_interval
 from kinosplat.viewer.wire import PageWire
@@ -48,7 +52,9 @@ class Session:
             self.playback = Playback(self.times[0], self.times[-1], self.fps, anchor=self.times[0])
         self.look = Look.of(self.subject.settings)
         self.wire = PageWire(client, lambda number: self.stream.confirm(number))
-        self.stream = ClientStream(self.wire.send_picture, renderer.wake, self.moment, renderer.encoder)
+        self.stream = ClientStream(
+            self.wire.send_picture, renderer.wake, self.moment, renderer.encoder, tell=self._tell_no_picture
+        )
         self.shown_version = self.subject.version
         self._refreshed_at = 0.0
         self._objects: set[str] = set()
@@ -152,11 +158,17 @@ class Session:
 
     @contextlib.contextmanager
     def telling(self) -> Iterator[None]:
-        """Show what cannot be used in the page instead of raising it on one of viser's threads."""
+        """Show on the page what cannot be used and what failed, instead of raising it on one of viser's threads."""
         try:
             yield
         except InputError as error:
             self.tell("That does not work", str(error), color="red")
+        except Exception as error:
+            traceback.print_exc()
+            self.tell("That failed", in_words(error), color="red")
+
+    def _tell_no_picture(self, why: str) -> None:
+        self.tell("The picture could not be drawn", f"{why} The one before stays.", color="red")
 
     def tell(self, title: str, text: str, *, color: Any = None, seconds: float = 8.0) -> None:
         """A note in the corner of the page that goes away by itself."""

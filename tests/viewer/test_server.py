@@ -7,6 +7,7 @@ import http.client
 import http.server
 import socket
 import threading
+import time
 import warnings
 from typing import Any
 
@@ -14,7 +15,12 @@ import pytest
 import viser
 import websockets.exceptions
 
+from kinosplat.viewer.census import Census
+from kinosplat.viewer.controls.statistics import StatisticsPanel
+from kinosplat.viewer.controls.time import TimePanel
+from kinosplat.viewer.renderer import Renderer
 from kinosplat.viewer.server import ServerOptions, ViewerServer
+from kinosplat.viewer.subject import GaussianSubject
 from viewer.lines import confirm, connected, first_picture
 from viewer.toys import toy_subject, wait_until
 
@@ -31,7 +37,7 @@ def test_a_line_whose_other_end_vanishes_is_forgotten(server: ViewerServer) -> N
         assert wait_until(lambda: not server.sessions)
         assert session.closed
         assert wait_until(lambda: session.stream not in server.renderer._streams)
-        assert not session.stream._thread.is_alive()
+        assert not session.stream.delivery.is_alive
 
 
 def test_a_line_from_a_page_of_another_origin_is_refused(server: ViewerServer) -> None:
@@ -73,9 +79,51 @@ def test_a_slow_line_gets_few_pictures_and_the_others_all_of_theirs(server: View
             reader.start()
             assert wait_until(lambda: second.stream.meter.n_confirmed > 20)
             assert first.stream.meter.n_confirmed == 0
-            assert len(first.stream._on_the_way) <= 3
+            assert first.stream.delivery.n_on_the_way(time.monotonic()) <= 3
             stop.set()
             reader.join(timeout=5)
+
+
+def test_who_keeps_the_renderer_does_not_hold_up_sliders_and_numbers(server: ViewerServer) -> None:
+    with connected(server) as line:
+        first_picture(line)
+        assert wait_until(lambda: len(server.sessions) == 1)
+        session = server.sessions[0]
+        panels = session.panels
+        slider = next(panel.slider for panel in panels if isinstance(panel, TimePanel))
+        census = next(panel.census for panel in panels if isinstance(panel, StatisticsPanel))
+        assert wait_until(lambda: census.total == census.alive == 300)
+        # As a Benchmark does.
+        with server.renderer.alone():
+            for moment in (0.2, 0.4, 0.6):
+                session.change_playback(lambda clock, now, moment=moment: clock.seek(moment, now))
+                assert wait_until(lambda moment=moment: slider.value == moment)
+                # Long enough for a count to begin, which has to wait.
+                time.sleep(1.0)
+
+
+def test_a_model_that_stays_is_counted_once() -> None:
+    counts: list[int] = []
+
+    class Counted(GaussianSubject):
+        @property
+        def n_primitives(self) -> int:
+            counts.append(1)
+            return 4
+
+    toy = toy_subject()
+    subject = Counted(toy.label, toy.model, toy.cameras, toy.background, times=toy.times)
+    renderer = Renderer(subject)
+    census = Census(renderer)
+    for moment in (0.0, 0.5):
+        census.ask(0, moment)
+        assert wait_until(lambda: census.total == 4)
+        assert len(counts) == 1
+    census.ask(1, 0.5)
+    assert wait_until(lambda: len(counts) == 2)
+    assert wait_until(lambda: census.alive == 300)
+    census.close()
+    renderer.close()
 
 
 def test_stopping_ends_every_thread() -> None:

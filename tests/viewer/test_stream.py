@@ -10,12 +10,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from kinosplat.render.rasterize import rasterize
 from kinosplat.viewer.encode import Coding, to_pixels
+from kinosplat.viewer.failures import in_words
+from kinosplat.viewer.jobs import Wish
 from kinosplat.viewer.look import Look
-from kinosplat.viewer.stream import MAX_IN_FLIGHT, ClientStream, Renderer, Wish
+from kinosplat.viewer.renderer import Renderer
+from kinosplat.viewer.stream import MAX_IN_FLIGHT, ClientStream
 from viewer.toys import toy_cameras, toy_subject, wait_until
 
 
@@ -25,6 +29,7 @@ class Page:
 
     confirms: bool = True
     arrived: list[tuple[int, bytes, Coding, bytes | None]] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
     stream: ClientStream | None = None
 
     def receive(self, number: int, picture: bytes, coding: Coding, depth: bytes | None) -> None:
@@ -44,7 +49,7 @@ def renderer() -> Iterator[Renderer]:
 
 
 def connect(renderer: Renderer, page: Page, *, size: tuple[int, int] = (192, 144)) -> ClientStream:
-    stream = ClientStream(page.receive, renderer.wake, lambda now: 0.5, renderer.encoder)
+    stream = ClientStream(page.receive, renderer.wake, lambda now: 0.5, renderer.encoder, page.told.append)
     page.stream = stream
     renderer.add(stream)
     stream.wish(wish(size))
@@ -100,7 +105,7 @@ def test_a_page_that_blocks_while_it_receives_does_not_hold_the_others(renderer:
     def receive(*_: object) -> None:
         blocked.wait(timeout=30)
 
-    stuck = ClientStream(receive, renderer.wake, lambda now: 0.5, renderer.encoder)
+    stuck = ClientStream(receive, renderer.wake, lambda now: 0.5, renderer.encoder, fast.told.append)
     renderer.add(stuck)
     stuck.wish(wish())
     stream = connect(renderer, fast)
@@ -124,17 +129,29 @@ def test_two_moving_clients_share_the_renderer_evenly(renderer: Renderer) -> Non
         stream.close()
 
 
-def test_a_failing_picture_is_told_once_and_the_next_one_comes(
+def test_a_failing_picture_is_told_once_in_a_row_and_the_next_one_comes(
     renderer: Renderer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = Page()
     stream = connect(renderer, page)
-    stream.wish(Wish(wish().camera, Look(color_map="nonsense", output="depth")))  # type: ignore[arg-type]
-    assert wait_until(lambda: "nonsense" in capsys.readouterr().err)
-    n_arrived = len(page.arrived)
-    stream.wish(wish())
-    assert wait_until(lambda: len(page.arrived) > n_arrived)
+    nonsense = Look(color_map="nonsense", output="depth")  # type: ignore[arg-type]
+    for n_told in (1, 2):
+        for _ in range(3):
+            stream.wish(Wish(wish().camera, nonsense))
+            assert wait_until(lambda: stream.due(time.monotonic()) is None)
+        assert wait_until(lambda n=n_told: len(page.told) == n)
+        assert "nonsense" in page.told[-1]
+        n_arrived = len(page.arrived)
+        stream.wish(wish())
+        assert wait_until(lambda n=n_arrived: len(page.arrived) > n)
+    # The terminal has where it came from, once.
+    assert capsys.readouterr().err.count("Traceback") == 1
     stream.close()
+
+
+def test_a_lack_of_memory_is_told_with_the_remedy() -> None:
+    assert "Longest side" in in_words(torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB."))
+    assert in_words(ValueError("first\nsecond")) == "ValueError: first"
 
 
 def test_what_is_measured_adds_up(renderer: Renderer) -> None:

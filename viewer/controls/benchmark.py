@@ -55,10 +55,11 @@ class BenchmarkPanel(PlainPanel):
                 if done % 10 == 0:
                     show_value(self.progress, 100.0 * done / N_FRAMES)
 
-            with self.session.renderer.alone() as subject:
+            with self.session.telling(), self.session.renderer.alone() as subject:
                 self.timing = benchmark(subject, *size, n_frames=N_FRAMES, warm_up=WARM_UP, progress=tell)
-            self.table.content = words(self.timing)
-            self.table.visible = self.save.visible = True
+            if self.timing is not None:
+                self.table.content = words(self.timing)
+                self.table.visible = self.save.visible = True
         finally:
             self.start.disabled = self.progress.visible = False
             self.running.release()

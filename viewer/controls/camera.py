@@ -89,8 +89,9 @@ class CameraPanel(PlainPanel):
         camera = session.camera()
         factor = SIZES[self.size.value]
         size = limited_size(round(camera.width * factor), round(camera.height * factor), LONGEST)
-        with session.renderer.alone() as subject:
-            pixels = to_pixels(draw(subject, camera.resized(*size), session.look).picture)
-        moment = "" if camera.time is None else f"_{camera.time:.3f}s"
-        name = f"kinosplat_{time.strftime('%H%M%S')}{moment}.png"
-        session.client.send_file_download(name, encode_png(pixels), save_immediately=True)
+        with session.telling():
+            with session.renderer.alone() as subject:
+                pixels = to_pixels(draw(subject, camera.resized(*size), session.look).picture)
+            moment = "" if camera.time is None else f"_{camera.time:.3f}s"
+            name = f"kinosplat_{time.strftime('%H%M%S')}{moment}.png"
+            session.client.send_file_download(name, encode_png(pixels), save_immediately=True)

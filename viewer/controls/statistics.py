@@ -6,14 +6,12 @@ import html
 import time
 from typing import TYPE_CHECKING, get_args
 
-import numpy as np
-from viser import uplot
-
 from kinosplat.render.pass_times import PASSES
 from kinosplat.render.timing import device_words
+from kinosplat.viewer.census import Census
 from kinosplat.viewer.controls.build import PlainPanel
+from kinosplat.viewer.controls.plot import Line, add_plot
 from kinosplat.viewer.controls.table import milliseconds, note, rate, row, table
-from kinosplat.viewer.draw import count_alive
 from kinosplat.viewer.stages import STAGE_NAMES, STAGE_WORDS, Stage
 
 if TYPE_CHECKING:
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
 
 EVERY = 0.5
 """Seconds between two updates."""
-ALIVE_EVERY = 2.0
-"""Seconds between two counts of the Gaussians alive, which waits for the device."""
 N_PLOTTED = 100
 
 
@@ -31,9 +27,8 @@ class StatisticsPanel(PlainPanel):
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self._updated = self._counted = 0.0
-        self._alive: int | None = None
-        self._counted_for: tuple[int, float | None] | None = None
+        self.census = Census(session.renderer)
+        self._updated = 0.0
         self._n_shown = -1
         self._device = device_words(session.subject.device)
         with session.subject.turn():
@@ -41,22 +36,8 @@ class StatisticsPanel(PlainPanel):
         gui = session.client.gui
         with gui.add_folder("Frames"):
             self.rates = gui.add_html(self._rates())
-            zeros = np.zeros(2)
-            self.plot = gui.add_uplot(
-                (np.arange(2.0), zeros, zeros),
-                (
-                    uplot.Series(label="frame"),
-                    uplot.Series(label="render ms", stroke="#408cff", width=2),
-                    uplot.Series(label="input to page ms", stroke="#ffb347", width=1),
-                ),
-                scales={"x": uplot.Scale(time=False)},
-                axes=(
-                    uplot.Axis(stroke="#9aa", grid={"stroke": "#8883"}),
-                    uplot.Axis(stroke="#9aa", grid={"stroke": "#8883"}, size=50),
-                ),
-                height=150,
-                padding=(12, 10, 0, 0),
-            )
+            lines = [Line("render ms", "#408cff"), Line("input to page ms", "#ffb347", width=1)]
+            self.plot = add_plot(gui, "frame", lines)
             self.table = gui.add_html(self._stages())
 
     def tick(self, now: float) -> None:
@@ -64,7 +45,7 @@ class StatisticsPanel(PlainPanel):
         if now - self._updated < EVERY:
             return
         self._updated = now
-        self._count(now)
+        self.census.ask(self.session.shown_version, self.session.moment(now))
         for element, content in ((self.rates, self._rates()), (self.table, self._stages())):
             if content != element.content:
                 element.content = content
@@ -74,16 +55,9 @@ class StatisticsPanel(PlainPanel):
             numbers, render, latency = meter.history(N_PLOTTED)
             self.plot.data = (numbers, render, latency)
 
-    def _count(self, now: float) -> None:
-        """Count the living again where the model or the moment is another one."""
-        session = self.session
-        state = (session.shown_version, session.moment(now))
-        if now - self._counted < ALIVE_EVERY or state == self._counted_for:
-            return
-        self._counted, self._counted_for = now, state
-        with session.renderer.alone() as subject:
-            gaussians = subject.gaussians()
-            self._alive = None if gaussians is None else count_alive(gaussians, state[1])
+    def close(self) -> None:
+        """Count no more."""
+        self.census.close()
 
     def _rates(self) -> str:
         meter = self.session.stream.meter
@@ -96,7 +70,7 @@ class StatisticsPanel(PlainPanel):
         return table(rows)
 
     def _stages(self) -> str:
-        meter, subject = self.session.stream.meter, self.session.subject
+        meter = self.session.stream.meter
         last = meter.last()
         rows = []
         for stage in get_args(Stage):
@@ -113,8 +87,10 @@ class StatisticsPanel(PlainPanel):
             # A method's own picture, such as of occupied cells, takes none.
             if last.n_visible:
                 rows.append(row("Gaussians visible" if self._has_passes else "Samples taken", f"{last.n_visible:,}"))
-        if self._alive is not None:
-            rows.append(row("Gaussians alive now", f"{self._alive:,}"))
-        total = "Gaussians in all" if self._has_passes else "Entries in all"
-        rows += [row(total, f"{subject.n_primitives:,}"), row("Device", html.escape(self._device), css="words")]
+        census = self.census
+        if census.alive is not None:
+            rows.append(row("Gaussians alive now", f"{census.alive:,}"))
+        if census.total is not None:
+            rows.append(row("Gaussians in all" if self._has_passes else "Entries in all", f"{census.total:,}"))
+        rows += [row("Device", html.escape(self._device), css="words")]
         return table(rows)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from viser import Icon, uplot
+from viser import Icon
 
 from kinosplat.viewer.controls.build import PlainPanel, show_value
+from kinosplat.viewer.controls.plot import Line, add_plot
 from kinosplat.viewer.controls.table import row, table
 from kinosplat.viewer.training import TrainingWatch
 
@@ -30,18 +31,7 @@ class TrainingPanel(PlainPanel):
             self.table = gui.add_html(self._html())
             self.progress = gui.add_progress_bar(0.0)
             self.pause = gui.add_button("Pause training", icon=Icon.PLAYER_PAUSE)
-            self.plot = gui.add_uplot(
-                (np.arange(2.0), np.zeros(2)),
-                (uplot.Series(label="step"), uplot.Series(label="PSNR, dB", stroke="#408cff", width=2)),
-                scales={"x": uplot.Scale(time=False)},
-                axes=(
-                    uplot.Axis(stroke="#9aa", grid={"stroke": "#8883"}),
-                    uplot.Axis(stroke="#9aa", grid={"stroke": "#8883"}, size=50),
-                ),
-                height=150,
-                padding=(12, 10, 0, 0),
-                visible=False,
-            )
+            self.plot = add_plot(gui, "step", [Line("PSNR, dB", "#408cff")], visible=False)
         self.pause.on_click(lambda _: self._toggle())
 
     def _toggle(self) -> None:
