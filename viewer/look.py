@@ -14,7 +14,7 @@ OUTPUT_NAMES: dict[Output, str] = {
     "alpha": "Alpha",
     "normals": "Normals",
     "speed": "Speed of motion",
-    "overlap": "Overlap (overdraw)",
+    "overlap": "Overlap, hidden too",
     "points": "Points",
     "ellipsoids": "Ellipsoids",
 }

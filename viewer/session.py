@@ -120,10 +120,14 @@ class Session:
             self.change_playback(lambda clock, now: clock.pause(now).seek(moment, now))
         self.wish()
 
+    def page_size(self) -> tuple[int, int]:
+        """Width and height of the page's canvas, pixels; something small before it has said."""
+        held = self.client.camera
+        return max(held.image_width, 16), max(held.image_height, 16)
+
     def _fitting_fov(self, camera: Camera) -> float:
         """Field of view at which the page, which may be a phone's, shows all of what `camera` shows."""
-        held = self.client.camera
-        return fitting_fov(camera, max(held.image_width, 1), max(held.image_height, 1))
+        return fitting_fov(camera, *self.page_size())
 
     def set_objects(self, kind: str, shown: bool) -> None:
         """Whether viser's own objects of a kind are in the scene, which then need the picture's depth."""

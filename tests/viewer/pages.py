@@ -108,6 +108,25 @@ def choose(page: Any, label: str, option: str) -> None:
     wanted.click()
 
 
+def click_in_the_middle(page: Any, condition: Any) -> bool:
+    """Click on the object of viser's in the middle of the scene until `condition` is true.
+
+    The page looks once a frame what is under the pointer, and a slow page has fewer pixels than it is wide.
+    """
+    box = page.locator("canvas").first.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    def clicked() -> bool:
+        page.mouse.move(x - 40, y)
+        page.mouse.move(x, y)
+        page.wait_for_timeout(500)
+        page.mouse.click(x, y)
+        page.wait_for_timeout(1000)
+        return bool(condition())
+
+    return wait_for(page, clicked)
+
+
 def press(page: Any, name: str) -> None:
     """Click the button of that name."""
     page.get_by_role("button", name=name, exact=True).click()

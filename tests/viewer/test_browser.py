@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from websockets.asyncio.server import ServerConnection
 
 from kinosplat.render.rasterize import rasterize
 from kinosplat.viewer.encode import to_pixels
@@ -84,6 +86,29 @@ def test_a_visitor_who_comes_back_sees_the_scene_again(
     assert wait_for(page, lambda: bool(server.sessions) and server.sessions[0] is not session)
     assert settled(page, server.sessions[0])
     assert len(server.sessions) == 1
+    assert not complaints
+    page.close()
+
+
+def test_a_page_whose_line_is_cut_opens_another_and_goes_on(
+    browser: Any, server: ViewerServer, complaints: list[str]
+) -> None:
+    page, session = visit(browser, server, complaints)
+    page.evaluate("window.isTheSamePage = true")
+    before = screenshot(page, "before_the_cut")
+    for line in gc.get_objects():
+        if isinstance(line, ServerConnection) and line.local_address[1] == server.port:
+            line.loop.call_soon_threadsafe(line.transport.abort)
+    assert wait_for(page, lambda: session.closed and len(server.sessions) == 1)
+    again = server.sessions[0]
+    assert again is not session
+    # It looks from where it did.
+    assert np.allclose(again.client.camera.position, session.client.camera.position, atol=1e-3)
+    again.change_playback(lambda clock, now: clock.seek(0.8, now))
+    assert settled(page, again)
+    assert np.abs(screenshot(page, "after_the_cut") - before).mean() > 0.5
+    assert page.evaluate("window.isTheSamePage")
+    assert not complaints
     page.close()
 
 

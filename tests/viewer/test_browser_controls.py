@@ -13,17 +13,33 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from kinosplat.render.camera import Camera
 from kinosplat.render.paths import load_camera_path
 from kinosplat.render.settings import RasterSettings
+from kinosplat.viewer.controls.path import PathPanel
 from kinosplat.viewer.draw import draw
 from kinosplat.viewer.encode import to_pixels
 from kinosplat.viewer.lens import pose_of
 from kinosplat.viewer.look import Look
 from kinosplat.viewer.server import ServerOptions, ViewerServer
 from kinosplat.viewer.training import TrainingWatch
-from viewer.pages import PATIENCE, choose, control, enter, press, saved, screenshot, settled, upload, visit, wait_for
+from viewer.pages import (
+    PATIENCE,
+    choose,
+    click_in_the_middle,
+    control,
+    enter,
+    press,
+    saved,
+    screenshot,
+    settled,
+    upload,
+    visit,
+    wait_for,
+)
 from viewer.toys import ToyPhotos, toy_subject, wait_until
 
 
@@ -44,7 +60,7 @@ def test_outputs_have_colours_a_range_and_a_bar_that_says_what_they_mean(
     control(page, "Show").first.click()
     names = page.get_by_role("option").all_inner_texts()
     assert names == [
-        "Colour", "Depth", "Alpha", "Normals", "Speed of motion", "Overlap (overdraw)", "Points", "Ellipsoids",
+        "Colour", "Depth", "Alpha", "Normals", "Speed of motion", "Overlap, hidden too", "Points", "Ellipsoids",
     ]  # fmt: skip
     page.get_by_role("option", name="Depth", exact=True).click()
     page.get_by_text("scene units").wait_for(timeout=1000 * PATIENCE)
@@ -245,6 +261,83 @@ def test_a_path_is_made_previewed_filmed_saved_and_opened_again(
     page.close()
 
 
+def test_a_key_frame_is_chosen_seen_replaced_moved_and_deleted(
+    browser: Any, run: ViewerServer, complaints: list[str]
+) -> None:
+    page, session = visit(browser, run, complaints, (1280, 720))
+    edit = next(panel.edit for panel in session.panels if isinstance(panel, PathPanel))
+    cameras = run.subject.cameras
+
+    def place_of(camera: Camera) -> np.ndarray:
+        return np.array(pose_of(camera)[1])
+
+    def is_at(camera: Camera) -> bool:
+        here = session.client.camera.position
+        return bool(np.allclose(here, place_of(camera), atol=1e-3)) and session.moment(0.0) == pytest.approx(
+            camera.time
+        )
+
+    page.get_by_role("tab", name="Camera").click()
+    page.get_by_text("Camera path").first.click()
+    for i in range(3):
+        session.look_from(cameras[i].at(0.4 * i))
+        assert wait_for(page, lambda i=i: is_at(cameras[i].at(0.4 * i)))
+        press(page, "Add this view")
+        assert wait_for(page, lambda i=i: len(edit.keys) == i + 1)
+    choose(page, "Key frame", "2")
+    assert wait_for(page, lambda: control(page, "At second").first.input_value() == "2")
+    assert control(page, "Of the clip").first.input_value() == "0.4"
+    press(page, "go to")
+    assert wait_for(page, lambda: is_at(cameras[1].at(0.4)))
+    session.look_from(cameras[4].at(0.6))
+    assert wait_for(page, lambda: is_at(cameras[4].at(0.6)))
+    press(page, "replace")
+    assert wait_for(page, lambda: edit.keys[1].time == pytest.approx(0.6))
+    assert np.allclose(edit.keys[1].position, place_of(cameras[4]), atol=1e-3)
+    enter(page, "At second", "5")
+    assert wait_for(page, lambda: [key.seconds for key in edit.keys] == [0.0, 4.0, 5.0])
+    page.get_by_role("cell", name="5.00", exact=True).wait_for()
+    enter(page, "Of the clip", "0.9")
+    assert wait_for(page, lambda: edit.keys[2].time == 0.9)
+    screenshot(page, "key_frames")
+    press(page, "delete")
+    assert wait_for(page, lambda: len(edit.keys) == 2)
+    press(page, "undo")
+    assert wait_for(page, lambda: len(edit.keys) == 3)
+    # From behind the first one, which then stands in the middle of the page.
+    back = cameras[0].world_to_camera.clone()
+    back[2, 3] += 1.0
+    session.look_from(replace(cameras[0], world_to_camera=back, time=0.5))
+    assert settled(page, session)
+    assert click_in_the_middle(page, lambda: is_at(cameras[0].at(0.0)))
+    assert edit.chosen == 0
+    assert not complaints
+    page.close()
+
+
+def test_what_fails_is_told_on_the_page(
+    browser: Any, complaints: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> Any:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("kinosplat.viewer.controls.benchmark.benchmark", fail)
+    with ViewerServer(replace(toy_subject(), painters={"broken": fail}), ServerOptions(port=0)) as server:
+        page, _ = visit(browser, server, complaints)
+        choose(page, "Show", "Broken")
+        page.get_by_text("The picture could not be drawn").wait_for()
+        page.get_by_text("make it smaller: Speed, Streaming, Longest side").first.wait_for()
+        page.get_by_role("tab", name="Speed").click()
+        page.get_by_text("Benchmark").first.click()
+        press(page, "Benchmark")
+        page.get_by_text("That failed").wait_for()
+        # And it can be tried again.
+        assert wait_for(page, lambda: page.get_by_role("button", name="Benchmark", exact=True).is_enabled())
+        assert "OutOfMemoryError" in capsys.readouterr().err
+        assert not complaints
+        page.close()
+
+
 def test_a_click_on_a_camera_shows_its_photo_the_difference_and_the_psnr(
     browser: Any, run: ViewerServer, complaints: list[str]
 ) -> None:
@@ -258,8 +351,8 @@ def test_a_click_on_a_camera_shows_its_photo_the_difference_and_the_psnr(
     session.look_from(replace(camera, world_to_camera=back, time=1.0))
     assert settled(page, session)
     screenshot(page, "frusta")
-    page.mouse.click(session.camera().width // 2, 360)
-    page.get_by_text("More in Camera, Photos.").wait_for(timeout=1000 * PATIENCE)
+    note = page.get_by_text("More in Camera, Photos.")
+    assert click_in_the_middle(page, lambda: note.count() > 0)
     photos = run.subject.photos
     assert photos is not None
     expected = photos.compare(photos.views[7])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 UNITS: dict[Output, str] = {
     "depth": "scene units",
     "speed": "scene units a second",
-    "overlap": "Gaussians a ray crosses",
+    "overlap": "Gaussians on the ray, hidden too",
 }
 
 
