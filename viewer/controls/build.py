@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -47,6 +48,16 @@ class PlainPanel:
 def show_value(control: Any, value: object) -> None:
     """Give a control of viser's another value than the visitor did; its callbacks run with no client."""
     control.value = value
+
+
+def on_visitor(control: Any, then: Callable[[], None]) -> None:
+    """Call `then` when the visitor gives the control another value, and not when `show_value` does."""
+
+    def changed(event: Any) -> None:
+        if event.client_id is not None:
+            then()
+
+    control.on_update(changed)
 
 
 def build_panels(session: Session) -> list[Panel]:

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from viser import Icon
 
 from kinosplat.viewer.adaptive import limited_size
-from kinosplat.viewer.controls.build import QUIET, PlainPanel, show_value
+from kinosplat.viewer.controls.build import QUIET, PlainPanel, on_visitor, show_value
 from kinosplat.viewer.controls.link import to_words
 from kinosplat.viewer.draw import draw
 from kinosplat.viewer.encode import encode_png, to_pixels
@@ -44,7 +44,7 @@ class CameraPanel(PlainPanel):
             self.size = gui.add_dropdown("Picture size", list(SIZES), initial_value="Page", hint="Of the screenshot.")
             self.shot = gui.add_button("Screenshot", icon=Icon.CAMERA, color=QUIET)
             gui.add_markdown(HELP)
-        self.fov.on_update(lambda event: self._set_fov() if event.client_id is not None else None)
+        on_visitor(self.fov, self._set_fov)
         self.reset.on_click(lambda _: session.look_from(session.cameras[0].at(None)))
         self.link_button.on_click(lambda _: self._copy_link())
         self.shot.on_click(lambda _: self._screenshot())

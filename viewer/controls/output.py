@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_args
 import torch
 
 from kinosplat.viewer.colors import color_table
-from kinosplat.viewer.controls.build import PlainPanel, show_value
+from kinosplat.viewer.controls.build import PlainPanel, on_visitor, show_value
 from kinosplat.viewer.controls.link import numbers, to_words
 from kinosplat.viewer.controls.table import color_bar
 from kinosplat.viewer.draw import outputs_of
@@ -43,8 +43,8 @@ class OutputPanel(PlainPanel):
         self.output.on_update(lambda _: self._change())
         self.color_map.on_update(lambda _: session.change_look(color_map=self.color_map.value))
         self.fit.on_update(lambda _: self._change())
-        # `tick` writes the fitted range there too, which is no wish of the visitor's.
-        self.range.on_update(lambda event: self._change() if event.client_id is not None else None)
+        # `tick` writes the fitted range there too.
+        on_visitor(self.range, self._change)
 
     def _change(self) -> None:
         name = self.output.value

@@ -15,7 +15,7 @@ from viser import Icon
 from kinosplat.errors import InputError
 from kinosplat.render.paths import CameraPath, Keyframe
 from kinosplat.viewer.controls.activity import Activity
-from kinosplat.viewer.controls.build import QUIET, PlainPanel, show_value
+from kinosplat.viewer.controls.build import QUIET, PlainPanel, on_visitor, show_value
 from kinosplat.viewer.controls.path_files import PathFiles
 from kinosplat.viewer.controls.path_film import PathFilm
 from kinosplat.viewer.controls.path_scene import PathScene
@@ -59,10 +59,9 @@ class PathPanel(PlainPanel):
             PathFiles(session, self.path, self._open)
             self.film = PathFilm(session, self.path)
         self.add.on_click(lambda _: self._do(lambda edit: edit.add(session.camera(), self.gap.value)))
-        # `_show` writes what is chosen into these three, which is no wish of the visitor's.
-        self.key.on_update(lambda event: event.client_id is None or self._choose(int(self.key.value) - 1))
-        self.second.on_update(lambda event: event.client_id is None or self._move())
-        self.moment.on_update(lambda event: event.client_id is None or self._set_moment())
+        on_visitor(self.key, lambda: self._choose(int(self.key.value) - 1))
+        on_visitor(self.second, self._move)
+        on_visitor(self.moment, self._set_moment)
         self.change.on_click(lambda event: self._change(event.target.value))
         self.all.on_click(lambda event: self._do(PathEdit.undo if event.target.value == UNDO else _clear))
         self.loop.on_update(lambda _: self._show())

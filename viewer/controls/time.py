@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from viser import Icon
 
-from kinosplat.viewer.controls.build import PlainPanel, show_value
+from kinosplat.viewer.controls.build import PlainPanel, on_visitor, show_value
 from kinosplat.viewer.controls.link import number, to_words
 
 if TYPE_CHECKING:
@@ -41,16 +41,13 @@ class TimePanel(PlainPanel):
             )
             self.loop = gui.add_checkbox("Loop", clock.loop, hint="Begin again at the end.")
 
-        self.slider.on_update(self._on_slider)
+        on_visitor(self.slider, self._on_slider)
         self.play.on_click(lambda _: self._toggle())
         self.steps.on_click(lambda event: self._step(event.target.value))
         self.speed.on_update(lambda _: self._set_speed(self.speed.value))
         self.loop.on_update(lambda _: session.change_playback(lambda c, now: c.set_loop(self.loop.value, now)))
 
-    def _on_slider(self, event: object) -> None:
-        # The slider also reports the values that `tick` gave it.
-        if getattr(event, "client_id", None) is None:
-            return
+    def _on_slider(self) -> None:
         moment = self.slider.value
         self._shown = moment
         self.session.change_playback(lambda clock, now: clock.seek(moment, now))
