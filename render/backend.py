@@ -27,6 +27,7 @@ MISSING_CUDA = (
 )
 MISSING_GPU = "PyTorch finds no usable CUDA device; install a driver and a CUDA build of PyTorch, or use the CPU."
 MISSING_GSPLAT = "The gsplat rasterizer is not installed; run 'pip install gsplat', or use the native rasterizer."
+GSPLAT_NEEDS_CUDA = "The gsplat rasterizer draws on a CUDA device only; use one, or the native rasterizer."
 
 
 def load_native() -> ModuleType:
@@ -85,6 +86,14 @@ def _is_cuda(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def check_gsplat(device: torch.device) -> None:
+    """Raise BackendError where gsplat cannot draw what is on `device`."""
+    if device.type != "cuda":
+        raise BackendError(GSPLAT_NEEDS_CUDA)
+    if not find_spec("gsplat"):
+        raise BackendError(MISSING_GSPLAT)
+
+
 def load_cuda() -> tuple[ModuleType, ModuleType]:
     """The native module's CUDA part and how its passes are called (cuda_call); BackendError where there is none."""
     native = load_native()
@@ -105,9 +114,9 @@ def render_backends() -> dict[str, str | None]:
         cuda: str | None = MISSING_CUDA
     else:
         cuda = missing or (None if torch.cuda.is_available() else MISSING_GPU)
-    return {
-        "native-cpu": missing,
-        "native-cuda": cuda,
-        "reference": None,
-        "gsplat": None if find_spec("gsplat") else MISSING_GSPLAT,
-    }
+    gsplat = None
+    try:
+        check_gsplat(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    except BackendError as error:
+        gsplat = str(error)
+    return {"native-cpu": missing, "native-cuda": cuda, "reference": None, "gsplat": gsplat}

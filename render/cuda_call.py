@@ -61,14 +61,15 @@ def address_of(tensor: Tensor | None) -> int:
 
 
 def run_pass(function: Any, *arguments: Any) -> Any:
-    """Call a native pass; what CUDA reports comes out as BackendError in one sentence."""
+    """Call a native pass; what CUDA reports comes out as BackendError in one sentence, a lack of memory as torch's."""
     try:
         return function(*arguments)
-    except torch.cuda.OutOfMemoryError:
-        raise
     except RuntimeError as error:
+        if "out of memory" in str(error):
+            raise torch.OutOfMemoryError(str(error)) from error
         if "no kernel image" in str(error) or "unsupported toolchain" in str(error):
-            capability = ".".join(map(str, torch.cuda.get_device_capability()))
+            device = next((a.device for a in arguments if isinstance(a, native.Queue)), None)
+            capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
             raise BackendError(
                 f"This build of kinosplat has no code for this GPU (compute capability {capability}); reinstall it "
                 "from source on this machine."

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from typing_extensions import assert_never
 
 from kinosplat.errors import BackendError, InputError
-from kinosplat.render.backend import MISSING_GSPLAT, passes_for
+from kinosplat.render.backend import MISSING_GSPLAT, check_gsplat, passes_for
 from kinosplat.render.camera import Camera
 from kinosplat.render.frame import Frame, FrameGradients, FrameInputs, InputGradients
 from kinosplat.render.gaussians import Gaussians
@@ -59,6 +59,7 @@ def rasterize(
         case "reference":
             from kinosplat.render.reference import rasterize_reference as rasterize_other
         case "gsplat":
+            check_gsplat(gaussians.device)
             try:
                 from kinosplat.render.gsplat_adapter import rasterize_gsplat as rasterize_other
             except ImportError as error:

@@ -151,7 +151,8 @@ GaussianArrays<Number> gaussian_arrays(Address means, Address quats, Address log
 
 void bind_frame(nb::module_& module) {
     nb::class_<Queue>(module, "Queue", "A device and one of its streams.")
-        .def(nb::init<int, Address>(), nb::arg("device"), nb::arg("stream"));
+        .def(nb::init<int, Address>(), nb::arg("device"), nb::arg("stream"))
+        .def_ro("device", &Queue::device);
 
     nb::class_<FrameCounts>(module, "FrameCounts", "What the project pass found.")
         .def_ro("n_rows", &FrameCounts::n_rows)

@@ -5,13 +5,17 @@ driver, code for the GPU at hand.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from kinosplat.errors import BackendError, InputError
-from kinosplat.render import backend, rasterize
+from kinosplat.render import RasterSettings, backend, rasterize
+from kinosplat.trainers.config import TrainConfig
+from kinosplat.trainers.methods.config import GaussianConfig, ThreeDGS
+from kinosplat.trainers.methods.presets import resolve
 
 from .scenes import SCENES
 
@@ -86,10 +90,46 @@ def test_what_cuda_reports_becomes_a_sentence(reported: str, said: str | None, m
         pytest.skip("This build has no CUDA backend.")
     from kinosplat.render.cuda_call import run_pass
 
-    def fails() -> None:
+    def fails(queue: object) -> None:
         raise RuntimeError(reported)
 
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    # Of the device that was asked, whatever is current.
+    monkeypatch.setattr(torch.cuda, "get_device_capability", {3: (7, 5)}.__getitem__)
     with pytest.raises(BackendError) as caught:
-        run_pass(fails)
+        run_pass(fails, backend.load_native().gpu.Queue(device=3, stream=0))
     assert str(caught.value) == (said or f"The CUDA backend failed: {reported}.")
+
+
+def test_memory_that_cuda_lacks_is_missing_as_where_torch_lacks_it() -> None:
+    """So that a training step may be done again with less."""
+    if not backend.load_native().has_cuda:
+        pytest.skip("This build has no CUDA backend.")
+    from kinosplat.render.cuda_call import run_pass
+
+    def fails() -> None:
+        raise RuntimeError("blend: out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        run_pass(fails)
+
+
+def test_gsplat_draws_on_a_gpu_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "gsplat.py").write_text("raise AssertionError('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    scene = SCENES["crowded"](torch.float32)
+    with pytest.raises(BackendError) as caught:
+        rasterize(scene.gaussians, scene.cameras, settings=RasterSettings(rasterizer="gsplat"))
+    sentence = "The gsplat rasterizer draws on a CUDA device only; use one, or the native rasterizer."
+    assert str(caught.value) == sentence
+    config = TrainConfig(method=ThreeDGS(gaussians=GaussianConfig(rasterizer="gsplat")), device="cpu")
+    with pytest.raises(BackendError, match="The gsplat rasterizer draws on a CUDA device only"):
+        resolve(config)
+
+
+def test_gsplat_that_is_not_installed_is_missed_before_a_run_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "find_spec", lambda name: None)
+    with pytest.raises(BackendError) as caught:
+        backend.check_gsplat(torch.device("cuda"))
+    assert str(caught.value) == (
+        "The gsplat rasterizer is not installed; run 'pip install gsplat', or use the native rasterizer."
+    )

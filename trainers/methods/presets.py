@@ -8,6 +8,7 @@ from typing import Literal
 from typing_extensions import assert_never
 
 from kinosplat.errors import InputError
+from kinosplat.render.backend import check_gsplat
 from kinosplat.trainers.config import TrainConfig
 from kinosplat.trainers.methods.config import FourDGS, ThreeDGS
 from kinosplat.trainers.methods.field_config import HashGrid, HollowNerf
@@ -77,6 +78,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
 def _resolve_gaussians(config: TrainConfig, method: ThreeDGS | FourDGS, on_cpu: bool) -> TrainConfig:
     preset = (CPU_PRESETS if on_cpu else GPU_PRESETS)[config.schedule.preset]
     gaussians = method.gaussians
+    if gaussians.rasterizer == "gsplat":
+        check_gsplat(choose_device(config.device))
     max_gaussians = preset.max_gaussians if gaussians.max_gaussians is None else gaussians.max_gaussians
     n_first = gaussians.n_first_points
     # A full set from the start is worth more than room to grow: 1.4 dB after 800 steps of the shipped scene at 128x96.
