@@ -117,7 +117,10 @@ class Watching(Callbacks):
         """Until Ctrl-C, so that the result can be looked at."""
         if self.server is not None:
             self._say("The page stays open; Ctrl-C ends it.")
-            self.server.wait()
+            try:
+                self.server.wait()
+            except KeyboardInterrupt:
+                self._say("The page is closed.")
 
     def close(self) -> None:
         """End the page, also after an error."""

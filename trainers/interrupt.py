@@ -1,10 +1,20 @@
-"""Ctrl-C at a moment when everything is consistent: between two steps."""
+"""Ctrl-C: taken at a moment when everything is consistent, between two steps, and reported with the run's folder."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from pathlib import Path
 from types import FrameType, TracebackType
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """Ctrl-C in a run that can be resumed: from its last checkpoint, or from its beginning where there is none."""
+
+    def __init__(self, run_dir: Path) -> None:
+        """`run_dir` is the folder of the run."""
+        super().__init__()
+        self.run_dir = run_dir
 
 
 class Interrupt:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +26,7 @@ from kinosplat.trainers.checkpoint import LAST, checkpoint_path, load_checkpoint
 from kinosplat.trainers.config import TrainConfig
 from kinosplat.trainers.evaluate import WHOLE, Evaluation, evaluate, measure_fps, spread
 from kinosplat.trainers.feed import cache_bytes
+from kinosplat.trainers.interrupt import RunInterrupted
 from kinosplat.trainers.loop import evaluate_now, record_evaluation, train_to_the_end
 from kinosplat.trainers.memory import refuse_what_cannot_fit
 from kinosplat.trainers.method import Method
@@ -84,12 +86,21 @@ def new_run_dir(out_dir: Path, scene: str, method: str) -> Path:
     return path
 
 
-def train(config: TrainConfig, scene: Scene, run_dir: Path, callbacks: Callbacks | None = None) -> Report:
+def train(
+    config: TrainConfig,
+    scene: Scene,
+    run_dir: Path,
+    callbacks: Callbacks | None = None,
+    *,
+    overwrite: bool = False,
+) -> Report:
     """Train a new run in `run_dir` to its end, evaluate it, and write its report.
 
-    Raises InputError for whatever the user gave that cannot be used, KeyboardInterrupt (after saving) on Ctrl-C.
+    With `overwrite` a run that is there already is deleted once the new one is ready for its first step. Raises
+    InputError for whatever the user gave that cannot be used, RunInterrupted (after saving) on Ctrl-C.
     """
-    if (run_dir / "config.json").exists():
+    holds_a_run = (run_dir / "config.json").exists()
+    if holds_a_run and not overwrite:
         raise InputError(f"{run_dir} holds a run already; resume it or choose another folder.")
     config = resolve(config)
     began = time.monotonic()
@@ -103,6 +114,8 @@ def train(config: TrainConfig, scene: Scene, run_dir: Path, callbacks: Callbacks
 
 def resume(run_dir: Path, overrides: Overrides | None = None, callbacks: Callbacks | None = None) -> Report:
     """Go on with a run from its last checkpoint, or from its beginning if it was stopped before the first one.
+    if holds_a_run:
+        shutil.rmtree(run_dir)
 
     With steps alone as the bound, the CPU goes on bitwise as if it had never stopped.
     """
@@ -190,7 +203,14 @@ def no_points() -> PointCloud:
 
 
 def _finish(training: Training, callbacks: Callbacks) -> Report:
-    """Train to the end, measure held-out views, write the report."""
+    """Train to the end, measure held-out views, write the report; Ctrl-C is raised as RunInterrupted."""
+    try:
+        return _train_and_measure(training, callbacks)
+    except KeyboardInterrupt as interrupt:
+        raise RunInterrupted(training.run_dir) from interrupt
+
+
+def _train_and_measure(training: Training, callbacks: Callbacks) -> Report:
     schedule = training.config.schedule
     callbacks.started(
         RunStart(

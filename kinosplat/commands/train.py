@@ -7,7 +7,6 @@ what 4dgs has. Nothing is written before the scene and the options have proved u
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,8 +21,10 @@ from kinosplat.display import DisplayKind, RichDisplay, make_display
 from kinosplat.errors import InputError
 from kinosplat.scenes import Scene, load_scene
 from kinosplat.trainers.callbacks import Callbacks
+from kinosplat.trainers.checkpoint import checkpoint_path
 from kinosplat.trainers.compress import FILE, compress_run, summary
 from kinosplat.trainers.config import TrainConfig
+from kinosplat.trainers.interrupt import RunInterrupted
 from kinosplat.trainers.methods.registry import METHODS
 from kinosplat.trainers.run import Overrides, new_run_dir, read_config, resume, train
 from kinosplat.trainers.training import scene_for
@@ -48,7 +49,7 @@ class TrainCommand:
     run_dir: Path | None = None
     """Folder of this run, whatever --out-dir is."""
     overwrite: bool = False
-    """Delete the run that is in --run-dir first."""
+    """Delete the run that is in --run-dir, once the new one is ready to begin."""
     display: DisplayKind = "auto"
     """Progress as a live line (rich), plain lines, JSON lines, or none (quiet); auto picks."""
     quiet: bool = False
@@ -69,18 +70,14 @@ def run(arguments: Sequence[str], program: str) -> int:
     """Parse, train, and say how it went; 130 after Ctrl-C."""
     name = method_of(arguments)
     default = TrainCommand(method=name, config=TrainConfig(method=METHODS[name]()))
-    command = tyro.cli(
-        tyro.conf.OmitArgPrefixes[tyro.conf.AvoidSubcommands[TrainCommand]],
-        args=with_token(arguments),
-        prog=program,
-        default=default,
-    )
+    command = _parse(with_token(arguments), program, default)
     display = make_display("json" if command.json else "quiet" if command.quiet else command.display)
     watching: Watching | None = None
     if command.viewer:
         need_viser()
         watching = _watching(command, display)
     callbacks = watching or display
+    run_dir: Path | None = None
     try:
         if command.resume is not None:
             run_dir = _resume(command, default, arguments, callbacks)
@@ -92,9 +89,9 @@ def run(arguments: Sequence[str], program: str) -> int:
             display.compressed(summary(report, run_dir / FILE, run_dir), report.table())
         if watching is not None:
             watching.stay()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         _close(display)
-        print("Interrupted; the run is saved. Go on with `--resume` and its folder.", file=sys.stderr)
+        print(_interrupted(interrupt, run_dir), file=sys.stderr)
         return EXIT_INTERRUPTED
     finally:
         if watching is not None:
@@ -107,6 +104,27 @@ def method_of(arguments: Sequence[str]) -> MethodName:
     """The method named in `arguments` as `--method NAME` or `--method=NAME`, or the default."""
     for i, argument in enumerate(arguments):
         if argument == "--method" or argument.startswith("--method="):
+def _parse(arguments: list[str], program: str, default: TrainCommand) -> TrainCommand:
+    """The command; a word that belongs to no option is taken for the scene, and how to give that is said."""
+    kind = tyro.conf.OmitArgPrefixes[tyro.conf.AvoidSubcommands[TrainCommand]]
+    command, strays = tyro.cli(kind, args=arguments, prog=program, default=default, return_unknown_args=True)
+    if strays and not strays[0].startswith("-"):
+        raise InputError(f"{strays[0]} belongs to no option; name a scene with --scene {strays[0]}.")
+    # Of an unknown option tyro itself says which ones have similar names.
+    return tyro.cli(kind, args=arguments, prog=program, default=default) if strays else command
+
+
+def _interrupted(interrupt: KeyboardInterrupt, finished: Path | None) -> str:
+    """What Ctrl-C left behind; `finished` is the folder of a run that was complete by then."""
+    if finished is not None:
+        return f"Interrupted; the run is complete, its file is not: `kinosplat compress {finished}` makes it."
+    if not isinstance(interrupt, RunInterrupted):
+        return "Interrupted before training began; nothing was written."
+    if not checkpoint_path(interrupt.run_dir).exists():
+        return f"Interrupted before the first checkpoint; begin again with `--resume {interrupt.run_dir}`."
+    return f"Interrupted; the run is saved. Go on with `--resume {interrupt.run_dir}`."
+
+
             given = argument.partition("=")[2] if "=" in argument else next(iter(arguments[i + 1 :]), "")
             for name in get_args(MethodName):
                 if given == name:
@@ -121,9 +139,7 @@ def _train(command: TrainCommand, display: Callbacks) -> Path:
         raise InputError("--scene is missing; give the path or the name of a scene (`kinosplat data list` has names).")
     scene = load_scene(config.scene, config.data)
     run_dir = command.run_dir or new_run_dir(command.out_dir, scene.name, config.method.name)
-    if command.overwrite and (run_dir / "config.json").exists():
-        shutil.rmtree(run_dir)
-    train(config, scene, run_dir, display)
+    train(config, scene, run_dir, display, overwrite=command.overwrite)
     return run_dir
 
 

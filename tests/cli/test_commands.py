@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +21,11 @@ from trainers.toys import Toy, blobs, write_toy
 from kinosplat import __version__
 from kinosplat.cli import COMMANDS, main, train_main
 from kinosplat.compression.kino import Metadata, write_kino
+from kinosplat.display import PlainDisplay
 from kinosplat.opening import open_subject
 from kinosplat.render.paths import CameraPath, Keyframe, save_camera_path
 from kinosplat.scenes.scene import Similarity
+from kinosplat.trainers.report import Report
 from kinosplat.viewer.draw import draw
 from kinosplat.viewer.encode import to_pixels
 from kinosplat.viewer.look import Look
@@ -84,6 +89,11 @@ def test_the_method_decides_which_options_exist(capsys: pytest.CaptureFixture[st
     [
         (["--method", "5dgs"], "--method 5dgs is not known; choose one of 3dgs, 4dgs, hashgrid, hollownerf."),
         ([], "--scene is missing; give the path or the name of a scene (`kinosplat data list` has names)."),
+        (["tabletop"], "tabletop belongs to no option; name a scene with --scene tabletop."),
+        (
+            ["--method", "3dgs", "--steps", "5", "table/top"],
+            "table/top belongs to no option; name a scene with --scene table/top.",
+        ),
         (
             ["--resume", "somewhere", "--sh-degree", "1"],
             "--resume takes its options from the run; only --steps, --time-limit, --device, --cache-memory and those "
@@ -118,6 +128,16 @@ def test_a_run_leaves_its_files_and_plain_lines(
     assert any(line.startswith("held out: PSNR ") for line in lines)
 
 
+def test_the_last_line_says_how_busy_a_gpu_was(run_dir: Path) -> None:
+    report = Report(**json.loads((run_dir / "report.json").read_text()))
+    lines = []
+    for utilisation in (None, 0.934):
+        text = io.StringIO()
+        PlainDisplay(text).finished(dataclasses.replace(report, device_utilisation=utilisation))
+        lines.append(text.getvalue().splitlines()[-1])
+    assert lines[1] == f"{lines[0]}, busy 93% of the training"
+
+
 def test_json_lines_tell_a_machine_everything(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["--scene", str(toy.folder), "--method", "3dgs", "--run-dir", str(tmp_path / "run"), "--json", *TINY]
     assert train_main(command) == 0
@@ -138,6 +158,68 @@ def test_a_second_run_in_the_same_folder_needs_overwrite(
     assert train_main([*command, "--overwrite"]) == 0
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["--max-gaussians", "1000000000"],
+        ["--max-gaussians", "0"],
+        ["--scene", "nowhere"],
+        ["--rasterizer", "gsplat"],
+    ],
+)
+def test_a_run_that_is_refused_does_not_cost_the_one_it_was_to_replace(
+    changes: list[str], run_dir: Path, clip: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run_dir, folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    command = ["--scene", str(clip.folder), "--method", "4dgs", "--run-dir", str(folder), "--quiet", *TINY]
+    assert train_main([*command, "--overwrite", *changes]) == 2
+    assert capsys.readouterr().err.startswith("kinosplat: ")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_an_option_that_is_not_known_is_answered_with_similar_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        train_main(["--scene", "tabletop", "--max-gausians", "5"])
+    assert exit_info.value.code == 2
+    assert "--max-gaussians" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        ("kinosplat.commands.train.load_scene", "Interrupted before training began; nothing was written."),
+        (
+            "kinosplat.trainers.feed.FrameLoader",
+            "Interrupted before the first checkpoint; begin again with `--resume {}`.",
+        ),
+        ("kinosplat.trainers.run._final_evaluation", "Interrupted; the run is saved. Go on with `--resume {}`."),
+        (
+            "kinosplat.commands.train.compress_run",
+            "Interrupted; the run is complete, its file is not: `kinosplat compress {}` makes it.",
+        ),
+    ],
+)
+def test_ctrl_c_says_what_is_left_behind(
+    where: str,
+    sentence: str,
+    toy: Toy,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(where, interrupted)
+    folder = tmp_path / "run"
+    command = ["--scene", str(toy.folder), "--method", "3dgs", "--run-dir", str(folder), "--quiet", *TINY]
+    assert train_main([*command, "--compress", "small"]) == 130
+    assert capsys.readouterr().err == sentence.format(folder) + "\n"
+    assert folder.exists() == ("{}" in sentence)
+
+
 def test_ctrl_c_saves_exits_with_130_and_the_run_resumes(toy: Toy, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     program = "import sys; from kinosplat.cli import train_main; sys.exit(train_main())"
@@ -156,7 +238,7 @@ def test_ctrl_c_saves_exits_with_130_and_the_run_resumes(toy: Toy, tmp_path: Pat
             break
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors == "Interrupted; the run is saved. Go on with `--resume` and its folder.\n"
+    assert errors == f"Interrupted; the run is saved. Go on with `--resume {folder}`.\n"
     reached = len((folder / "metrics.jsonl").read_text().splitlines()) * 5
     assert train_main(["--resume", str(folder), "--steps", str(reached + 20), "--quiet"]) == 0
     assert json.loads((folder / "report.json").read_text())["steps"] == reached + 20

@@ -59,6 +59,17 @@ class Visited(Watching):
         self.n_seen = self.server.sessions[0].stream.meter.n_confirmed
 
 
+def test_ctrl_c_closes_a_page_that_stayed_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Server:
+        def wait(self) -> None:
+            raise KeyboardInterrupt
+
+    watching = Visited(TrainConfig())
+    monkeypatch.setattr(watching, "server", Server())
+    watching.stay()
+    assert watching.said == ["The page stays open; Ctrl-C ends it.", "The page is closed."]
+
+
 def test_a_run_with_a_visitor_is_the_run_without_one(moving_toy: Toy, tmp_path: Path) -> None:
     config = tiny_config(FourDGS(), moving_toy)
     config = replace(config, image=replace(config.image, background="white"))
