@@ -1,8 +1,8 @@
 """The command line: `kinosplat COMMAND …`, and `train …` as a short way to say `kinosplat train …`.
 
 Each command is a module of `kinosplat.commands` with `run(arguments, program) -> int`, imported when it is asked for.
-Exit codes: 0 done; 2 something the user gave cannot be used (one sentence on stderr); 130 interrupted, all saved;
-141 whoever read the output went away.
+Exit codes: 0 done; 2 something the user gave cannot be used, or memory ran out (one sentence on stderr); 130
+interrupted, all saved; 141 whoever read the output went away.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 
 from kinosplat import __version__
-from kinosplat.errors import BackendError, InputError
+from kinosplat.errors import BackendError, InputError, is_out_of_memory
 
 COMMANDS = {
     "train": "Learn a scene from calibrated photos or multi-view video.",
@@ -30,6 +30,15 @@ COMMANDS = {
 }
 MODULES = {"import": "import_file"}
 """Commands whose name no module can have."""
+WITHOUT_MEMORY = {
+    "train": "make the pictures smaller with --downscale, or the model with the options of --method",
+    "eval": "use another device with --device cpu",
+    "render": "make the pictures smaller with --resolution, or use another device with --device cpu",
+    "view": "use another device with --device cpu",
+    "compress": "use another device with --device cpu",
+    "bench": "make the pictures smaller with --resolution, or use another device with --device cpu",
+}
+"""What to do about memory that runs out; of the other commands there is nothing to be made smaller."""
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130
 EXIT_PIPE = 141
@@ -95,6 +104,11 @@ def _run(name: str, arguments: list[str], program: str) -> int:
         # Whoever read the output has enough; without this the interpreter would complain while it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        remedy = WITHOUT_MEMORY.get(name, "make room on this machine")
+        return _refuse(f"There is not enough memory for `{program}`; {remedy}.")
 
 
 def _refuse(sentence: str) -> int:

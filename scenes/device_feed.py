@@ -8,7 +8,7 @@ of bytes; one that is there costs no thread and no lock any more.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,6 +68,14 @@ class DeviceFeed:
         self._consumer = torch.cuda.current_stream(self._device).cuda_stream
         self._resident[index] = self._at_hand[index] = _DeviceFrame(copies[0], copies[1] if len(copies) > 1 else None)
         self._free_bytes -= sum(copy.nbytes for copy in copies)
+
+    def release(self) -> int:
+        """Let no picture stay on the device from now on; returns the bytes that this gives back."""
+        # One that is on its way would stay.
+        wait([staged for staged in self._staged.values() if not staged.cancel()])
+        frames = list(self._resident.values())
+        self._staged, self._resident, self._at_hand, self._free_bytes = {}, {}, {}, 0
+        return sum(t.nbytes for frame in frames for t in (frame.pixels, frame.mask) if t is not None)
 
     def batch(
         self, indices: Sequence[int], upcoming: Sequence[Sequence[int]]

@@ -176,11 +176,20 @@ class FrameLoader:
         ):
             return
         indices = range(len(self.views))
-        for index in indices:
-            if index % FILL_AHEAD == 0:
-                self.prefetch(indices[index : index + 2 * FILL_AHEAD])
-            if not self._feed.has([index]):
-                self._feed.keep(index, self._read(index))
+        try:
+            for index in indices:
+                if index % FILL_AHEAD == 0:
+                    self.prefetch(indices[index : index + 2 * FILL_AHEAD])
+                if not self._feed.has([index]):
+                    self._feed.keep(index, self._read(index))
+        except torch.OutOfMemoryError:
+            # Somebody else took the room; the pictures come one by one then.
+            self.release_device()
+
+    def release_device(self) -> int:
+        """Let no picture stay on the CUDA device from now on, for want of memory; returns the bytes given back."""
+        self._all_fit_on_device = False
+        return 0 if self._feed is None else self._feed.release()
 
     def get(self, index: int) -> LoadedFrame:
         """Picture, alpha and mask of view `index`, waiting for them if need be."""

@@ -13,10 +13,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from kinosplat.errors import refusing_out_of_memory
 from kinosplat.scenes import FrameLoader, View, ViewSampler
 from kinosplat.trainers.batch import Batch, assemble
 from kinosplat.trainers.clock import Moment
 from kinosplat.trainers.config import TrainConfig
+from kinosplat.trainers.memory import room_for_pictures
 from kinosplat.trainers.method import Losses, PictureMethod, RayMethod
 from kinosplat.trainers.pixel_pool import PixelPool
 from kinosplat.trainers.ray_batch import draw_rays
@@ -28,8 +30,6 @@ UPCOMING_BATCHES = 2
 """Batches on their way to the device ahead of time."""
 MOST_WORKERS = 8
 """Threads that decode pictures at most."""
-DEVICE_CACHE_SHARE = 0.25
-"""Part of a GPU's free memory that pictures may take."""
 POOL_SHARE = 0.75
 """Part of the picture cache that the sampler's pool may fill; the rest is for what is fetched ahead."""
 
@@ -40,17 +40,24 @@ class Feed(Protocol):
     def losses(self, moment: Moment) -> Losses:
         """What the step at `moment` costs; a picture that cannot be read is an InputError."""
 
+    def make_room(self) -> int:
+        """Give up what only saves time; returns the bytes of the device's memory that this gives back."""
+
     def __enter__(self) -> Feed: ...
 
     def __exit__(self, *error: object) -> None: ...
 
 
 def make_feed(training: Training) -> Feed:
-    """The feed that the method of the run asks for."""
+    """The feed that the method of the run asks for; without memory for it, InputError."""
     method = training.method
-    if method.learns_from == "rays":
-        return RayFeed(training, method)
-    return PictureFeed(training, method)
+    with refusing_out_of_memory(
+        f"There is no memory left for the pictures; take {training.run_dir} up again with --resume and a lower "
+        "--cache-memory."
+    ):
+        if method.learns_from == "rays":
+            return RayFeed(training, method)
+        return PictureFeed(training, method)
 
 
 def cache_bytes(config: TrainConfig) -> int | None:
@@ -73,7 +80,7 @@ def open_loader(config: TrainConfig, views: Sequence[View], device: torch.device
     if device.type == "cuda":
         # The processor has nothing else to do there than to decode.
         n_workers = min(max((os.cpu_count() or 2) // 2, 2), MOST_WORKERS)
-        device_cache_bytes = int(DEVICE_CACHE_SHARE * torch.cuda.mem_get_info(device)[0])
+        device_cache_bytes = room_for_pictures(config, views, device)
     return FrameLoader(
         views,
         cache_bytes=cache_bytes(config),
@@ -140,6 +147,10 @@ class PictureFeed(AbstractContextManager["PictureFeed"]):
     def __exit__(self, *error: object) -> None:
         self._loader.close()
 
+    def make_room(self) -> int:
+        """No picture stays on the device any more."""
+        return self._loader.release_device()
+
     def losses(self, moment: Moment) -> Losses:
         """The loss of the step's batch."""
         if self._sampler.batch_size != self._training.config.schedule.batch_size:
@@ -166,6 +177,10 @@ class RayFeed(AbstractContextManager["RayFeed"]):
 
     def __exit__(self, *error: object) -> None:
         self._pool.close()
+
+    def make_room(self) -> int:
+        """Nothing: which pixels are at hand decides what a step draws."""
+        return 0
 
     def losses(self, moment: Moment) -> Losses:
         """The loss of the step's rays."""

@@ -3,6 +3,7 @@ evaluation beside.
 
 It knows nothing about Gaussians or fields (see method.py). On the hot path no Python waits for the device: numbers are
 read back every `log_every` steps only. A picture that cannot be read stops the run with what was learned so far saved.
+Where memory ends, pictures that stay on the device go first, then half of what a step learns from, then the run, saved.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import time
 
 import torch
 
-from kinosplat.errors import InputError
+from kinosplat.errors import InputError, is_out_of_memory
 from kinosplat.trainers.callbacks import Callbacks, StepProgress
 from kinosplat.trainers.checkpoint import BEST
 from kinosplat.trainers.evaluate import Evaluation, evaluate, spread
 from kinosplat.trainers.feed import Feed, cache_bytes, make_feed
 from kinosplat.trainers.interrupt import Interrupt
 from kinosplat.trainers.method import Losses
+from kinosplat.trainers.methods.registry import words_of
 from kinosplat.trainers.recorder import Recorder
 from kinosplat.trainers.training import Training
 from kinosplat.trainers.utilisation import Utilisation
@@ -42,7 +44,7 @@ def train_to_the_end(training: Training, callbacks: Callbacks, utilisation: Util
             training.clock.exclude(time.monotonic() - waited)
             losses = _step_if_memory_lasts(training, feed)
             if losses is None:
-                _make_room(training, callbacks)
+                _make_room(training, feed, callbacks)
                 continue
             progress.after_step(losses)
             utilisation.sample()
@@ -59,35 +61,38 @@ def _step_if_memory_lasts(training: Training, feed: Feed) -> Losses | None:
     """One optimisation step, or None when the device ran out of memory before it had changed anything."""
     try:
         return train_step(training, feed)
-    except torch.OutOfMemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         return None
 
 
-def _make_room(training: Training, callbacks: Callbacks) -> None:
-    """After a step that found no memory: save, and go on with half the batch; once, then give up with an InputError."""
+def _make_room(training: Training, feed: Feed, callbacks: Callbacks) -> None:
+    """After a step that found no memory: save, and go on without pictures on the device, or with half the work; when
+    neither is left to do, give up with an InputError.
+    """
     for group in training.optimizer.groups:
         group.parameter.grad = None
+    n_freed = feed.make_room()
     if training.device.type == "cuda":
         torch.cuda.empty_cache()
-    step, batch_size = training.step, training.config.schedule.batch_size
-    if training.method.learns_from == "rays":
-        size = f"{training.method.n_primitives} table entries and a step's samples"
-        options = "--samples or --log2-table-size"
-    else:
-        size = f"{training.method.n_primitives} Gaussians and batches of {batch_size}"
-        options = "--max-gaussians, --batch-size or --resolution"
+    step, words = training.step, words_of(training.config)
+    size = f"{training.method.n_primitives} {words.primitives} and {words.step}"
     callbacks.saved(step, training.save())
-    if batch_size == 1 or training.has_halved_batch:
+    if n_freed > 0:
+        remedy = f"going on without the {n_freed / 2**20:.0f} MiB of pictures that lay ready on the device"
+    elif training.halve_work():
+        remedy = f"going on with {words_of(training.config).step}"
+    else:
         raise InputError(
             f"There is no memory left for {size} at step {step}, which is saved in {training.run_dir}; "
-            f"start again with a lower {options}."
+            f"start again with a lower {words.lower}."
         )
-    training.halve_batch()
-    callbacks.warned(f"Step {step}: there is no memory left for {size}; going on with batches of {batch_size // 2}.")
+    callbacks.warned(f"Step {step}: there is no memory left for {size}; {remedy}.")
 
 
 def train_step(training: Training, feed: Feed) -> Losses:
-    """One optimisation step; torch.OutOfMemoryError leaves everything but gradients as it was."""
+    """One optimisation step; one that finds no memory leaves everything but gradients as it was."""
     moment = training.clock.moment(training.step)
     try:
         losses = feed.losses(moment)
@@ -102,11 +107,15 @@ def train_step(training: Training, feed: Feed) -> Losses:
     training.optimizer.step(moment, training.method.touched(), rate_factor)
     try:
         training.method.after_step(moment)
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         # Some tensors may have their new rows already: this state must not be saved.
+        words = words_of(training.config)
         raise InputError(
-            f"There is no memory left to change {training.method.n_primitives} Gaussians at step {training.step}; "
-            f"the last checkpoint in {training.run_dir} is whole, start again with a lower --max-gaussians."
+            f"There is no memory left to change {training.method.n_primitives} {words.primitives} at step "
+            f"{training.step}; the last checkpoint in {training.run_dir} is whole, start again with a lower "
+            f"{words.lower}."
         ) from error
     training.step += 1
     return losses
@@ -135,10 +144,23 @@ def _save_and_evaluate(training: Training, recorder: Recorder, callbacks: Callba
     every = training.config.evaluation.evaluate_every
     is_over = training.clock.is_over(training.step)
     if every is not None and training.step % every == 0 and training.scene.test and not is_over:
-        record_evaluation(training, evaluate_now(training), recorder, callbacks)
+        record_evaluation(training, _evaluate_if_memory_lasts(training), recorder, callbacks)
     training.writer.poll()
     if not is_over and saves.is_due():
         training.begin_save(written=callbacks.saved)
+
+
+def _evaluate_if_memory_lasts(training: Training) -> Evaluation:
+    try:
+        return evaluate_now(training)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        training.save()
+        raise InputError(
+            f"There is no memory left to measure held-out views at step {training.step}, which is saved in "
+            f"{training.run_dir}; start again with a lower {words_of(training.config).lower}."
+        ) from error
 
 
 def evaluate_now(training: Training) -> Evaluation:

@@ -17,6 +17,7 @@ from kinosplat.render.camera import Camera
 from kinosplat.render.output import RenderOutput
 from kinosplat.trainers.batch import Batch
 from kinosplat.trainers.clock import Moment
+from kinosplat.trainers.config import MethodConfig
 from kinosplat.trainers.optim import Group
 from kinosplat.trainers.ray_batch import RayBatch
 
@@ -140,6 +141,9 @@ class RayMethod(CommonMethod, Protocol):
     @property
     def n_rays(self) -> int:
         """How many rays the next step should have."""
+
+    def halve_samples(self) -> MethodConfig:
+        """Learn from half as many samples a step from now on, for want of memory; the config that says so."""
 
     def loss(self, batch: RayBatch, moment: Moment) -> Losses:
         """See along the rays and compare; called once a step, before backward."""

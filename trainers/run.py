@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kinosplat.errors import InputError
+from kinosplat.errors import InputError, refusing_out_of_memory
 from kinosplat.render import RasterSettings
 from kinosplat.render.timing import device_words
 from kinosplat.scenes import PointCloud, Scene, first_points, load_scene
@@ -32,7 +32,13 @@ from kinosplat.trainers.memory import refuse_what_cannot_fit
 from kinosplat.trainers.method import Method
 from kinosplat.trainers.methods.config import FourDGS, ThreeDGS
 from kinosplat.trainers.methods.presets import resolve
-from kinosplat.trainers.methods.registry import n_first_points, restore_method, takes_points_for_evidence, with_near
+from kinosplat.trainers.methods.registry import (
+    n_first_points,
+    restore_method,
+    takes_points_for_evidence,
+    with_near,
+    words_of,
+)
 from kinosplat.trainers.recorder import Recorder
 from kinosplat.trainers.report import Report, peak_memory_mib
 from kinosplat.trainers.serialize import from_json, write_config
@@ -108,14 +114,14 @@ def train(
     config = settle(config, seen)
     refuse_what_cannot_fit(config, seen, choose_device(config.device))
     training = _begin(config, seen, run_dir, began)
+    if holds_a_run:
+        shutil.rmtree(run_dir)
     write_config(run_dir, config)
     return _finish(training, callbacks or Callbacks())
 
 
 def resume(run_dir: Path, overrides: Overrides | None = None, callbacks: Callbacks | None = None) -> Report:
     """Go on with a run from its last checkpoint, or from its beginning if it was stopped before the first one.
-    if holds_a_run:
-        shutil.rmtree(run_dir)
 
     With steps alone as the bound, the CPU goes on bitwise as if it had never stopped.
     """
@@ -184,17 +190,25 @@ def _as_trained(config: TrainConfig) -> TrainConfig:
 def _begin(config: TrainConfig, scene: Scene, run_dir: Path, began: float) -> Training:
     """A run at step 0; `began` is the time.monotonic() at which work on it started."""
     n_points = n_first_points(config.method)
-    if n_points == 0:
-        return start(config, scene, no_points(), "none needed", run_dir, time.monotonic() - began)
-    points, source = first_points(
-        scene,
-        n_points,
-        config.schedule.seed,
-        device=choose_device(config.device),
-        cache_bytes=cache_bytes(config),
-        only_agreed=takes_points_for_evidence(config.method),
-    )
-    return start(config, scene, points, source, run_dir, time.monotonic() - began)
+    points, source = no_points(), "none needed"
+    if n_points > 0:
+        with refusing_out_of_memory(
+            "There is no memory left to find first points; make the pictures smaller with --downscale, or make room on "
+            "the device."
+        ):
+            points, source = first_points(
+                scene,
+                n_points,
+                config.schedule.seed,
+                device=choose_device(config.device),
+                cache_bytes=cache_bytes(config),
+                only_agreed=takes_points_for_evidence(config.method),
+            )
+    words = words_of(config)
+    with refusing_out_of_memory(
+        f"There is no memory left for the first {words.primitives}; start with a lower {words.lower}."
+    ):
+        return start(config, scene, points, source, run_dir, time.monotonic() - began)
 
 
 def no_points() -> PointCloud:
@@ -230,6 +244,15 @@ def _train_and_measure(training: Training, callbacks: Callbacks) -> Report:
     )
     utilisation = Utilisation(training.device)
     finished = train_to_the_end(training, callbacks, utilisation)
+    with refusing_out_of_memory(
+        f"There is no memory left to measure the held-out views; the trained run is saved in {training.run_dir}, and "
+        "--resume with --device cpu measures it."
+    ):
+        return _measure(training, callbacks, finished, utilisation.mean)
+
+
+def _measure(training: Training, callbacks: Callbacks, finished: str, utilisation: float | None) -> Report:
+    """Finish the method, measure it on the held-out views, write the report."""
     seconds = training.clock.elapsed
     facts = training.method.finish(lambda: evaluate_now(training).psnr if training.scene.test else None)
     evaluation = None
@@ -238,7 +261,7 @@ def _train_and_measure(training: Training, callbacks: Callbacks) -> Report:
         with Recorder(training.run_dir, training.step, training.config.checkpoints.tensorboard) as recorder:
             record_evaluation(training, evaluation, recorder, callbacks)
         training.save()
-    report = _report(training, evaluation, seconds, finished, utilisation.mean, facts)
+    report = _report(training, evaluation, seconds, finished, utilisation, facts)
     report.write(training.run_dir / "report.json")
     callbacks.finished(report)
     return report

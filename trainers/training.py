@@ -59,17 +59,27 @@ class Training:
     """Steps done."""
     best_psnr: float | None = None
     """dB, highest of the evaluations so far."""
-    has_halved_batch: bool = False
-    """Whether this session had to do with half the batch, for want of memory."""
+    has_halved_work: bool = False
+    """Whether this session had to do with half the work a step, for want of memory."""
     writer: CheckpointWriter = field(default_factory=CheckpointWriter)
     """Writes checkpoints beside training."""
 
-    def halve_batch(self) -> None:
-        """Go on with half as many pictures a step, also when the run is resumed."""
-        schedule = dataclasses.replace(self.config.schedule, batch_size=self.config.schedule.batch_size // 2)
-        self.config = dataclasses.replace(self.config, schedule=schedule)
-        self.has_halved_batch = True
+    def halve_work(self) -> bool:
+        """Learn from half as many pictures or samples a step, also when the run is resumed; False where that cannot be,
+        or has been done before.
+        """
+        if self.has_halved_work:
+            return False
+        if self.method.learns_from == "rays":
+            self.config = dataclasses.replace(self.config, method=self.method.halve_samples())
+        elif self.config.schedule.batch_size > 1:
+            schedule = dataclasses.replace(self.config.schedule, batch_size=self.config.schedule.batch_size // 2)
+            self.config = dataclasses.replace(self.config, schedule=schedule)
+        else:
+            return False
+        self.has_halved_work = True
         write_config(self.run_dir, self.config)
+        return True
 
     def save(self, which: str = LAST) -> Path:
         """Write a checkpoint of the run as it is now; atomic, and after the one that is on its way."""

@@ -18,7 +18,7 @@ import tyro
 from kinosplat.commands.view import PageOptions, need_viser, with_token
 from kinosplat.compression.config import CompressConfig, CompressPreset
 from kinosplat.display import DisplayKind, RichDisplay, make_display
-from kinosplat.errors import InputError
+from kinosplat.errors import InputError, refusing_out_of_memory
 from kinosplat.scenes import Scene, load_scene
 from kinosplat.trainers.callbacks import Callbacks
 from kinosplat.trainers.checkpoint import checkpoint_path
@@ -85,7 +85,11 @@ def run(arguments: Sequence[str], program: str) -> int:
             run_dir = _train(command, callbacks)
         if command.compress is not None:
             compression = CompressConfig(preset=command.compress)
-            report = compress_run(run_dir, compression, device=command.config.device, say=display.compressing)
+            with refusing_out_of_memory(
+                f"There is no memory left to compress the run, which is complete in {run_dir}; `kinosplat compress "
+                f"{run_dir} --device cpu` makes its file."
+            ):
+                report = compress_run(run_dir, compression, device=command.config.device, say=display.compressing)
             display.compressed(summary(report, run_dir / FILE, run_dir), report.table())
         if watching is not None:
             watching.stay()
@@ -100,10 +104,6 @@ def run(arguments: Sequence[str], program: str) -> int:
     return 0
 
 
-def method_of(arguments: Sequence[str]) -> MethodName:
-    """The method named in `arguments` as `--method NAME` or `--method=NAME`, or the default."""
-    for i, argument in enumerate(arguments):
-        if argument == "--method" or argument.startswith("--method="):
 def _parse(arguments: list[str], program: str, default: TrainCommand) -> TrainCommand:
     """The command; a word that belongs to no option is taken for the scene, and how to give that is said."""
     kind = tyro.conf.OmitArgPrefixes[tyro.conf.AvoidSubcommands[TrainCommand]]
@@ -125,6 +125,10 @@ def _interrupted(interrupt: KeyboardInterrupt, finished: Path | None) -> str:
     return f"Interrupted; the run is saved. Go on with `--resume {interrupt.run_dir}`."
 
 
+def method_of(arguments: Sequence[str]) -> MethodName:
+    """The method named in `arguments` as `--method NAME` or `--method=NAME`, or the default."""
+    for i, argument in enumerate(arguments):
+        if argument == "--method" or argument.startswith("--method="):
             given = argument.partition("=")[2] if "=" in argument else next(iter(arguments[i + 1 :]), "")
             for name in get_args(MethodName):
                 if given == name:

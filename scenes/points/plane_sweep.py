@@ -39,9 +39,11 @@ CPU_CHUNK, GPU_CHUNK = 2**17, 2**25
 busy.
 """
 VOLUME_BYTES = 2**31
-"""Memory for the cost volumes that are aggregated together on a GPU, where a scanline of one view is far too little
-work for a kernel.
+"""Memory at most for the cost volumes that are aggregated together on a GPU, where a scanline of one view is far too
+little work for a kernel.
 """
+VOLUME_SHARE = 0.25
+"""And at most this part of what the GPU has free."""
 VOLUME_COPIES = 6
 """Volumes of a view that exist at once while it is aggregated."""
 
@@ -185,7 +187,10 @@ def sweep(
             cost[view][window], margin[view][window] = best[i], unique[i]
 
     n_bytes = 4 * VOLUME_COPIES * planes.shape[1] * rig.size[0] * rig.size[1]
-    each_group(search, views, VOLUME_BYTES // n_bytes, planes.device)
+    room = VOLUME_BYTES
+    if planes.device.type == "cuda":
+        room = min(room, int(VOLUME_SHARE * torch.cuda.mem_get_info(planes.device)[0]))
+    each_group(search, views, room // n_bytes, planes.device)
     return inverse, cost, margin
 
 

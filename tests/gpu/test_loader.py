@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kinosplat.render.camera import Camera
 from kinosplat.scenes import FrameLoader, View
+from kinosplat.scenes.device_feed import DeviceFeed, HostFrame
 
 pytestmark = pytest.mark.gpu
 
@@ -81,3 +82,33 @@ def test_pictures_that_came_one_by_one_need_not_be_asked_for_either() -> None:
             assert not loader.is_filled
             loader.get_batch([i])
         assert loader.is_filled
+
+
+def test_pictures_that_were_given_up_are_brought_again_when_asked_for() -> None:
+    with FrameLoader(views([]), device="cuda:0", device_cache_bytes=2**24) as loader, FrameLoader(views([])) as host:
+        loader.get_batch([0], [[1], [2]])  # two more are on their way
+        loader.fill_device()
+        bytes_a_picture = [WIDTH * HEIGHT * (4 if i % 3 == 0 else 3) for i in range(N)]
+        assert loader.release_device() == sum(bytes_a_picture) + WIDTH * HEIGHT * N // 2
+        for i in (*range(N), 0):
+            assert torch.equal(loader.get_batch([i], [[(i + 1) % N]]).images.cpu(), host.get_batch([i]).images)
+        assert not loader.is_filled
+        assert loader.release_device() == 0
+
+
+def test_without_room_for_all_pictures_after_all_they_come_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep, n_kept = DeviceFeed.keep, 0
+
+    def keep_some(feed: DeviceFeed, index: int, frame: HostFrame) -> None:
+        nonlocal n_kept
+        n_kept += 1
+        if n_kept > 3:
+            raise torch.OutOfMemoryError("injected")
+        keep(feed, index, frame)
+
+    monkeypatch.setattr(DeviceFeed, "keep", keep_some)
+    with FrameLoader(views([]), device="cuda:0", device_cache_bytes=2**24) as loader, FrameLoader(views([])) as host:
+        loader.fill_device()
+        assert not loader.is_filled
+        for i in (0, 5, 0):
+            assert torch.equal(loader.get_batch([i]).images.cpu(), host.get_batch([i]).images)

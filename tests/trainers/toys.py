@@ -147,6 +147,11 @@ def tiny_config(method: ThreeDGS | FourDGS, toy: Toy, *, steps: int = 30, **chan
     return replace(config, **changes)
 
 
+def with_batch(config: TrainConfig, batch_size: int) -> TrainConfig:
+    """The config with so many pictures a step."""
+    return replace(config, schedule=replace(config.schedule, batch_size=batch_size))
+
+
 def with_options(method: ThreeDGS | FourDGS, **changes: object) -> ThreeDGS | FourDGS:
     """The method with other fields in its GaussianConfig."""
     gaussians: GaussianConfig = replace(method.gaussians, **changes)

@@ -94,7 +94,7 @@ class FieldMethod:
         self._shape = first
         self._seed = seed
         self._target = config.training.samples
-        self._room = Room(met=int(ROOM * MOST_MET * self._target), kept=int(ROOM * self._target))
+        self._room = _room_for(self._target)
         self._n_rays = max(self._target // FIRST_SAMPLES_A_RAY, FEWEST_RAYS)
         self._n_samples = 0
         self._counted: SampleCounts | DeviceCounts | None = None
@@ -147,6 +147,13 @@ class FieldMethod:
         """Rays of the next step; waits until the device knows the samples of the last one, which is not all of it."""
         self._adapt()
         return self._n_rays
+
+    def halve_samples(self) -> FieldMethodConfig:
+        """Learn from half as many samples a step; the config that says so."""
+        self._target, self._n_rays = max(self._target // 2, 1), max(self._n_rays // 2, FEWEST_RAYS)
+        self._room, self._counted = _room_for(self._target), None
+        self.config = replace(self.config, training=replace(self.config.training, samples=self._target))
+        return self.config
 
     @property
     def n_samples(self) -> int:
@@ -305,6 +312,10 @@ class FieldMethod:
         wanted = int(self._n_rays * min(by_kept, by_met, LARGEST_GROWTH))
         self._n_rays = min(max(wanted, FEWEST_RAYS), MOST_RAYS)
         self._n_samples = int(counts.kept)
+
+
+def _room_for(n_samples: int) -> Room:
+    return Room(met=int(ROOM * MOST_MET * n_samples), kept=int(ROOM * n_samples))
 
 
 def _group(name: str, tensor: Tensor, options: FieldTraining) -> Group:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -33,6 +33,31 @@ METHODS: dict[str, type[MethodConfig]] = {
     "hollownerf": HollowNerf,
 }
 """Name on the command line to the config class, whose defaults are the method's."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """How sentences about a run speak of its method."""
+
+    primitives: str
+    """What it has so and so many of."""
+    step: str
+    """What a step learns from."""
+    lower: str
+    """Options of which lower values take less memory."""
+
+
+def words_of(config: TrainConfig) -> Words:
+    """The words for a resolved config."""
+    match config.method:
+        case ThreeDGS() | FourDGS():
+            options = "--max-gaussians, --batch-size or --resolution"
+            return Words("Gaussians", f"batches of {config.schedule.batch_size}", options)
+        case HashGrid() | HollowNerf():
+            step = f"steps of {config.method.training.samples} samples"
+            return Words("table entries", step, "--samples or --log2-table-size")
+        case _:
+            assert_never(config.method)
 
 
 def learns_motion(config: MethodConfig) -> bool:
