@@ -74,8 +74,8 @@ def render_forward(
     )
     states, n_rows, n_hits = [], 0, 0
     for camera in range(inputs.n_cameras):
-        state, n_hitsof_camera = _camera_forward(inputs, camera, out, statistics, times)
-        n_rows, n_hits = n_rows + state.n_rows, n_hits + n_hitsof_camera
+        state, n_camera_hits = _camera_forward(inputs, camera, out, statistics, times)
+        n_rows, n_hits = n_rows + state.n_rows, n_hits + n_camera_hits
         if keep_state:
             states.append(state)
     return out, states, n_rows, n_hits
@@ -85,16 +85,93 @@ def _camera_forward(
     inputs: FrameInputs, camera: int, out: Frame, statistics: GaussianStatistics | None, times: PassTimes | None
 ) -> tuple[CameraState, int]:
     """Render one camera into `out`; returns its state and the number of hits."""
-    means = inputs.gaussians["means"]
-    n, dtype = means.shape[0], means.dtype
-    width, height, n_threads = inputs.width, inputs.height, torch.get_num_threads()
-    n_channels = inputs.n_channels
-    n_tiles = native.n_tiles(width, height)
     if times is not None:
         times.begin()
+    rows = _project(inputs, camera)
+    if times is not None:
+        times.passed()
+    state = _bin(inputs, rows)
+    if times is not None:
+        times.passed()
+    hits = _HitStatistics.empty(rows) if statistics is not None else None
+    call_native(
+        native.blend_forward,
+        **_blend_arguments(inputs, camera, state),
+        **{f"out_{name}": tensor for name, tensor in _channels_of(inputs, out, camera).items()},
+        out_alpha=out.alpha[camera],
+        median_depth=of_camera(out.median_depth, camera),
+        hit_weights=None if hits is None else hits.weights,
+        hit_pixels=None if hits is None else hits.pixels,
+        n_threads=torch.get_num_threads(),
+    )
+    if times is not None:
+        times.passed()
+    if inputs.visible is not None:
+        call_native(
+            native.mark_visible,
+            n_rows=rows.n_rows,
+            indices=rows.indices,
+            clear=camera == 0,
+            visible=inputs.visible,
+            n_threads=torch.get_num_threads(),
+        )
+    if statistics is not None and hits is not None:
+        hits.add_to(statistics, rows)
+    return state, rows.n_hits
 
+
+@dataclass(frozen=True)
+class _Rows:
+    """What the project pass finds for one camera; tensors as of CameraState."""
+
+    n_rows: int
+    n_hits: int
+    indices: Tensor
+    records: Tensor
+    depths: Tensor
+    hit_offsets: Tensor
+    ellipses: Tensor
+    """(N, fields) of each row, from which its tiles follow."""
+
+
+@dataclass(frozen=True)
+class _HitStatistics:
+    """What the blend pass writes down of every hit for statistics."""
+
+    weights: Tensor
+    """(H,) sum of blend weights."""
+    pixels: Tensor
+    """(H,) number of pixels."""
+
+    @classmethod
+    def empty(cls, rows: _Rows) -> _HitStatistics:
+        """For the blend pass to write to."""
+        return cls(*(torch.empty(rows.n_hits, dtype=rows.records.dtype) for _ in range(2)))
+
+    def add_to(self, statistics: GaussianStatistics, rows: _Rows) -> None:
+        """Add one camera's to those of the Gaussians."""
+        call_native(
+            native.add_statistics,
+            n_rows=rows.n_rows,
+            indices=rows.indices,
+            hit_offsets=rows.hit_offsets,
+            ellipses=rows.ellipses,
+            hit_weights=self.weights,
+            hit_pixels=self.pixels,
+            blend_weight=statistics.blend_weight,
+            n_pixels=statistics.n_pixels,
+            n_seen=statistics.n_seen,
+            max_radius=statistics.max_radius,
+            n_threads=torch.get_num_threads(),
+        )
+
+
+def _project(inputs: FrameInputs, camera: int) -> _Rows:
+    """The rows of the Gaussians that one camera sees."""
+    means = inputs.gaussians["means"]
+    n, dtype = means.shape[0], means.dtype
     indices = torch.empty(n, dtype=torch.int32)
-    records = torch.empty(n, native.record_stride(n_channels), dtype=dtype)
+    records = torch.empty(n, native.record_stride(inputs.n_channels), dtype=dtype)
     depths = torch.empty(n, dtype=dtype)
     ellipses = torch.empty(n, native.N_ELLIPSE_FIELDS, dtype=dtype)
     hit_offsets = torch.empty(n + 1, dtype=torch.int32)
@@ -107,88 +184,49 @@ def _camera_forward(
         ellipses=ellipses,
         hit_offsets=hit_offsets,
         chunk_rows=torch.empty(native.n_project_chunks(n), dtype=torch.int32),
-        n_threads=n_threads,
+        n_threads=torch.get_num_threads(),
     )
-    if times is not None:
-        times.passed()
+    return _Rows(n_rows, n_hits, indices, records, depths, hit_offsets, ellipses)
 
+
+def _bin(inputs: FrameInputs, rows: _Rows) -> CameraState:
+    """The tiles' lists of rows; of the state, what the blend pass writes is still empty."""
+    width, height, n_threads = inputs.width, inputs.height, torch.get_num_threads()
+    n_tiles = native.n_tiles(width, height)
     tile_offsets = torch.empty(n_tiles + 1, dtype=torch.int32)
-    hit_rows = torch.empty(n_hits, dtype=torch.int32)
-    hit_slots = torch.empty(n_hits, dtype=torch.int32)
+    hit_rows = torch.empty(rows.n_hits, dtype=torch.int32)
+    hit_slots = torch.empty(rows.n_hits, dtype=torch.int32)
     call_native(
         native.bin,
-        n_rows=n_rows,
-        n_hits=n_hits,
+        n_rows=rows.n_rows,
+        n_hits=rows.n_hits,
         width=width,
         height=height,
-        n_channels=n_channels,
-        records=records,
-        depths=depths,
-        ellipses=ellipses,
-        hit_offsets=hit_offsets,
-        keys=torch.empty(2, n_rows, dtype=torch.int64),
-        tile_of_slot=torch.empty(n_hits, dtype=torch.int32),
+        n_channels=inputs.n_channels,
+        records=rows.records,
+        depths=rows.depths,
+        ellipses=rows.ellipses,
+        hit_offsets=rows.hit_offsets,
+        keys=torch.empty(2, rows.n_rows, dtype=torch.int64),
+        tile_of_slot=torch.empty(rows.n_hits, dtype=torch.int32),
         histograms=torch.empty(n_threads, n_tiles, dtype=torch.int32),
         tile_offsets=tile_offsets,
         hit_rows=hit_rows,
         hit_slots=hit_slots,
         n_threads=n_threads,
     )
-    if times is not None:
-        times.passed()
-
-    state = CameraState(
-        n_rows=n_rows,
-        indices=indices,
-        records=records,
-        depths=depths,
-        hit_offsets=hit_offsets,
+    return CameraState(
+        n_rows=rows.n_rows,
+        indices=rows.indices,
+        records=rows.records,
+        depths=rows.depths,
+        hit_offsets=rows.hit_offsets,
         tile_offsets=tile_offsets,
         hit_rows=hit_rows,
         hit_slots=hit_slots,
-        transmittance=torch.empty(height, width, dtype=dtype),
+        transmittance=torch.empty(height, width, dtype=rows.records.dtype),
         last_hit=torch.empty(height, width, dtype=torch.int32),
     )
-    wants_hits = statistics is not None
-    hit_weights = torch.empty(n_hits, dtype=dtype) if wants_hits else None
-    hit_pixels = torch.empty(n_hits, dtype=dtype) if wants_hits else None
-    call_native(
-        native.blend_forward,
-        **_blend_arguments(inputs, camera, state),
-        **{f"out_{name}": tensor for name, tensor in _channels_of(inputs, out, camera).items()},
-        out_alpha=out.alpha[camera],
-        median_depth=of_camera(out.median_depth, camera),
-        hit_weights=hit_weights,
-        hit_pixels=hit_pixels,
-        n_threads=n_threads,
-    )
-    if times is not None:
-        times.passed()
-    if inputs.visible is not None:
-        call_native(
-            native.mark_visible,
-            n_rows=n_rows,
-            indices=indices,
-            clear=camera == 0,
-            visible=inputs.visible,
-            n_threads=n_threads,
-        )
-    if statistics is not None:
-        call_native(
-            native.add_statistics,
-            n_rows=n_rows,
-            indices=indices,
-            hit_offsets=hit_offsets,
-            ellipses=ellipses,
-            hit_weights=hit_weights,
-            hit_pixels=hit_pixels,
-            blend_weight=statistics.blend_weight,
-            n_pixels=statistics.n_pixels,
-            n_seen=statistics.n_seen,
-            max_radius=statistics.max_radius,
-            n_threads=n_threads,
-        )
-    return state, n_hits
 
 
 def render_backward(

@@ -42,7 +42,6 @@ STATISTICS_DTYPES = {
     "n_seen": torch.int32,
     "max_radius": torch.float32,
 }
-MAX_PAIRS = 2**28 - 1
 
 
 @dataclass(frozen=True)
@@ -146,8 +145,8 @@ def _project_and_bin(
     counts = run_pass(native.project, frame, queue, project_scratch.data_ptr(), rows.data_ptr(), projected)
     if counts.n_entries > native.MAX_ENTRIES:
         raise InputError(
-            "the picture has more than 2^30 - 1 pairs of a Gaussian and a block of tiles; render it smaller, or fewer "
-            "cameras at once."
+            f"the pictures have {counts.n_entries} pairs of a Gaussian and a block of tiles, more than "
+            f"{native.MAX_ENTRIES}; render them smaller, or fewer cameras at once."
         )
     lists, scratch = _memory(frame.list_bytes(counts), device), _memory(frame.bin_bytes(counts), device)
     run_pass(
@@ -246,8 +245,11 @@ def _native_frame(inputs: FrameInputs, statistics: GaussianStatistics | None, *,
     n, n_cameras, n_sh_rest = means.shape[0], inputs.n_cameras, gaussians["sh_rest"].shape[1]
     if n_cameras > native.MAX_CAMERAS:
         raise InputError(f"cameras must be at most {native.MAX_CAMERAS} in one call, got {n_cameras}.")
-    if n * n_cameras > MAX_PAIRS:
-        raise InputError(f"Gaussians times cameras must be at most {MAX_PAIRS} in one call, got {n * n_cameras}.")
+    if n * n_cameras > native.MAX_PAIRS:
+        raise InputError(
+            f"Gaussians times cameras must be at most {native.MAX_PAIRS} in one call, got {n * n_cameras}; draw fewer "
+            "cameras at once."
+        )
     if max(inputs.width, inputs.height) > native.MAX_IMAGE_SIZE:
         raise InputError(f"cameras must be at most {native.MAX_IMAGE_SIZE} pixels wide and high.")
     arrays, half_sh_rest = inputs.checked or check_gaussians(gaussians, inputs.features)

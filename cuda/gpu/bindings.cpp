@@ -20,6 +20,9 @@ namespace nb = nanobind;
 // The sort has 30 bits to count entries with.
 constexpr uint32_t kMaxEntries = (1u << 30) - 1;
 
+// An entry of a list has 32 bits: the number of a row, and which of four tiles it hits.
+constexpr uint32_t kMaxPairs = (1u << (32 - kQuadBits)) - 1;
+
 template <class T>
 struct TypeOf {
     using type = T;
@@ -299,6 +302,7 @@ void bind(nb::module_& module) {
     bind_field_step(module);
 
     module.attr("MAX_ENTRIES") = kMaxEntries;
+    module.attr("MAX_PAIRS") = kMaxPairs;
     module.attr("MAX_CAMERAS") = kMaxCameras;
     module.attr("MAX_IMAGE_SIZE") = kMaxImageSize;
 }
