@@ -7,10 +7,12 @@ the pictures (poses, exposures, a learned background) is left to it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from kinosplat.render import Gaussians, RasterSettings, rasterize
+from kinosplat.render import Gaussians, GaussianStatistics, RasterSettings, rasterize
 from kinosplat.render.drawing import Drawing, GaussianSet, draw
 from kinosplat.render.exposure import gradients_through, shown_by
 from kinosplat.render.frame import InputGradients
@@ -40,18 +42,61 @@ def compare_and_differentiate(drawing: Drawing, batch: Batch, config: ImageConfi
     return Losses(terms, compared.squared_error, wanted), gradients
 
 
-def picture_loss(gaussians: Gaussians, batch: Batch, settings: RasterSettings, config: ImageConfig) -> Losses:
-    """What pictures of any set cost, by the rasterizer that the settings name; its tensors may have a history."""
-    if settings.is_native:
-        visible = torch.empty(len(gaussians), dtype=torch.bool, device=gaussians.device)
+@dataclass(frozen=True)
+class Step:
+    """What pictures cost."""
+
+    losses: Losses
+    """Terms, to which others may be added, and gradients."""
+    gradients: dict[str, Tensor] | None
+    """Of the Gaussians by parameter name, which are among those of `losses`; None where only torch knows them."""
+
+
+class PictureStep:
+    """Pictures of sets of Gaussians compared with a batch, by the rasterizer that settings name; what is known of a set
+    is kept for the next time.
+    """
+
+    def __init__(self, config: ImageConfig) -> None:
+        self._config = config
+        self._set: GaussianSet | None = None
+
+    def take(
+        self,
+        gaussians: Gaussians,
+        batch: Batch,
+        settings: RasterSettings,
+        *,
+        statistics: GaussianStatistics | None = None,
+        visible: Tensor | None = None,
+    ) -> Step:
+        """Draw and compare; the tensors of `gaussians` may have a history, the rest is as of `rasterize`."""
+        if visible is None:
+            visible = torch.empty(len(gaussians), dtype=torch.bool, device=gaussians.device)
+        if not settings.is_native:
+            output = rasterize(
+                gaussians,
+                batch.cameras,
+                background=batch.background,
+                settings=settings,
+                statistics=statistics,
+                visible=visible,
+            )
+            return Step(Losses(*image_loss(output, batch, self._config)), None)
+        if self._set is None or self._set.gaussians is not gaussians:
+            self._set = GaussianSet(gaussians)
         drawing = draw(
-            GaussianSet(gaussians),
+            self._set,
             batch.cameras,
             background=batch.background,
             settings=settings,
-            statistics=None,
+            statistics=statistics,
             visible=visible,
         )
-        return compare_and_differentiate(drawing, batch, config)[0]
-    output = rasterize(gaussians, batch.cameras, background=batch.background, settings=settings)
-    return Losses(*image_loss(output, batch, config))
+        losses, gradients = compare_and_differentiate(drawing, batch, self._config)
+        return Step(losses, gradients.gaussians)
+
+
+def picture_loss(gaussians: Gaussians, batch: Batch, settings: RasterSettings, config: ImageConfig) -> Losses:
+    """What pictures of a set cost that is drawn only once."""
+    return PictureStep(config).take(gaussians, batch, settings).losses

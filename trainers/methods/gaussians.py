@@ -17,7 +17,6 @@ from typing_extensions import assert_never
 
 from kinosplat.render import GaussianStatistics, RasterSettings, rasterize
 from kinosplat.render.camera import Camera
-from kinosplat.render.drawing import GaussianSet, draw
 from kinosplat.render.gaussians import Gaussians
 from kinosplat.render.output import RenderOutput
 from kinosplat.scenes import PointCloud, Scene
@@ -29,10 +28,9 @@ from kinosplat.trainers.densify.mcmc import Mcmc
 from kinosplat.trainers.densify.strategy import NoDensification, Strategy
 from kinosplat.trainers.draws import draw_key
 from kinosplat.trainers.gaussian_rows import GaussianRows
-from kinosplat.trainers.losses import image_loss
 from kinosplat.trainers.method import Losses, Measure, MethodState
 from kinosplat.trainers.methods.config import FourDGS, ThreeDGS
-from kinosplat.trainers.methods.gaussian_step import compare_and_differentiate
+from kinosplat.trainers.methods.gaussian_step import PictureStep
 from kinosplat.trainers.methods.initial import first_gaussians, first_moving_gaussians, thin
 from kinosplat.trainers.motion import motion_penalties
 from kinosplat.trainers.optim import Group, LearningRate, exponential_decay
@@ -110,7 +108,7 @@ class GaussianMethod:
         self.rows = GaussianRows(first, learning_rates(config, radius, clip), radius)
         self.strategy = strategy_of(config, seed, clip)
         self._statistics: GaussianStatistics | None = None
-        self._set: GaussianSet | None = None
+        self._step = PictureStep(image)
         self._visible = torch.empty(0, dtype=torch.bool, device=first.device)
 
     @classmethod
@@ -188,43 +186,16 @@ class GaussianMethod:
         self._statistics = GaussianStatistics.zeros(n, device) if self.strategy.wants_statistics else None
         if len(self._visible) != n:
             self._visible = torch.empty(n, dtype=torch.bool, device=device)
-        settings = self._settings(moment)
-        losses = self._native_loss(batch, settings) if settings.is_native else self._torch_loss(batch, settings)
+        step = self._step.take(
+            self.rows.gaussians(), batch, self._settings(moment), statistics=self._statistics, visible=self._visible
+        )
+        losses = step.losses
+        losses.terms.update(self.strategy.penalties(self.rows, self._visible, batch.cameras, step.gradients))
         if self.clip is not None and isinstance(self.config, FourDGS) and self.config.motion.is_asked:
             times = [camera.time for camera in batch.cameras if camera.time is not None]
             key = draw_key(self.seed, moment.step, "motion")
             losses.terms.update(motion_penalties(self.config.motion, self.rows, self._visible, times, self.clip, key))
         return losses
-
-    def _native_loss(self, batch: Batch, settings: RasterSettings) -> Losses:
-        """The loss with its gradients at once, and without a history."""
-        gaussians = self.rows.gaussians()
-        if self._set is None or self._set.gaussians is not gaussians:
-            self._set = GaussianSet(gaussians)
-        drawing = draw(
-            self._set,
-            batch.cameras,
-            background=batch.background,
-            settings=settings,
-            statistics=self._statistics,
-            visible=self._visible,
-        )
-        losses, gradients = compare_and_differentiate(drawing, batch, self.image)
-        losses.terms.update(self.strategy.penalties(self.rows, self._visible, batch.cameras, gradients.gaussians))
-        return losses
-
-    def _torch_loss(self, batch: Batch, settings: RasterSettings) -> Losses:
-        """The same for rasterizers that only torch can differentiate."""
-        output = rasterize(
-            self.rows.gaussians(),
-            batch.cameras,
-            background=batch.background,
-            settings=settings,
-            statistics=self._statistics,
-            visible=self._visible,
-        )
-        terms, squared_error = image_loss(output, batch, self.image)
-        return Losses(terms | self.strategy.penalties(self.rows, self._visible, batch.cameras), squared_error)
 
     def touched(self) -> Mapping[str, Tensor]:
         """Gaussians that were seen; the time parameters of still ones have gradients of zero and stay by themselves."""
