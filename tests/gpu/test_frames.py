@@ -161,6 +161,25 @@ def test_a_set_for_drawing_takes_no_gradients() -> None:
         rasterize(gaussians, [looked_from])
 
 
+@pytest.mark.parametrize("n_features", [1, 8, 9, 16, 21])
+def test_any_number_of_features_is_blended_as_by_the_cpu_backend(n_features: int) -> None:
+    """Channels go in groups; every group must see the same weights and add its part of the gradients."""
+    draws = torch.Generator().manual_seed(n_features)
+    values = torch.randn(1000, n_features, generator=draws)
+    weights = torch.randn(1, 48, 64, n_features, generator=draws)
+    found = {}
+    for device in ("cpu", "cuda"):
+        features = values.to(device, copy=True).requires_grad_()
+        leaves = cloud(1000, scale=0.1, device=device).map(lambda tensor: tensor.clone().requires_grad_())
+        output = rasterize(leaves, [camera(64, 48, device=device)], features=features)
+        (output.features * weights.to(device)).sum().backward()
+        gradients = {name: leaf.grad for name, leaf in leaves.parameters().items()}
+        found[device] = {"picture": output.features.detach(), "features": features.grad} | gradients
+    for name, expected in found["cpu"].items():
+        if expected.abs().max() > 0:
+            assert relative_error(found["cuda"][name], expected) < 1e-3, name
+
+
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (17, 1), (1, 300), (8192, 4096)])
 def test_every_size_of_picture_is_rendered_to_its_last_pixel(width: int, height: int) -> None:
     gaussians = cloud(300, scale=0.3)

@@ -23,6 +23,13 @@ def moving_toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
 
 
 @pytest.fixture(autouse=True)
+def gpu_where_needed(request: pytest.FixtureRequest) -> None:
+    """Cases of a CUDA device are skipped where there is none."""
+    if request.node.get_closest_marker("gpu") is not None and not torch.cuda.is_available():
+        pytest.skip("PyTorch finds no CUDA device.")
+
+
+@pytest.fixture(autouse=True)
 def one_thread() -> None:
     """Pictures are tiny: threads would only get in each other's way."""
     torch.set_num_threads(1)

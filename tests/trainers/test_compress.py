@@ -99,12 +99,10 @@ def test_fine_tuning_leaves_the_run_as_it_was(tmp_path: Path) -> None:
     assert torch.equal(training.method.gaussians().means, before)
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_what_is_rounded_is_tuned_by_the_gradients_that_autograd_finds(device: str, tmp_path: Path) -> None:
     """Native passes know the gradients by what is drawn; the rest of the way to codebooks and ratios is autograd's."""
     toy = write_toy(tmp_path / "scene", n_train=2, n_test=1)
-    if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip("PyTorch finds no CUDA device.")
     training = trained(toy, tmp_path / "run", device=device)
     with surroundings_of(training) as surroundings:
         stored = StoredSet(canonical_axes(training.method.gaussians()))
