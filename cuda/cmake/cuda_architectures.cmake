@@ -22,7 +22,7 @@ endif()
 
 # Said here, because a compiler that does not know an architecture only says "Unsupported gpu architecture".
 execute_process(COMMAND "${CMAKE_CUDA_COMPILER}" --version OUTPUT_VARIABLE nvcc_says ERROR_QUIET)
-if(nvcc_says MATCHES "release ([0-9]+\.[0-9]+)")
+if(nvcc_says MATCHES "release ([0-9]+[.][0-9]+)")
   set(nvcc_version "${CMAKE_MATCH_1}")
   if(nvcc_version VERSION_LESS 12.4)
     message(WARNING "kinosplat: nvcc ${nvcc_version} is older than 12.4, the oldest the CUDA backend is meant for; install a newer "
