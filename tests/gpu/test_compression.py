@@ -31,7 +31,7 @@ def test_clusters_are_those_of_the_cpu() -> None:
     cpu, gpu = kmeans(points, 20, seed=1), kmeans(points.cuda(), 20, seed=1)
     # Other random numbers start it; well separated clusters are found all the same, numbered otherwise.
     match, distance = nearest(gpu[0].cpu(), cpu[0])
-    assert distance.max() < 1e-10  # sums of 50 numbers in another order
+    assert distance.max() < 1e-5  # squared; 1e-6 on an H200: differences of large sums in another order
     assert torch.equal(match[gpu[1].cpu()], cpu[1])
 
 
@@ -59,7 +59,8 @@ def test_a_merged_set_is_that_of_the_cpu() -> None:
         torch.testing.assert_close(found[1][1].parameters()[name], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_networks_dress_as_on_the_cpu_and_are_fitted_as_well() -> None:
+def test_networks_dress_as_on_the_cpu_and_are_fitted_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kinosplat.compression.networks.FIT_STEPS", 100)
     truth, _ = toy_gaussians()
     latents = torch.randn(len(truth), 6, generator=torch.Generator().manual_seed(1))
     networks = AppearanceNetworks.create(truth, seed=3)
