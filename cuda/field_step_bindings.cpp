@@ -2,6 +2,7 @@
 
 #include "cpu/field_step.h"
 #include "cpu/pass_binding.h"
+#include "field_bindings.h"
 
 namespace kinosplat::cpu {
 namespace {
@@ -39,12 +40,37 @@ void run_draw_rays(Arguments& a) {
     draw_rays(pool, rays, key, n_threads);
 }
 
+void run_visit_cells(Arguments& a) {
+    const Marching<double>& m = a.object<Marching<double>>("marching");
+    CellVisits visits{};
+    visits.n_cells = a.size("learnable", 0);
+    if (visits.n_cells != int64_t(m.space.n_cascades) * m.resolution * m.resolution * m.resolution)
+        throw nb::value_error("learnable must have an entry for each cell.");
+    visits.n_visits = a.integer("n_visits");
+    visits.learnable = a.array<const bool>("learnable", {visits.n_cells});
+    const int64_t n_occupied = a.size("occupied", 0);
+    visits.occupied = a.array<const int32_t>("occupied", {n_occupied});
+    for (int64_t i = 0; i < n_occupied; ++i)
+        if (visits.occupied[i] < 0 || visits.occupied[i] >= visits.n_cells)
+            throw nb::value_error("occupied must hold numbers of cells.");
+    visits.key = uint64_t(a.integer("key"));
+    const int64_t first = a.integer("first"), n = a.size("cells", 0);
+    if (first < 0 || first + n > visits.n_visits)
+        throw nb::value_error("first must be that of visits there are.");
+    int64_t* cells = a.array<int64_t>("cells", {n});
+    float* positions = a.array<float>("positions", {n, 3});
+    const int n_threads = threads(a);
+    a.finish();
+    nb::gil_scoped_release release;
+    visit_cells(m.as<float>(), visits, n_occupied, first, n, cells, positions, n_threads);
+}
+
 template <class T>
 HeadArrays<T> head_arrays(Arguments& a) {
     HeadArrays<T> h{};
     h.n_samples = a.size("outputs", 0);
-    h.n_outputs = int(a.size("outputs", 1));
-    h.outputs = a.array<const T>("outputs", {h.n_samples, h.n_outputs});
+    h.width = int(a.size("outputs", 1));
+    h.outputs = a.array<const T>("outputs", {h.n_samples, h.width});
     h.gate = a.optional_array<const T>("gate", {h.n_samples});
     h.density_scale = T(a.number("density_scale"));
     return h;
@@ -77,12 +103,13 @@ void run_output_gradients(Arguments& a) {
     const HeadArrays<T> arrays = head_arrays<T>(a);
     const int64_t n = arrays.n_samples;
     OutputGradients<T> g{};
+    g.n_outputs = int(a.size("dL_doutputs", 1));
     g.n_colour_inputs = int(a.size("dL_dcolour_inputs", 1));
-    if (g.n_colour_inputs < arrays.n_outputs)
+    if (g.n_colour_inputs < g.n_outputs || arrays.width < 1)
         throw nb::value_error("dL_dcolour_inputs must have a column for each output.");
     g.dL_dcolour_inputs = a.array<const T>("dL_dcolour_inputs", {n, g.n_colour_inputs});
     g.dL_ddensity = a.array<const T>("dL_ddensity", {n});
-    g.dL_doutputs = a.array<T>("dL_doutputs", {n, arrays.n_outputs});
+    g.dL_doutputs = a.array<T>("dL_doutputs", {n, g.n_outputs});
     g.dL_dgate = a.optional_array<T>("dL_dgate", {n});
     if (!g.dL_dgate != !arrays.gate)
         throw nb::value_error("gate and dL_dgate must be given together.");
@@ -160,6 +187,7 @@ nb::tuple run_ray_difference(Arguments& a) {
 
 void bind_field_step(nb::module_& module) {
     KS_SINGLE_PASS(draw_rays, "Rays through pixels drawn at random, and what should be seen along them.");
+    KS_SINGLE_PASS(visit_cells, "Cells of the occupancy grid to look into, and where.");
     KS_PASS(activate, "outputs", "Density and colour from what the networks say.");
     KS_PASS(colour_gradients, "rgb", "Gradients of colours' logits.");
     KS_PASS(output_gradients, "outputs", "Gradients of the density network's outputs.");

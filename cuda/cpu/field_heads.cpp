@@ -33,7 +33,7 @@ T length_of(const GateArrays<T>& a, int64_t i) {
 template <class T>
 void activate(const HeadArrays<T>& a, T* density, T* rgb, int n_threads) {
     for_samples(a.n_samples, n_threads, [&](int64_t i) {
-        density[i] = density_of(a.outputs[i * a.n_outputs], a.density_scale) * (a.gate ? a.gate[i] : T(1));
+        density[i] = density_of(a.outputs[i * a.width], a.density_scale) * (a.gate ? a.gate[i] : T(1));
         for (int c = 0; c < 3; ++c)
             rgb[3 * i + c] = sigmoid(a.colour_logits[3 * i + c]);
     });
@@ -50,9 +50,9 @@ void colour_gradients(int64_t n_samples, const T* rgb, const T* dL_drgb, T* dL_d
 template <class T>
 void output_gradients(const HeadArrays<T>& a, const OutputGradients<T>& g, int n_threads) {
     for_samples(a.n_samples, n_threads, [&](int64_t i) {
-        T* to = g.dL_doutputs + i * a.n_outputs;
-        std::copy_n(g.dL_dcolour_inputs + i * g.n_colour_inputs, a.n_outputs, to);
-        const T log_density = a.outputs[i * a.n_outputs];
+        T* to = g.dL_doutputs + i * g.n_outputs;
+        std::copy_n(g.dL_dcolour_inputs + i * g.n_colour_inputs, g.n_outputs, to);
+        const T log_density = a.outputs[i * a.width];
         to[0] += g.dL_ddensity[i] * density_slope(log_density, a.density_scale) * (a.gate ? a.gate[i] : T(1));
         if (a.gate)
             g.dL_dgate[i] = g.dL_ddensity[i] * density_of(log_density, a.density_scale);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "math/cell_visits.h"
 #include "math/pixel_draw.h"
 
 namespace kinosplat::cpu {
@@ -11,11 +12,15 @@ namespace kinosplat::cpu {
 // The rays of a step; `key` is that of the random numbers.
 void draw_rays(const PixelPool& pool, const DrawnRays& rays, uint64_t key, int n_threads);
 
+// Visits `first` and on of an update of the occupancy grid: cells (n,), -1 for none, and grid positions (n, 3).
+void visit_cells(const Marching<float>& marching, const CellVisits& visits, int64_t n_occupied, int64_t first,
+                 int64_t n, int64_t* cells, float* positions, int n_threads);
+
 template <class T>
 struct HeadArrays {
     int64_t n_samples;
-    int n_outputs;          // of the density network
-    const T* outputs;       // (S, n_outputs), the first is the log density
+    int width;              // of a row that begins with the outputs of the density network
+    const T* outputs;       // (S, width), the first is the log density
     const T* gate;          // optional (S,) factor of the density
     const T* colour_logits; // (S, 3)
     T density_scale;
@@ -31,6 +36,7 @@ void colour_gradients(int64_t n_samples, const T* rgb, const T* dL_drgb, T* dL_d
 
 template <class T>
 struct OutputGradients {
+    int n_outputs;              // of the density network
     int n_colour_inputs;        // of the colour network, whose first are the outputs
     const T* dL_dcolour_inputs; // (S, n_colour_inputs)
     const T* dL_ddensity;       // (S,)

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "cpu/field.h"
+#include "cpu/field_step.h"
 #include "cpu/threads.h"
 
 namespace kinosplat::cpu {
@@ -30,6 +31,17 @@ void occupancy_pack(int64_t n_cells, const float* density, float threshold, uint
             for (int k = 0; k < 8; ++k)
                 byte |= unsigned(density[i + k] > threshold) << k;
             bits[i / 8] = uint8_t(byte);
+        }
+    });
+}
+
+void visit_cells(const Marching<float>& marching, const CellVisits& visits, int64_t n_occupied, int64_t first,
+                 int64_t n, int64_t* cells, float* positions, int n_threads) {
+    parallel_for(chunks_of(n, kTask), n_threads, [&](int64_t task, int) {
+        for (int64_t i = task * kTask; i < std::min(n, (task + 1) * kTask); ++i) {
+            const CellVisit visit = visit_cell(marching, visits, n_occupied, first + i);
+            cells[i] = visit.cell;
+            store3(positions, i, visit.position);
         }
     });
 }

@@ -91,7 +91,7 @@ void composite_backward(const CompositeArrays&, const CompositeGradients&, cudaS
 // density *= decay in all cells, then the larger of it and `values` in the cells named; NaN changes nothing.
 void occupancy_update(int64_t n_cells, float decay, int64_t n_values, const int64_t* cells, const float* values,
                       float* density, cudaStream_t);
-// One bit a cell; n_cells is a multiple of 8.
-void occupancy_pack(int64_t n_cells, const float* density, float threshold, uint8_t* bits, cudaStream_t);
+// One bit a cell, whether its density is above the threshold (1,); n_cells is a multiple of 8.
+void occupancy_pack(int64_t n_cells, const float* density, const float* threshold, uint8_t* bits, cudaStream_t);
 
 } // namespace kinosplat::gpu

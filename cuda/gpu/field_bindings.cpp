@@ -220,9 +220,10 @@ void bind_occupancy(nb::module_& module) {
 
     module.def(
         "occupancy_pack",
-        [](const Queue& queue, int64_t n_cells, Address density, float threshold, Address bits) {
+        [](const Queue& queue, int64_t n_cells, Address density, Address threshold, Address bits) {
             const PassCall call(queue);
-            occupancy_pack(n_cells, at<const float>(density), threshold, at<uint8_t>(bits), queue.get());
+            occupancy_pack(n_cells, at<const float>(density), at<const float>(threshold), at<uint8_t>(bits),
+                           queue.get());
         },
         nb::arg("queue"), nb::arg("n_cells"), nb::arg("density"), nb::arg("threshold"), nb::arg("bits"),
         "One bit a cell.");

@@ -17,7 +17,7 @@ __global__ __launch_bounds__(kThreads) void activate_kernel(const __grid_constan
     const int64_t i = own_sample();
     if (i >= rows_in_use(a.n_samples, a.count))
         return;
-    density[i] = density_of(a.outputs[i * a.n_outputs], a.density_scale) * gate_at(a, i);
+    density[i] = density_of(a.outputs[i * a.width], a.density_scale) * gate_at(a, i);
     const Vec3<float> logits = load3(a.colour_logits, i);
     store3(rgb, i, Vec3<float>{sigmoid(logits.x), sigmoid(logits.y), sigmoid(logits.z)});
 }
@@ -34,13 +34,13 @@ __global__ __launch_bounds__(kThreads) void colour_gradients_kernel(int64_t n, c
 __global__ __launch_bounds__(kThreads) void output_gradients_kernel(const __grid_constant__ HeadArrays a,
                                                                     const __grid_constant__ OutputGradients g) {
     // A number each, so that rows are read and written in one piece.
-    const int64_t k = own_sample(), i = k / a.n_outputs;
+    const int64_t k = own_sample(), i = k / g.n_outputs;
     if (i >= rows_in_use(a.n_samples, a.count))
         return;
-    const int column = int(k - i * a.n_outputs);
+    const int column = int(k - i * g.n_outputs);
     float gradient = g.dL_dcolour_inputs[i * g.n_colour_inputs + column];
     if (column == 0) {
-        const float log_density = a.outputs[k], dL_ddensity = g.dL_ddensity[i];
+        const float log_density = a.outputs[i * a.width], dL_ddensity = g.dL_ddensity[i];
         gradient += dL_ddensity * density_slope(log_density, a.density_scale) * gate_at(a, i);
         if (a.gate)
             g.dL_dgate[i] = dL_ddensity * density_of(log_density, a.density_scale);
@@ -105,7 +105,7 @@ void colour_gradients(int64_t n_samples, const int32_t* count, const float* rgb,
 void output_gradients(const HeadArrays& a, const OutputGradients& g, cudaStream_t stream) {
     if (a.n_samples == 0)
         return;
-    output_gradients_kernel<<<blocks_of(a.n_samples * a.n_outputs), kThreads, 0, stream>>>(a, g);
+    output_gradients_kernel<<<blocks_of(a.n_samples * g.n_outputs), kThreads, 0, stream>>>(a, g);
     check_launch("output gradients");
 }
 

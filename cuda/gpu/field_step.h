@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <cuda_runtime.h>
 
-#include "math/march.h"
+#include "math/cell_visits.h"
 #include "math/pixel_draw.h"
 
 namespace kinosplat::gpu {
@@ -77,8 +77,8 @@ void keep_visible(const VisibleArrays&, cudaStream_t);
 struct HeadArrays {
     int64_t n_samples;
     const int32_t* count;
-    int n_outputs;              // of the density network
-    const float* outputs;       // (S, n_outputs), the first is the log density
+    int width;                  // of a row that begins with the outputs of the density network
+    const float* outputs;       // (S, width), the first is the log density
     const float* gate;          // (S,) factor of the density, or null
     const float* colour_logits; // (S, 3)
     float density_scale;
@@ -91,6 +91,7 @@ void colour_gradients(int64_t n_samples, const int32_t* count, const float* rgb,
                       float* dL_dlogits, cudaStream_t);
 
 struct OutputGradients {
+    int n_outputs;                  // of the density network
     int n_colour_inputs;            // of the colour network, whose first are the outputs
     const float* dL_dcolour_inputs; // (S, n_colour_inputs)
     const float* dL_ddensity;       // (S,)
@@ -131,5 +132,14 @@ struct RayDifferenceArrays {
 };
 
 void ray_difference(const RayDifferenceArrays&, cudaStream_t);
+
+// Numbers (n_cells,) of the occupied cells in their order, and how many; status and ticket are zero at the start.
+int64_t list_blocks(int64_t n_cells);
+void list_occupied(int64_t n_cells, const uint8_t* bits, uint64_t* status, uint32_t* ticket, int32_t* cells,
+                   int32_t* count, cudaStream_t);
+
+// Visits `first` and on of an update of the occupancy grid: cells (n,), -1 for none, and grid positions (n, 3).
+void visit_cells(const Marching<float>&, const CellVisits&, const int32_t* n_occupied, int64_t first, int64_t n,
+                 int64_t* cells, float* positions, cudaStream_t);
 
 } // namespace kinosplat::gpu

@@ -136,17 +136,17 @@ void bind_heads(nb::module_& module) {
     nb::class_<HeadArrays>(module, "HeadArrays", "Addresses of what networks say of samples.")
         .def(
             "__init__",
-            [](HeadArrays* self, int64_t n_samples, Address count, int n_outputs, Address outputs, Address gate,
+            [](HeadArrays* self, int64_t n_samples, Address count, int width, Address outputs, Address gate,
                Address colour_logits, float density_scale) {
                 new (self) HeadArrays{n_samples,
                                       at<const int32_t>(count),
-                                      n_outputs,
+                                      width,
                                       at<const float>(outputs),
                                       at<const float>(gate),
                                       at<const float>(colour_logits),
                                       density_scale};
             },
-            nb::arg("n_samples"), nb::arg("count"), nb::arg("n_outputs"), nb::arg("outputs"), nb::arg("gate"),
+            nb::arg("n_samples"), nb::arg("count"), nb::arg("width"), nb::arg("outputs"), nb::arg("gate"),
             nb::arg("colour_logits"), nb::arg("density_scale"));
 
     module.def(
@@ -170,16 +170,16 @@ void bind_heads(nb::module_& module) {
 
     module.def(
         "output_gradients",
-        [](const Queue& queue, const HeadArrays& arrays, int n_colour_inputs, Address dL_dcolour_inputs,
+        [](const Queue& queue, const HeadArrays& arrays, int n_outputs, int n_colour_inputs, Address dL_dcolour_inputs,
            Address dL_ddensity, Address dL_doutputs, Address dL_dgate) {
             const PassCall call(queue);
             output_gradients(arrays,
-                             {n_colour_inputs, at<const float>(dL_dcolour_inputs), at<const float>(dL_ddensity),
-                              at<float>(dL_doutputs), at<float>(dL_dgate)},
+                             {n_outputs, n_colour_inputs, at<const float>(dL_dcolour_inputs),
+                              at<const float>(dL_ddensity), at<float>(dL_doutputs), at<float>(dL_dgate)},
                              queue.get());
         },
-        nb::arg("queue"), nb::arg("arrays"), nb::arg("n_colour_inputs"), nb::arg("dL_dcolour_inputs"),
-        nb::arg("dL_ddensity"), nb::arg("dL_doutputs"), nb::arg("dL_dgate"),
+        nb::arg("queue"), nb::arg("arrays"), nb::arg("n_outputs"), nb::arg("n_colour_inputs"),
+        nb::arg("dL_dcolour_inputs"), nb::arg("dL_ddensity"), nb::arg("dL_doutputs"), nb::arg("dL_dgate"),
         "Gradients of the density network's outputs.");
 
     nb::class_<GateArrays>(module, "GateArrays", "Addresses of features and of the saliency's logits.")
@@ -215,12 +215,42 @@ void bind_heads(nb::module_& module) {
         nb::arg("dL_dlogits"), "Gradients of features and of the saliency's logits.");
 }
 
+void bind_visits(nb::module_& module) {
+    module.def("list_blocks", &list_blocks, nb::arg("n_cells"), "Words of status that a list of cells needs.");
+
+    module.def(
+        "list_occupied",
+        [](const Queue& queue, int64_t n_cells, Address bits, Address status, Address ticket, Address cells,
+           Address count) {
+            const PassCall call(queue);
+            list_occupied(n_cells, at<const uint8_t>(bits), at<uint64_t>(status), at<uint32_t>(ticket),
+                          at<int32_t>(cells), at<int32_t>(count), queue.get());
+        },
+        nb::arg("queue"), nb::arg("n_cells"), nb::arg("bits"), nb::arg("status"), nb::arg("ticket"), nb::arg("cells"),
+        nb::arg("count"), "Numbers of the occupied cells, and how many there are.");
+
+    module.def(
+        "visit_cells",
+        [](const Queue& queue, const Marching<double>& marching, int64_t n_cells, int64_t n_visits, Address learnable,
+           Address occupied, Address n_occupied, uint64_t key, int64_t first, int64_t n, Address cells,
+           Address positions) {
+            const PassCall call(queue);
+            visit_cells(marching.as<float>(),
+                        {n_cells, n_visits, at<const bool>(learnable), at<const int32_t>(occupied), key},
+                        at<const int32_t>(n_occupied), first, n, at<int64_t>(cells), at<float>(positions), queue.get());
+        },
+        nb::arg("queue"), nb::arg("marching"), nb::arg("n_cells"), nb::arg("n_visits"), nb::arg("learnable"),
+        nb::arg("occupied"), nb::arg("n_occupied"), nb::arg("key"), nb::arg("first"), nb::arg("n"), nb::arg("cells"),
+        nb::arg("positions"), "Cells of the occupancy grid to look into, and where.");
+}
+
 } // namespace
 
 void bind_field_step(nb::module_& module) {
     bind_rays(module);
     bind_buffers(module);
     bind_heads(module);
+    bind_visits(module);
 }
 
 } // namespace kinosplat::gpu

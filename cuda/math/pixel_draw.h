@@ -25,11 +25,6 @@ struct DrawnRay {
     float jitter; // in [0, 1)
 };
 
-KS_HOST_DEVICE int64_t random_below(uint32_t bits, int64_t n) { return int64_t(uint64_t(bits) * uint64_t(n) >> 32); }
-
-// In [0, 1).
-KS_HOST_DEVICE float random_unit(uint32_t bits) { return float(bits >> 8) * (1.0f / 16777216.0f); }
-
 KS_HOST_DEVICE DrawnRay draw_ray(const PixelPool& pool, uint64_t key, uint64_t number) {
     const Random4 a = philox(key, 2 * number), b = philox(key, 2 * number + 1);
     const int64_t slot = random_below(a.x, pool.n_slots), view = pool.view_of_slot[slot];

@@ -33,6 +33,12 @@ KS_HOST_DEVICE T uniform(uint32_t bits) {
     return (T(bits) + T(0.5)) * T(1.0 / 4294967296.0);
 }
 
+// In [0, 1).
+KS_HOST_DEVICE float random_unit(uint32_t bits) { return float(bits >> 8) * (1.0f / 16777216.0f); }
+
+// In [0, n), for n up to 2^32.
+KS_HOST_DEVICE int64_t random_below(uint32_t bits, int64_t n) { return int64_t(uint64_t(bits) * uint64_t(n) >> 32); }
+
 // Three independent standard normal numbers (Box and Muller 1958).
 template <class T>
 KS_HOST_DEVICE Vec3<T> standard_normal3(uint64_t key, uint64_t counter) {

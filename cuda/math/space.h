@@ -21,15 +21,20 @@ KS_HOST_DEVICE T largest_coordinate(Vec3<T> u) {
     return maximum(magnitude(u.x), maximum(magnitude(u.y), magnitude(u.z)));
 }
 
-// Position in the unit cube over which the hash grid is stored.
+// Position in the unit cube over which the hash grid is stored, of a place in units of the space.
 template <class T>
-KS_HOST_DEVICE Vec3<T> grid_position(const Space<T>& space, Vec3<T> point) {
-    const Vec3<T> u = space.inverse_half_extent * (point - space.center);
+KS_HOST_DEVICE Vec3<T> grid_position_of_unit(const Space<T>& space, Vec3<T> u) {
     if (!space.contract)
         return {T(0.5) * (u.x + T(1)), T(0.5) * (u.y + T(1)), T(0.5) * (u.z + T(1))};
     const T norm = largest_coordinate(u);
     const T factor = norm > T(1) ? (T(2) - T(1) / norm) / norm : T(1);
     return {T(0.25) * (factor * u.x + T(2)), T(0.25) * (factor * u.y + T(2)), T(0.25) * (factor * u.z + T(2))};
+}
+
+// The same of a point of the world.
+template <class T>
+KS_HOST_DEVICE Vec3<T> grid_position(const Space<T>& space, Vec3<T> point) {
+    return grid_position_of_unit(space, space.inverse_half_extent * (point - space.center));
 }
 
 } // namespace kinosplat

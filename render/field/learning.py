@@ -55,24 +55,30 @@ class Vision:
     @torch.no_grad()
     def gradients(self, dL_ddensity: Tensor, dL_drgb: Tensor) -> dict[str, Tensor]:
         """Gradients of the field's tensors, by name, from those of the samples' densities (S,) and colours (S, 3)."""
-        field, sight, said, count = self.field, self.sight, self.sight.said, self.sight.count
+        field, sight, told, count = self.field, self.sight, self.sight.told, self.sight.count
         dL_dlogits = native_step.colour_gradients(self.rgb, dL_drgb, count)
         dL_dcolour_inputs, of_colour = native_mlp.mlp_backward(
             dL_dlogits, sight.colour_inputs, field.colour_weights, count=count
         )
         assert dL_dcolour_inputs is not None
         dL_doutputs, dL_dgate = native_step.output_gradients(
-            said.outputs, dL_dcolour_inputs, dL_ddensity, field.shape.density_scale, said.gate, count
+            sight.colour_inputs,
+            dL_dcolour_inputs,
+            dL_ddensity,
+            field.shape.density_scale,
+            told.gate,
+            field.shape.n_outputs,
+            count,
         )
-        dL_dfeatures, of_density = native_mlp.mlp_backward(dL_doutputs, said.inputs, field.density_weights, count=count)
+        dL_dfeatures, of_density = native_mlp.mlp_backward(dL_doutputs, told.inputs, field.density_weights, count=count)
         assert dL_dfeatures is not None
         gradients = {f"density.{i}": gradient for i, gradient in enumerate(of_density)}
         gradients |= {f"colour.{i}": gradient for i, gradient in enumerate(of_colour)}
         if field.saliency is not None:
-            assert said.logits is not None
+            assert told.logits is not None
             assert dL_dgate is not None
             dL_dfeatures, dL_dsaliency = native_step.gate_gradients(
-                said.features, said.logits, field.sharpness, dL_dfeatures, dL_dgate, count
+                told.features, told.logits, field.sharpness, dL_dfeatures, dL_dgate, count
             )
             gradients["saliency"] = _table_gradient(dL_dsaliency[:, None], sight, field.saliency, SALIENCY)
         gradients["table"] = _table_gradient(dL_dfeatures, sight, field.table, field.shape.layout)
@@ -83,9 +89,9 @@ class Vision:
 def see(field: Field, sight: Sight) -> Vision:
     """What rays see of the samples in sight."""
     field = field.mapped(lambda tensor: tensor.detach())
-    samples, said, count = sight.samples, sight.said, sight.count
+    samples, count = sight.samples, sight.count
     logits = native_mlp.mlp_forward(sight.colour_inputs, field.colour_weights, count)
-    density, rgb = native_step.activate(said.outputs, logits, field.shape.density_scale, said.gate, count)
+    density, rgb = native_step.activate(sight.colour_inputs, logits, field.shape.density_scale, sight.told.gate, count)
     seen = native.composite_forward(density, rgb, samples.t, samples.dt, samples.offsets)
     return Vision(field, sight, density, rgb, seen)
 

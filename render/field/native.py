@@ -288,12 +288,14 @@ def occupancy_update(density: Tensor, cells: Tensor, values: Tensor, decay: floa
     _cpu("occupancy_update", density=density, cells=cells, values=values, decay=decay)
 
 
-def occupancy_pack(density: Tensor, threshold: float) -> Tensor:
-    """(n_cells / 8,) uint8, a bit for each of (n_cells,) float32 densities above `threshold`."""
+def occupancy_pack(density: Tensor, threshold: float | Tensor) -> Tensor:
+    """(n_cells / 8,) uint8, a bit for each of (n_cells,) float32 densities above `threshold`, a number or () float32 on
+    their device, which nobody waits for.
+    """
     if density.is_cuda:
-        return _cuda().occupancy_pack(density, threshold)
+        return _cuda().occupancy_pack(density, torch.as_tensor(threshold, dtype=density.dtype, device=density.device))
     bits = torch.empty(len(density) // 8, dtype=torch.uint8, device=density.device)
-    _cpu("occupancy_pack", density=density, threshold=threshold, bits=bits)
+    _cpu("occupancy_pack", density=density, threshold=float(threshold), bits=bits)
     return bits
 
 

@@ -298,18 +298,19 @@ def occupancy_update(density: Tensor, cells: Tensor, values: Tensor, decay: floa
     )
 
 
-def occupancy_pack(density: Tensor, threshold: float) -> Tensor:
+def occupancy_pack(density: Tensor, threshold: Tensor) -> Tensor:
     """(n_cells / 8,) uint8, a bit a cell."""
     n = len(density)
     if n % 8:
         raise InputError("density must have a multiple of 8 cells.")
     bits = torch.empty(n // 8, dtype=torch.uint8, device=density.device)
+    checked = Checked(density.device)
     run_pass(
         native.occupancy_pack,
         current_queue(density.device),
         n,
-        Checked(density.device)("density", density, (n,)),
-        threshold,
+        checked("density", density, (n,)),
+        checked("threshold", threshold, ()),
         bits.data_ptr(),
     )
     return bits

@@ -29,10 +29,8 @@ class StepScratch:
 
     def __init__(self, n_rays: int, device: torch.device) -> None:
         self._n_blocks = native.buffer_blocks(n_rays)
-        words = torch.zeros(LEADING_WORDS + 2 * self._n_blocks, dtype=torch.int64, device=device)
-        numbers = words.view(torch.int32)
-        self._words = words.data_ptr()
-        self._keep = words
+        self._words = torch.zeros(LEADING_WORDS + 2 * self._n_blocks, dtype=torch.int64, device=device)
+        numbers = self._words.view(torch.int32)
         self.counts = numbers[:8]
         """(8,) int32: samples wanted and stored, rays all of whose samples are there, of what was met; then of what was
         kept."""
@@ -45,9 +43,9 @@ class StepScratch:
 
     def chain(self, which: int) -> tuple[int, int, int]:
         """Addresses of status, ticket and counts of the first or second chain."""
-        word = 8
-        status = self._words + word * (LEADING_WORDS + which * self._n_blocks)
-        return status, self._words + 4 * word + 4 * which, self._words + 2 * word * which
+        begin, word = self._words.data_ptr(), 8
+        status = begin + word * (LEADING_WORDS + which * self._n_blocks)
+        return status, begin + 4 * word + 4 * which, begin + 2 * word * which
 
 
 def draw_rays(pictures: Pictures, rays: DrawnRays, key: int, background: Tensor | None) -> None:
@@ -201,13 +199,13 @@ def keep_visible(
 def _head_arrays(
     outputs: Tensor, colour_logits: Tensor | None, density_scale: float, gate: Tensor | None, count: Tensor | None
 ) -> Any:
-    n, n_outputs = outputs.shape
+    n, width = outputs.shape
     checked = Checked(outputs.device)
     return native.HeadArrays(
         n,
         checked("count", count, (), torch.int32),
-        n_outputs,
-        checked("outputs", outputs, (n, n_outputs)),
+        width,
+        checked("outputs", outputs, (n, width)),
         checked("gate", gate, (n,)),
         checked("colour_logits", colour_logits, (n, 3)),
         density_scale,
@@ -253,19 +251,70 @@ def output_gradients(
     dL_dgate: Tensor | None,
 ) -> None:
     """Write the gradients of the density network's outputs, and of the gate."""
-    n, n_inputs = dL_dcolour_inputs.shape
-    if n_inputs < outputs.shape[1]:
+    (n, n_inputs), n_outputs = dL_dcolour_inputs.shape, dL_doutputs.shape[1]
+    if n_inputs < n_outputs:
         raise InputError("the gradient of colour_inputs must have a column for each output.")
     checked = Checked(outputs.device)
     run_pass(
         native.output_gradients,
         current_queue(outputs.device),
         _head_arrays(outputs, None, density_scale, gate, count),
+        n_outputs,
         n_inputs,
         checked("the gradient of colour_inputs", dL_dcolour_inputs, (len(outputs), n_inputs)),
         checked("the gradient of density", dL_ddensity, (n,)),
         dL_doutputs.data_ptr(),
         address_of(dL_dgate),
+    )
+
+
+def occupied_cells(bits: Tensor) -> tuple[Tensor, Tensor]:
+    """Numbers (n_cells,) int32 of the occupied cells, and () int32 how many of these count."""
+    n_cells = 8 * len(bits)
+    if n_cells >= 2**31:
+        raise InputError(f"a GPU's occupancy grid must have less than 2^31 cells, got {n_cells}.")
+    words = torch.zeros(2 + native.list_blocks(n_cells), dtype=torch.int64, device=bits.device)
+    cells, begin = torch.empty(n_cells, dtype=torch.int32, device=bits.device), words.data_ptr()
+    run_pass(
+        native.list_occupied,
+        current_queue(bits.device),
+        n_cells,
+        Checked(bits.device)("bits", bits, (n_cells // 8,), torch.uint8, 4),
+        begin + 16,
+        begin + 8,
+        cells.data_ptr(),
+        begin,
+    )
+    return cells, words.view(torch.int32)[0]
+
+
+def visit_cells(
+    marching: Any,
+    learnable: Tensor,
+    occupied: tuple[Tensor, Tensor],
+    key: int,
+    n_visits: int,
+    first: int,
+    cells: Tensor,
+    positions: Tensor,
+) -> None:
+    """Write the cells that visits `first` and on look into, and where."""
+    device, n_cells = learnable.device, len(learnable)
+    checked = Checked(device)
+    run_pass(
+        native.visit_cells,
+        current_queue(device),
+        marching,
+        n_cells,
+        n_visits,
+        checked("learnable", learnable, (n_cells,), torch.bool, 1),
+        checked("occupied", occupied[0], (n_cells,), torch.int32),
+        checked("the number of occupied cells", occupied[1], (), torch.int32),
+        key,
+        first,
+        len(cells),
+        cells.data_ptr(),
+        positions.data_ptr(),
     )
 
 

@@ -16,6 +16,9 @@ import torch
 from torch import Tensor
 
 from kinosplat.render.backend import call_native, load_cuda, load_native
+from kinosplat.render.field.marching import OccupiedCells
+from kinosplat.render.field.native import native_marching
+from kinosplat.render.field.reference import unpack_bits
 from kinosplat.render.field.samples import Composited
 
 
@@ -80,12 +83,56 @@ def draw_rays(pictures: Pictures, n_rays: int, key: int, *, background: Tensor |
     return rays
 
 
+def occupied_cells(cells: OccupiedCells) -> tuple[Tensor, Tensor | None]:
+    """Numbers (n,) int32 of the occupied cells, and () int32 how many of these count; None for all.
+
+    On a GPU nobody waits for their number; on a processor they are counted at once.
+    """
+    if cells.bits.is_cuda:
+        return _cuda().occupied_cells(cells.bits)
+    return unpack_bits(cells.bits).nonzero()[:, 0].int(), None
+
+
+def visit_cells(
+    cells: OccupiedCells,
+    learnable: Tensor,
+    occupied: tuple[Tensor, Tensor | None],
+    key: int,
+    *,
+    n_visits: int,
+    part: range,
+) -> tuple[Tensor, Tensor]:
+    """Which cells an update looks into, (n,) int64 with -1 for none, and (n, 3) grid positions in them.
+
+    Half of the `n_visits` go to any of the (n_cells,) bool `learnable` cells, half to the `occupied` ones; as many
+    visits as there are cells go to all. What visit i of the `part` sees is a pure function of the `key` and i.
+    """
+    device, n = cells.bits.device, len(part)
+    numbers, positions = torch.empty(n, dtype=torch.int64, device=device), torch.empty(n, 3, device=device)
+    marching = native_marching(cells.space, cells.rule, cells.resolution)
+    if cells.bits.is_cuda:
+        _cuda().visit_cells(marching, learnable, occupied, key, n_visits, part.start, numbers, positions)
+    else:
+        _cpu(
+            "visit_cells",
+            marching=marching,
+            learnable=learnable,
+            occupied=occupied[0],
+            n_visits=n_visits,
+            key=key,
+            first=part.start,
+            cells=numbers,
+            positions=positions,
+        )
+    return numbers, positions
+
+
 def activate(
     outputs: Tensor, colour_logits: Tensor, density_scale: float, gate: Tensor | None, count: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Densities (S,), in the unit of `density_scale`, and colours (S, 3) in [0, 1].
 
-    outputs: (S, n) of the density network, the first are log densities; gate: (S,) factors of the densities.
+    outputs: (S, n) rows that begin with log densities; gate: (S,) factors of the densities.
     """
     density, rgb = outputs.new_empty(len(outputs)), torch.empty_like(colour_logits)
     if outputs.is_cuda:
@@ -119,12 +166,14 @@ def output_gradients(
     dL_ddensity: Tensor,
     density_scale: float,
     gate: Tensor | None,
+    n_outputs: int,
     count: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients (S, n) of the density network's outputs, which are the first of the colour network's inputs, and (S,)
-    of the gate where there is one.
+    """Gradients (S, n_outputs) of the density network's outputs, which are the first of the colour network's inputs,
+    and (S,) of the gate where there is one; `outputs` as for `activate`.
     """
-    dL_doutputs, dL_dgate = torch.empty_like(outputs), None if gate is None else torch.empty_like(gate)
+    dL_doutputs = outputs.new_empty(len(outputs), n_outputs)
+    dL_dgate = None if gate is None else torch.empty_like(gate)
     if outputs.is_cuda:
         _cuda().output_gradients(
             outputs, dL_dcolour_inputs, dL_ddensity, density_scale, gate, count, dL_doutputs, dL_dgate

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kinosplat.render.camera import Camera
-from kinosplat.render.field import reference
+from kinosplat.render.field import native, native_step, reference
 from kinosplat.render.field.layout import Space, StepRule
 from kinosplat.render.field.marching import OccupiedCells
 from kinosplat.render.field.reach import overlapping, side_of
@@ -23,7 +23,7 @@ THICKNESS = 0.01
 """A cell is occupied when a step through it would absorb this part, or the mean cell's part if that is less."""
 LEAST_CAMERAS = 3
 """What fewer cameras have in their pictures may hold anything: floaters that explain one picture and hide others."""
-CHUNK = 1 << 18
+CHUNK = 1 << 19
 """Cells looked at together; bounds memory, changes no value."""
 
 
@@ -39,11 +39,19 @@ class OccupancyGrid:
         self.thickness = torch.zeros(n_cells, device=device)
         self.learnable = torch.ones(n_cells, dtype=torch.bool, device=device)
         self.bits = torch.full((n_cells // 8,), 255, dtype=torch.uint8, device=device)
+        self._blocks: tuple[Tensor, Tensor] | None = None
 
     @property
     def cells(self) -> OccupiedCells:
         """The grid as marching takes it."""
         return OccupiedCells(self.bits, self.space, self.rule, self.resolution)
+
+    @property
+    def blocks(self) -> Tensor:
+        """Which blocks of cells have an occupied one (`native.occupied_blocks`); found once after each change."""
+        if self._blocks is None or self._blocks[0] is not self.bits:
+            self._blocks = self.bits, native.occupied_blocks(self.cells)
+        return self._blocks[1]
 
     @property
     def n_cells(self) -> int:
@@ -88,31 +96,24 @@ class OccupancyGrid:
         return reference.points_from_unit(u, self.space)
 
     @torch.no_grad()
-    def update(
-        self, density: Callable[[Tensor], Tensor], generator: torch.Generator, n_cells: int | None = None
-    ) -> None:
-        """Meet `density` (S, 3) world points -> (S,) in all learnable cells, or in about `n_cells`.
+    def update(self, density: Callable[[Tensor], Tensor], key: int, n_visits: int | None = None) -> None:
+        """Meet `density`, (S,) at (S, 3) grid positions, in all learnable cells, or at about `n_visits` places.
 
-        Half of these are drawn from all, half from the occupied ones.
+        Half of these are drawn from all cells, half from the occupied ones, a pure function of the `key`. On a GPU
+        nothing is read back.
         """
-        device = self.thickness.device
-        if n_cells is None:
-            cells = torch.arange(self.n_cells, device=device)
-        else:
-            half = n_cells // 2
-            anywhere = torch.randint(self.n_cells, (half,), generator=generator, device=device)
-            occupied = self.occupied().nonzero()[:, 0]
-            chosen = torch.rand(half if len(occupied) > 0 else 0, generator=generator, device=device)
-            cells = torch.cat([anywhere, occupied[(chosen * len(occupied)).long()]])
-        cells = cells[self.learnable[cells]]
-        thickness = torch.empty(len(cells), device=device)
-        for first in range(0, len(cells), CHUNK):
-            part = cells[first : first + CHUNK]
-            place = torch.rand(len(part), 3, generator=generator, device=device)
-            met = density(self.points(part, place)).float()
-            thickness[first : first + CHUNK] = met * self._steps(part)
-        reference.occupancy_update(self.thickness, cells, thickness, DECAY)
-        self.bits = reference.occupancy_pack(self.thickness, self._threshold())
+        n_visits = self.n_cells if n_visits is None else n_visits
+        occupied = native_step.occupied_cells(self.cells)
+        cells, thickness = [], []
+        for first in range(0, n_visits, CHUNK):
+            part = range(first, min(first + CHUNK, n_visits))
+            visited, positions = native_step.visit_cells(
+                self.cells, self.learnable, occupied, key, n_visits=n_visits, part=part
+            )
+            cells.append(visited)
+            thickness.append(density(positions).float() * self._steps(visited))
+        native.occupancy_update(self.thickness, torch.cat(cells), torch.cat(thickness), DECAY)
+        self.bits = native.occupancy_pack(self.thickness, self._threshold())
 
     @torch.no_grad()
     def keep_only(self, cells: Tensor, seen: Tensor | None = None) -> None:
@@ -142,14 +143,17 @@ class OccupancyGrid:
         self.thickness *= self.learnable
         self.bits = reference.pack_bits(self.occupied() & self.learnable)
 
-    def _steps(self, cells: Tensor) -> Tensor:
-        """(M,) world length of a step in the cascade of each cell."""
+    def _steps(self, cells: Tensor) -> Tensor | float:
+        """(M,) world length of a step in the cascade of each cell; one number where there is one cascade."""
         dt_min, dt_max = self.rule.limits(self.space, self.resolution)
+        if self.space.n_cascades == 1:
+            return dt_min
         return (dt_min * torch.exp2((cells // self.resolution**3).float())).clamp(max=dt_max)
 
-    def _threshold(self) -> float:
+    def _threshold(self) -> Tensor:
+        """() optical thickness from which on a cell is occupied."""
         mean = self.thickness.sum() / self.learnable.sum().clamp_min(1)
-        return min(THICKNESS, mean.item())
+        return mean.clamp_max(THICKNESS)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds of the grid."""

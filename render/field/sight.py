@@ -74,18 +74,16 @@ class DeviceCounts:
 
 
 @dataclass(frozen=True)
-class Said:
-    """What the density network says of S samples, and what it was told."""
+class Told:
+    """What the density network is told of S samples."""
 
     features: Tensor
     """(S, L * F) of the hash grid."""
     inputs: Tensor
-    """(S, L * F) of the network: the features, or these times the saliency."""
-    outputs: Tensor
-    """(S, n_outputs), the first is the log density."""
-    logits: Tensor | None
+    """(S, L * F): the features, on a GPU in 16 bits, or these times the saliency."""
+    logits: Tensor | None = None
     """(S,) of the saliency, where there is one."""
-    gate: Tensor | None
+    gate: Tensor | None = None
     """(S,) factor of the density, where there is a saliency."""
 
 
@@ -97,10 +95,10 @@ class Sight:
     """Up to the one that ends each ray."""
     positions: Tensor
     """(S, 3) grid positions."""
-    said: Said
-    """What the density network says there."""
+    told: Told
+    """What the density network is told of them."""
     colour_inputs: Tensor
-    """(S, n_outputs + harmonics) of the colour network."""
+    """(S, n_outputs + harmonics) of the colour network: what the other says, and the direction's harmonics."""
     counted: SampleCounts | DeviceCounts
     """How many samples there were."""
     count: Tensor | None = None
@@ -133,21 +131,26 @@ def look(field: Field, grid: OccupancyGrid, rays: Rays, jitter: Tensor, near: fl
     n_met = len(samples)
     samples = visible_part(density, samples, "native")
     positions, directions = sample_points(rays.origins, rays.directions, samples, grid.space, "native")
-    said = say(field, positions)
+    told, outputs = ask(field, positions)
     harmonics = native.sh_forward(directions, field.shape.direction_degrees)
-    colour_inputs = torch.cat([said.outputs, harmonics], dim=1)
-    return Sight(samples, positions, said, colour_inputs, SampleCounts(n_met, len(samples)))
+    colour_inputs = torch.cat([outputs, harmonics], dim=1)
+    return Sight(samples, positions, told, colour_inputs, SampleCounts(n_met, len(samples)))
 
 
-def say(field: Field, positions: Tensor, count: Tensor | None = None) -> Said:
-    """What the density network says at (S, 3) grid positions."""
-    features = native.encode_forward(positions, field.table, field.shape.layout, count=count)
-    inputs, logits, gate = features, None, None
+def ask(field: Field, positions: Tensor, count: Tensor | None = None) -> tuple[Told, Tensor]:
+    """What the density network is told at (S, 3) grid positions, and what it says: (S, n_outputs), first the log
+    density.
+    """
+    # A GPU's networks round their inputs to 16 bits: those that nothing else reads need not have more.
+    is_half = positions.is_cuda and field.saliency is None and field.shape.layout.width % 2 == 0
+    dtype = torch.float16 if is_half else positions.dtype
+    features = native.encode_forward(positions, field.table, field.shape.layout, dtype, count)
+    told = Told(features, features)
     if field.saliency is not None:
         logits = native.encode_forward(positions, field.saliency, SALIENCY, count=count).view(-1)
-        inputs, gate = native_step.gate_features(features, logits, field.sharpness, count)
-    outputs = native_mlp.mlp_forward(inputs, field.density_weights, count)
-    return Said(features, inputs, outputs, logits, gate)
+        gated, gate = native_step.gate_features(features, logits, field.sharpness, count)
+        told = Told(features, gated, logits, gate)
+    return told, native_mlp.mlp_forward(told.inputs, field.density_weights, count)
 
 
 def _look_in_buffers(field: Field, grid: OccupancyGrid, rays: Rays, jitter: Tensor, near: float, room: Room) -> Sight:
@@ -156,17 +159,14 @@ def _look_in_buffers(field: Field, grid: OccupancyGrid, rays: Rays, jitter: Tens
     scratch = passes.StepScratch(len(rays), field.device)
     marching = native.native_marching(grid.space, grid.rule, grid.resolution)
     marched = passes.MarchedRays(rays.origins, rays.directions, jitter, near)
-    met, positions = passes.march_into(
-        marched, grid.bits, native.occupied_blocks(grid.cells), marching, room.met, scratch
-    )
-    said = say(field, positions, scratch.met)
-    along = [positions, said.inputs]
-    if said.logits is not None and said.gate is not None:
-        along += [said.features, said.logits, said.gate]
+    met, positions = passes.march_into(marched, grid.bits, grid.blocks, marching, room.met, scratch)
+    told, outputs = ask(field, positions, scratch.met)
+    hollow = [tensor for tensor in (told.logits, told.gate) if tensor is not None]
+    along = [positions, told.inputs.view(torch.float32), *([told.features, *hollow] if hollow else [])]
     kept = passes.keep_visible(
         met,
-        said.outputs,
-        said.gate,
+        outputs,
+        told.gate,
         field.shape.density_scale,
         reference.STOP,
         rays.directions,
@@ -176,12 +176,12 @@ def _look_in_buffers(field: Field, grid: OccupancyGrid, rays: Rays, jitter: Tens
         scratch,
     )
     positions, inputs, *rest = kept.rows
-    features, logits, gate = rest or (inputs, None, None)
-    outputs = kept.colour_inputs[:, : field.shape.n_outputs].contiguous()
+    inputs = inputs.view(told.inputs.dtype)
+    features, *hollow = rest or [inputs]
     return Sight(
         kept.samples,
         positions,
-        Said(features, inputs, outputs, logits, gate),
+        Told(features, inputs, *hollow),
         kept.colour_inputs,
         DeviceCounts(scratch.counts, len(rays)),
         scratch.kept,

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from native.field.rays import ragged_samples, rays, sparse_bits
-from native.field.test_field_step import N, check_rays, normal, pictures
+from native.field.test_field_step import SPACES as VISITED_SPACES
+from native.field.test_field_step import N, check_rays, grid_of_cells, normal, pictures
 from torch import Tensor
 from trainers.test_field_step import NEAR, SPACES, batch_of, bounds_along, field_of
 from trainers.test_fields import field_config, training_of
@@ -294,6 +295,21 @@ def test_rays_that_find_no_room_are_left_out(cuda_device: torch.device) -> None:
     assert isinstance(cost.counted, DeviceCounts)
     assert isinstance(whole.counted, DeviceCounts)
     assert cost.counted.read() == whole.counted.read()
+
+
+@pytest.mark.parametrize("space", VISITED_SPACES)
+def test_the_cells_visited_are_those_of_the_cpu(space: Space, cuda_device: torch.device) -> None:
+    cells, learnable = grid_of_cells(space)
+    on_device = replace(cells, bits=cells.bits.to(cuda_device))
+    occupied, found = native_step.occupied_cells(cells), native_step.occupied_cells(on_device)
+    assert found[1] is not None
+    assert torch.equal(found[0][: int(found[1])].cpu(), occupied[0])
+    for n_visits in (len(learnable), 1000):
+        part = range(100, n_visits)
+        expected = native_step.visit_cells(cells, learnable, occupied, 5, n_visits=n_visits, part=part)
+        visited = native_step.visit_cells(on_device, learnable.to(cuda_device), found, 5, n_visits=n_visits, part=part)
+        assert torch.equal(visited[0].cpu(), expected[0])
+        torch.testing.assert_close(visited[1].cpu(), expected[1], rtol=0, atol=1e-6)
 
 
 def test_sparse_rows_without_a_gradient_stay_as_on_the_cpu(cuda_device: torch.device) -> None:

@@ -27,7 +27,7 @@ from kinosplat.render.field.sight import DeviceCounts, Room, SampleCounts
 from kinosplat.render.output import RenderOutput
 from kinosplat.scenes import PointCloud, Scene
 from kinosplat.trainers.clock import Moment
-from kinosplat.trainers.draws import generator
+from kinosplat.trainers.draws import draw_key, generator
 from kinosplat.trainers.method import Losses, Measure, MethodState
 from kinosplat.trainers.methods.field_config import FieldConfig, FieldTraining, HashGrid, HollowNerf
 from kinosplat.trainers.methods.field_loss import LossWeights, cost_of_rays
@@ -216,9 +216,10 @@ class FieldMethod:
         if self.hollow is not None:
             self.hollow.after_step(moment)
         if (moment.step + 1) % options.occupancy_every == 0:
-            draws = generator(self._seed, moment.step, "occupancy", self.grid.thickness.device)
+            field, key = self.live_field(), draw_key(self._seed, moment.step, "occupancy")
             everywhere = moment.step < options.occupancy_warm_up
-            self.grid.update(self._density_at, draws, None if everywhere else int(VISITED * self.grid.n_cells))
+            n_visits = None if everywhere else int(VISITED * self.grid.n_cells)
+            self.grid.update(lambda positions: field.density(positions)[0], key, n_visits)
 
     def finish(self, measure: Measure) -> dict[str, float]:
         """Harden the mask, if there is one; what a report says of it."""

@@ -8,8 +8,11 @@ from torch import Tensor
 
 from kinosplat.render.field import native_step
 from kinosplat.render.field.field import truncated_exp
+from kinosplat.render.field.layout import Space, StepRule
+from kinosplat.render.field.marching import OccupiedCells
 from kinosplat.render.field.native_step import DrawnRays, Pictures
 from kinosplat.render.field.rays import rays_through
+from kinosplat.render.field.reference import occupancy_cells, pack_bits, unpack_bits, world_points
 from kinosplat.render.field.samples import Composited
 
 DTYPES = [torch.float64, torch.float32]
@@ -126,9 +129,9 @@ def test_density_and_colour_and_their_gradients(dtype: torch.dtype, gated: bool)
     assert outputs.grad is not None
     close(native_step.colour_gradients(rgb, dL_drgb), logits.grad)
     dL_doutputs, dL_dgate = native_step.output_gradients(
-        outputs.detach(), colour_inputs, dL_ddensity, 0.3, None if gate is None else gate.detach()
+        outputs.detach(), colour_inputs, dL_ddensity, 0.3, None if gate is None else gate.detach(), 4
     )
-    close(dL_doutputs, outputs.grad + colour_inputs[:, :5])
+    close(dL_doutputs, (outputs.grad + colour_inputs[:, :5])[:, :4])
     assert (dL_dgate is None) == (gate is None)
     if dL_dgate is not None and gate is not None and gate.grad is not None:
         close(dL_dgate, gate.grad)
@@ -188,3 +191,49 @@ def test_rays_cost_their_difference(dtype: torch.dtype, weighted: bool, huber: f
     for gradient, leaf in zip(gradients, leaves, strict=False):
         assert leaf.grad is not None
         close(gradient, leaf.grad)
+
+
+SPACES = [Space((1.0, 2.0, 3.0), 0.5), Space((1.0, 2.0, 3.0), 0.5, n_cascades=3, contract=True)]
+
+
+def grid_of_cells(space: Space) -> tuple[OccupiedCells, Tensor]:
+    """Some occupied cells, and which may be looked into."""
+    draws = torch.Generator().manual_seed(0)
+    n_cells = space.n_cascades * 16**3
+    bits = pack_bits(torch.rand(n_cells, generator=draws) < 0.05)
+    return OccupiedCells(bits, space, StepRule(), 16), torch.rand(n_cells, generator=draws) < 0.8
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_cells_are_visited_where_they_lie(space: Space) -> None:
+    cells, learnable = grid_of_cells(space)
+    n_cells = len(learnable)
+    occupied = native_step.occupied_cells(cells)
+    assert torch.equal(occupied[0].long(), unpack_bits(cells.bits).nonzero()[:, 0])
+    for n_visits in (n_cells, n_cells // 3):
+        visited, positions = native_step.visit_cells(
+            cells, learnable, occupied, 5, n_visits=n_visits, part=range(n_visits)
+        )
+        looked = visited >= 0
+        assert learnable[visited[looked]].all()
+        # The inner half of an outer cascade belongs to the one within it.
+        found = occupancy_cells(world_points(positions[looked].double(), space), space, 16)
+        assert (found <= visited[looked]).all()
+        innermost = visited[looked] < 16**3
+        assert torch.equal(found[innermost], visited[looked][innermost])
+        parts = [
+            native_step.visit_cells(cells, learnable, occupied, 5, n_visits=n_visits, part=part)
+            for part in (range(1000), range(1000, n_visits))
+        ]
+        assert torch.equal(torch.cat([part[0] for part in parts]), visited)
+        assert torch.equal(torch.cat([part[1] for part in parts]), positions)
+        if n_visits == n_cells:
+            assert torch.equal(visited, torch.where(learnable, torch.arange(n_cells), -1))
+            continue
+        others = visited[n_visits // 2 :]
+        assert unpack_bits(cells.bits)[others[others >= 0]].all()
+        assert len(visited[: n_visits // 2].unique()) > 0.7 * (n_visits // 2)
+    empty = OccupiedCells(torch.zeros_like(cells.bits), space, cells.rule, 16)
+    nothing = native_step.occupied_cells(empty)
+    visited, _ = native_step.visit_cells(empty, learnable, nothing, 5, n_visits=1000, part=range(1000))
+    assert (visited[500:] == -1).all()
