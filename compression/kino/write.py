@@ -38,7 +38,7 @@ from kinosplat.compression.kino.metadata import Metadata
 from kinosplat.compression.kino.networks import LATENTS, MADE_HERE, AppearanceSpec
 from kinosplat.compression.kino.planes import BEST_LEVEL, QUICK_LEVEL, pack_pairs, write_planes
 from kinosplat.compression.kino.tensors import StoredTensor, encode_tensor, store_tensor
-from kinosplat.compression.kino.time_chunks import TimeChunk, time_chunks, visible_interval
+from kinosplat.compression.kino.time_chunks import CHUNK_GAUSSIANS, TimeChunk, time_chunks, visible_interval
 from kinosplat.compression.whole import appearing
 from kinosplat.render.gaussians import TIME_PARAMETER_NAMES, Gaussians
 
@@ -65,7 +65,7 @@ def write_kino(
     kind: str = "gaussians",
     model: Mapping[str, Any] | None = None,
     appearance: StoredAppearance | None = None,
-    chunk_gaussians: tuple[int, int] = (4096, 65536),
+    chunk_gaussians: tuple[int, int] = CHUNK_GAUSSIANS,
 ) -> int:
     """Write a file and return its size in bytes; arguments as in `encode_kino`."""
     data = encode_kino(
@@ -92,7 +92,7 @@ def encode_kino(
     kind: str = "gaussians",
     model: Mapping[str, Any] | None = None,
     appearance: StoredAppearance | None = None,
-    chunk_gaussians: tuple[int, int] = (4096, 65536),
+    chunk_gaussians: tuple[int, int] = CHUNK_GAUSSIANS,
 ) -> bytes:
     """The bytes of a file.
 
