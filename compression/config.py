@@ -32,7 +32,8 @@ class CompressConfig:
     prune_quantile: float | None = None
     """Gaussians below this quantile of every score are dropped."""
     merge_similarity: float | None = None
-    """Similarity that Gaussians need to become one, at most 0; nearer to 0 merges less."""
+    """Similarity that Gaussians need to become one, at most 0; nearer to 0 merges less. By default -1: a cell apart, or
+    half the spread of colours."""
     appearance: Appearance | None = None
     """How opacity and colour are stored: as harmonics (rounded, or indices into a palette), or as latents that small
     networks turn into them (OMG4). auto fits both and takes what needs fewer bytes for the same error."""
@@ -58,7 +59,7 @@ class Resolved:
     rounding_loss: float
     appearance: Appearance = "harmonics"
     tune_steps: int = LEAST_TUNE_STEPS
-    merge_similarity: float = -0.02
+    merge_similarity: float = -1.0
 
 
 PRESETS: dict[CompressPreset, Resolved] = {

@@ -211,7 +211,11 @@ def _parameter(name: str, tensors: Mapping[str, NDArray[Any]]) -> Tensor:
         return torch.from_numpy(np.array(tensors[name], np.float32))
     index = _index_of("saliency", tensors, SALIENCY.n_entries)
     logits = torch.full((SALIENCY.n_entries, 1), REMOVED)
-    logits[index.kept()] = torch.from_numpy(np.array(tensors["saliency.values"], np.float32))
+    kept = index.kept()
+    values = torch.from_numpy(np.array(tensors["saliency.values"], np.float32))
+    if values.shape != (int(kept.sum()), 1):
+        raise ValueError("`saliency.values` has another number of entries than its index")
+    logits[kept] = values
     return logits
 
 

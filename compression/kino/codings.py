@@ -191,7 +191,10 @@ def dequantise(
     integers: NDArray[np.integer], minimum: NDArray[np.float64], step: NDArray[np.float64]
 ) -> NDArray[np.float32]:
     """Minimum + step * integer in float64, rounded to float32."""
-    return (minimum + step * integers.astype(np.float64)).astype(np.float32)
+    values = integers.astype(np.float64)
+    values *= step  # in place: a file may declare gigabytes
+    values += minimum
+    return values.astype(np.float32)
 
 
 def encode_rotation(quats: NDArray[np.float32], bits: int) -> NDArray[np.uint64]:

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from compression.gaussian_sets import random_gaussians
+from compression.small_fields import small_field
+from kinosplat.compression.hollow import KIND, model_of, tensors_of
 from kinosplat.compression.kino import (
     CodebookCoding,
     FloatCoding,
@@ -26,6 +29,7 @@ from kinosplat.compression.kino import (
 from kinosplat.compression.kino.layout import NETWORKS_VERSION, VERSION
 from kinosplat.compression.kino.tensors import StoredTensor, store_tensor
 from kinosplat.compression.networks import AppearanceNetworks
+from kinosplat.render.field.field import REMOVED
 
 FOLDER = Path(__file__).parent / "golden"
 
@@ -93,6 +97,24 @@ def write_plain() -> None:
         "cells": StoredTensor(np.arange(30, dtype=np.int32)),
     }
     write_kino(FOLDER / f"v{VERSION}_tensors.kino", None, tensors=tensors, kind="hash-grid")
+    write_field()
+
+
+def write_field() -> None:
+    """A radiance field with a part of its mask gone."""
+    stored = small_field(hollow=True)
+    assert stored.field.saliency is not None
+    smooth = torch.linspace(-2.0, 2.0, 64**3)[:, None]  # random numbers would take 100 KB
+    mask = torch.where(stored.field.saliency == REMOVED, REMOVED, smooth)
+    stored = replace(stored, field=replace(stored.field, saliency=mask))
+    write_kino(
+        FOLDER / f"v{VERSION}_field.kino",
+        None,
+        tensors=tensors_of(stored, 4),
+        metadata=Metadata(up=(0.0, 0.0, 1.0), background=(1.0, 1.0, 1.0)),
+        kind=KIND,
+        model=model_of(stored),
+    )
 
 
 def sums_of(path: Path) -> dict[str, list[float]]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
+from compression.small_fields import CPU, LAYOUT, small_field
 from kinosplat.cli import main
 from kinosplat.compression.hollow import (
     KIND,
@@ -33,31 +37,7 @@ from kinosplat.compression.mesh.mesh import read_mesh
 from kinosplat.errors import InputError
 from kinosplat.opening import open_subject
 from kinosplat.render.camera import Camera, look_at
-from kinosplat.render.field.field import REMOVED, Field, FieldShape
-from kinosplat.render.field.layout import GridLayout, Space, StepRule
-from kinosplat.render.field.occupancy import OccupancyGrid
-from kinosplat.render.field.sparse_table import BLOCK
 from kinosplat.scenes.scene import Similarity
-
-CPU = torch.device("cpu")
-LAYOUT = GridLayout(n_levels=4, finest_resolution=64, log2_table_size=12)
-
-
-def small_field(*, hollow: bool) -> StoredField:
-    """A field of random features, most of its table empty; a hollow one with more than half of its mask gone."""
-    draws = torch.Generator().manual_seed(0)
-    shape = FieldShape(layout=LAYOUT, space=Space((0.1, 0.0, 0.0), 2.0), n_hidden=16, hollow=hollow)
-    field = Field.create(shape, "native", draws)
-    table = torch.randn(LAYOUT.n_entries, 2, generator=draws) * (torch.rand(LAYOUT.n_entries, 1, generator=draws) < 0.2)
-    table[3 * BLOCK : 5 * BLOCK] = 0.0
-    table[5 * BLOCK : 6 * BLOCK] = 1.0
-    field = replace(field, table=table)
-    if hollow:
-        gone = (torch.arange(64**3) % 64 < 40)[:, None]  # everything on one side
-        field = replace(field, saliency=torch.where(gone, REMOVED, 2.0 * torch.randn(64**3, 1, generator=draws)))
-    grid = OccupancyGrid(shape.space, StepRule(64), 16, CPU)
-    grid.bits = torch.randint(0, 256, grid.bits.shape, generator=draws, dtype=torch.uint8)
-    return StoredField(field, grid, near=0.3)
 
 
 def camera() -> Camera:
@@ -111,6 +91,55 @@ def test_a_file_of_a_field_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         load_field(replace(file, model={k: v for k, v in file.model.items() if k != "near"}), "a.kino", CPU)
     with pytest.raises(InputError, match="more memory than the limit"):
         load_field(file, "a.kino", CPU, Limits(decoded_bytes=1000))
+
+
+def test_made_up_fields_are_refused_or_drawn(tmp_path: Path) -> None:
+    """Checksums are right and every number is anything: nothing but InputError, quickly, and no read out of bounds."""
+    files = [written(small_field(hollow=hollow), tmp_path / "a.kino") for hollow in (False, True)]
+    rng = np.random.default_rng(0)
+    n_drawn = 0
+    for i in range(N_MADE_UP):
+        file = files[i % 2]
+        model, tensors = dict(file.model), dict(file.tensors)
+        if i % 3 == 0:
+            key = sorted(model)[rng.integers(len(model))]
+            model[key] = WRONG_VALUES[rng.integers(len(WRONG_VALUES))]
+        else:
+            key = sorted(tensors)[rng.integers(len(tensors))]
+            tensors[key] = made_up(tensors[key], rng)
+        start = time.perf_counter()
+        try:
+            stored = load_field(replace(file, model=model, tensors=tensors), "a.kino", CPU)
+        except InputError:
+            continue
+        finally:
+            assert time.perf_counter() - start < 2.0
+        n_drawn += 1
+        if stored.grid.rule.n_steps <= 1024:
+            stored.render([camera()], torch.ones(3))
+    assert 10 < n_drawn < N_MADE_UP - 30
+
+
+WRONG_VALUES = (None, -1, 0, 1, 3, 8, 64, 2**40, 1.5, float("nan"), float("inf"), "x", True, [], [0.0, 0.0], {})
+N_MADE_UP = 150
+
+
+def made_up(values: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """Cut, lengthened, of another type or shape, or with other numbers in it."""
+    kind = rng.integers(6)
+    if kind == 0:
+        return values[: len(values) // 2]
+    if kind == 1:
+        return np.concatenate([values, values])
+    if kind == 2:
+        return values.astype(np.int32)
+    if kind == 3:
+        return values.reshape(-1)
+    changed = values.copy()
+    places = rng.integers(0, len(values), 1 if kind == 4 else len(values))
+    largest = 255 if values.dtype.itemsize == 1 else 60_000
+    changed[places] = rng.integers(0, largest + 1, changed[places].shape).astype(values.dtype)
+    return changed
 
 
 def test_a_field_is_refused_where_gaussians_are_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -126,12 +126,14 @@ def test_a_stream_of_mutations_never_crashes(files: list[bytes]) -> None:
     rng = random.Random(2)
     for i in range(400):
         mutant = reseal(mutate(files[i % len(files)], rng))
-        decoder = StreamDecoder()
+        decoder, began = StreamDecoder(), time.perf_counter()
         try:
             for start in range(0, len(mutant), 997):
                 decoder.feed(mutant[start : start + 997])
         except InputError:
             continue
+        finally:
+            assert time.perf_counter() - began < 1.0
 
 
 def test_header_fields_of_every_wrong_kind_are_refused_or_harmless(files: list[bytes]) -> None:
@@ -160,7 +162,10 @@ def is_harmless(data: bytes) -> bool:
 
 def test_memory_stays_below_twice_what_the_header_declares(files: list[bytes]) -> None:
     rng = random.Random(3)
-    slack = 3 << 20  # the interpreter's own: parsed JSON, frames, numpy temporaries of these 40 KB files
+    # The interpreter's own (parsed JSON, frames), and what is decoded once more in float64: measured 0.20 MB, for the
+    # mask of the field.
+    slack = 0.3e6
+    excesses = []
     for i in range(200):
         mutant = reseal(mutate(files[i % len(files)], rng))
         tracemalloc.start()
@@ -168,12 +173,14 @@ def test_memory_stays_below_twice_what_the_header_declares(files: list[bytes]) -
         try:
             reader = KinoReader(mutant)
             declared = decoded_bytes(reader.header)
+            reader.tensors()
             reader.gaussians()
         except InputError:
             pass
-        peak = tracemalloc.get_traced_memory()[1]
+        excesses.append(tracemalloc.get_traced_memory()[1] - 2 * declared)
         tracemalloc.stop()
-        assert peak <= 2 * declared + slack
+    assert max(excesses) <= slack
+    assert max(excesses) > slack / 4  # or the bound says nothing
 
 
 def test_a_large_file_is_read_within_twice_its_declared_memory() -> None:
