@@ -50,7 +50,7 @@ class RenderCommand:
     """Render a run or a file: test or training views, an orbit, or a camera path, as pictures, a sheet, or video."""
 
     what: Annotated[Path, tyro.conf.Positional]
-    """Folder of a run, or a file (.kino, .ply, .spz, .sog, .splat, .4dgs)."""
+    """Folder of a run, or a file (.kino, .ply, .spz, .sog, .splat, .glb, .4dgs)."""
     views: str | None = None
     """test or train (of a run), orbit, or the JSON file of a camera path; by default test of a run, orbit of a file."""
     out: Path | None = None

@@ -31,7 +31,7 @@ class PageOptions:
 
 @dataclass(frozen=True)
 class ViewCommand:
-    """Look at a run or a file (.kino, .ply, .spz, .sog, .splat, .4dgs) in the browser; Ctrl-C ends it."""
+    """Look at a run or a file (.kino, .ply, .spz, .sog, .splat, .glb, .4dgs) in the browser; Ctrl-C ends it."""
 
     what: Annotated[Path, tyro.conf.Positional]
     """Folder of a run, or a file of Gaussians."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import struct
 import threading
 import time
@@ -21,7 +22,7 @@ import torch
 
 from compression.gaussian_sets import random_gaussians, sorted_rows
 from compression.make_golden import FOLDER
-from kinosplat.compression.kino import HttpSource, KinoReader, Limits, StreamDecoder, encode_kino, read_kino
+from kinosplat.compression.kino import HttpSource, KinoReader, Limits, Metadata, StreamDecoder, encode_kino, read_kino
 from kinosplat.compression.kino.layout import PRELUDE, RECORD, decoded_bytes
 from kinosplat.errors import InputError
 
@@ -264,6 +265,23 @@ def served() -> Iterator[tuple[str, dict[str, Any]]]:
     yield f"http://127.0.0.1:{server.server_port}/scene.kino", state
     server.shutdown()
     server.server_close()
+
+
+def test_the_python_of_the_format_page_runs(
+    served: tuple[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, state = served
+    state["data"] = encode_kino(random_gaussians(500), metadata=Metadata(duration=2.0), chunk_gaussians=(20, 50))
+    (tmp_path / "scene.kino").write_bytes(state["data"])
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "HttpSource" in block)
+    found: dict[str, Any] = {}
+    exec(code.replace("https://example.org/scene.kino", url), found)
+    assert len(found["scene"].gaussians) == 500
+    assert not found["moment"].is_moving
+    assert 0 < len(found["moment"]) < 500
+    assert found["shown_until"] == float("inf")
 
 
 def test_a_moment_is_fetched_by_ranges(served: tuple[str, dict[str, Any]]) -> None:
