@@ -1,6 +1,6 @@
-// Adam over the rows that were visible. Bound by memory: a warp takes 32 consecutive rows of every tensor, four numbers
-// a lane, and reads nothing of rows left alone. It goes over the gradients twice, first to find the rows that cannot
-// take part; the second time they come from the cache.
+// Adam over the rows that were visible. Bound by memory: a warp takes up to 32 consecutive rows of every tensor, four
+// numbers a lane, and reads nothing of rows left alone. It goes over the gradients twice, first to find the rows that
+// cannot take part; the second time they come from the cache.
 #include "gpu/adam.h"
 #include "gpu/device.cuh"
 
@@ -9,6 +9,19 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
+
+// Rows a warp takes at most, and at least: any four rows start at a multiple of four numbers.
+constexpr int kMostRows = kWarp, kLeastRows = 4;
+
+// Fewer rows a warp where there would not be so many warps: matrices of networks have few rows, and long ones.
+constexpr int kEnoughWarps = 2048;
+
+int rows_a_warp(int64_t n_rows) {
+    int rows = kMostRows;
+    while (rows > kLeastRows && n_rows < int64_t(rows) * kEnoughWarps)
+        rows /= 2;
+    return rows;
+}
 
 __device__ inline unsigned warp_or(unsigned x) {
 #if __CUDA_ARCH__ >= 800
@@ -61,15 +74,16 @@ __device__ inline void store_four(float* to, uint32_t count, float4 values) {
         to[2] = values.z;
 }
 
-__global__ __launch_bounds__(kThreads) void adam_kernel(const __grid_constant__ AdamRows a) {
-    const int64_t first = (int64_t(blockIdx.x) * kWarps + warp_id()) * kWarp;
+__global__ __launch_bounds__(kThreads) void adam_kernel(const __grid_constant__ AdamRows a, int n_rows_a_warp) {
+    const int64_t first = (int64_t(blockIdx.x) * kWarps + warp_id()) * n_rows_a_warp;
     if (first >= a.n_rows)
         return;
     const int64_t own = first + lane_id();
-    unsigned rows = __ballot_sync(kAllLanes, own < a.n_rows && (!a.visible || a.visible[own]));
+    const bool has_row = lane_id() < n_rows_a_warp && own < a.n_rows;
+    unsigned rows = __ballot_sync(kAllLanes, has_row && (!a.visible || a.visible[own]));
     if (!rows)
         return;
-    const uint32_t n_rows = a.n_rows - first < kWarp ? uint32_t(a.n_rows - first) : uint32_t(kWarp);
+    const uint32_t n_rows = uint32_t(min(a.n_rows - first, int64_t(n_rows_a_warp)));
 
     unsigned broken = 0, reached = 0;
     for (int t = 0; t < a.n_tensors; ++t) {
@@ -134,7 +148,9 @@ __global__ __launch_bounds__(kThreads) void adam_kernel(const __grid_constant__ 
 void adam_step(const AdamRows& rows, cudaStream_t stream) {
     if (rows.n_rows == 0 || rows.n_tensors == 0)
         return;
-    adam_kernel<<<unsigned(divide_up(rows.n_rows, int64_t(kThreads))), kThreads, 0, stream>>>(rows);
+    const int n_rows_a_warp = rows_a_warp(rows.n_rows);
+    const int64_t n_blocks = divide_up(rows.n_rows, int64_t(kWarps) * n_rows_a_warp);
+    adam_kernel<<<unsigned(n_blocks), kThreads, 0, stream>>>(rows, n_rows_a_warp);
     check_launch("adam");
 }
 
