@@ -1,13 +1,11 @@
 // Marching for a training step, one warp a ray: the lanes look at 32 members of the ray's sequence at a time, where a
 // thread alone would wait for one after the other. A block counts its rays' samples, learns from the blocks before it
-// where they go, and walks again to write them.
+// where they go, and its warps walk again to write them.
 #include "gpu/ray_lanes.cuh"
 #include "math/pixel_ray.h"
 
 namespace kinosplat::gpu {
 namespace {
-
-constexpr int kThreads = kBufferWarps * kWarp;
 
 // Calls emit(member, number) in the lanes that have a sample, numbered along the ray; returns how many there are.
 template <class Emit>
@@ -51,40 +49,32 @@ __device__ inline int walk_together(const Marching<float>& m, const Occupancy& o
     return n;
 }
 
-__global__ __launch_bounds__(kThreads) void march_kernel(const __grid_constant__ Marching<float> m,
-                                                         const __grid_constant__ Occupancy occupancy,
-                                                         const __grid_constant__ MarchBuffer a) {
-    __shared__ int64_t places[kBufferRays];
-    __shared__ int32_t counts[kBufferRays];
+__global__ __launch_bounds__(kBufferThreads) void march_kernel(const __grid_constant__ Marching<float> m,
+                                                               const __grid_constant__ Occupancy occupancy,
+                                                               const __grid_constant__ MarchBuffer a) {
     const uint32_t block = take_ticket(a.chain.ticket);
-    const int first = warp_id() * kBufferRaysAWarp;
-    const auto walk = [&](int k, auto&& emit) {
-        const int64_t ray = int64_t(block) * kBufferRays + first + k;
-        const Vec3<float> origin = load3(a.origins, ray), direction = load3(a.directions, ray);
+    const int64_t i = int64_t(block) * kBufferRays + warp_id();
+    Vec3<float> origin{}, direction{};
+    MarchedRay<float> ray{};
+    int n = 0;
+    if (i < a.n_rays) {
+        origin = load3(a.origins, i);
+        direction = load3(a.directions, i);
         const RayPart<float> part = part_in_space(m.space, origin, direction, a.near);
-        return walk_together(m, occupancy, marched_ray(m, origin, direction, part.near, part.far, a.jitter[ray]),
-                             [&](const Member<float>& member, int number) { emit(member, number, origin, direction); });
-    };
-    const int64_t n_left = a.n_rays - int64_t(block) * kBufferRays;
-    for (int k = 0; k < kBufferRaysAWarp; ++k) {
-        const int n = first + k < n_left ? walk(k, [](auto&&...) {}) : 0;
-        if (lane_id() == 0)
-            places[first + k] = counts[first + k] = n;
+        ray = marched_ray(m, origin, direction, part.near, part.far, a.jitter[i]);
+        n = walk_together(m, occupancy, ray, [](const Member<float>&, int) {});
     }
-    take_places(a.chain, block, a.n_rays, a.n_rays, a.capacity, a.offsets, places);
-    for (int k = 0; k < kBufferRaysAWarp; ++k) {
-        const int64_t place = places[first + k];
-        if (counts[first + k] == 0 || place >= a.capacity)
-            continue;
-        walk(k, [&](const Member<float>& member, int number, Vec3<float> origin, Vec3<float> direction) {
-            const int64_t at = place + number;
-            if (at >= a.capacity)
-                return;
-            a.t[at] = member.t;
-            a.dt[at] = member.dt;
-            store3(a.positions, at, grid_position(m.space, origin + member.mid * direction));
-        });
-    }
+    const int64_t place = take_place(a.chain, block, n, a.n_rays, a.n_rays, a.capacity, a.offsets);
+    if (n == 0 || place >= a.capacity)
+        return;
+    walk_together(m, occupancy, ray, [&](const Member<float>& member, int number) {
+        const int64_t at = place + number;
+        if (at >= a.capacity)
+            return;
+        a.t[at] = member.t;
+        a.dt[at] = member.dt;
+        store3(a.positions, at, grid_position(m.space, origin + member.mid * direction));
+    });
 }
 
 } // namespace
@@ -94,7 +84,7 @@ int64_t buffer_blocks(int64_t n_rays) { return divide_up(n_rays, int64_t(kBuffer
 void march_into(const Marching<float>& m, const Occupancy& occupancy, const MarchBuffer& a, cudaStream_t stream) {
     if (a.n_rays == 0)
         return;
-    march_kernel<<<unsigned(buffer_blocks(a.n_rays)), kThreads, 0, stream>>>(m, occupancy, a);
+    march_kernel<<<unsigned(buffer_blocks(a.n_rays)), kBufferThreads, 0, stream>>>(m, occupancy, a);
     check_launch("march into a buffer");
 }
 

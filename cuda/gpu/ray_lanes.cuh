@@ -38,39 +38,45 @@ __device__ inline LaneSample lane_sample(float density, float dt, float& transmi
     return sample;
 }
 
-constexpr int kBufferWarps = 8;     // a block
-constexpr int kBufferRaysAWarp = 4; // one after the other
-constexpr int kBufferRays = kBufferWarps * kBufferRaysAWarp;
-static_assert(kBufferRays == kWarp, "a warp finds the places of a block's rays");
+// Rays of a block, a warp each: few, so that a long one keeps few others waiting.
+constexpr int kBufferRays = 8;
+constexpr int kBufferThreads = kBufferRays * kWarp;
+static_assert(kBufferRays <= kWarp, "a warp finds the places of a block's rays");
 
-// Where the samples of a block's rays go; the whole block comes here. `counts` (kBufferRays,) in shared memory has how
-// many each ray has, and holds the first place of each afterwards, which may lie behind the buffer's end. Of the rays
-// from `n_whole` on none counts as one whose samples are all there.
-__device__ inline void take_places(const PlaceChain& chain, uint32_t block, int64_t n_rays, int64_t n_whole,
-                                   int64_t capacity, int64_t* offsets, int64_t* counts) {
+// Where the `n` samples of the calling warp's ray go, which may be behind the buffer's end; the whole block comes here.
+// Of the rays from `n_whole` on none counts as one whose samples are all there.
+__device__ inline int64_t take_place(const PlaceChain& chain, uint32_t block, int n, int64_t n_rays, int64_t n_whole,
+                                     int64_t capacity, int64_t* offsets) {
+    __shared__ int counts[kBufferRays];
+    __shared__ int64_t places[kBufferRays];
+    if (lane_id() == 0)
+        counts[warp_id()] = n;
     __syncthreads();
     if (warp_id() == 0) {
+        const bool inside = lane_id() < kBufferRays;
         const int64_t ray = int64_t(block) * kBufferRays + lane_id();
-        const uint64_t own = uint64_t(counts[lane_id()]), up_to = warp_prefix(own);
-        const uint64_t n = of_last_lane(up_to), before = chained_prefix(chain.status, block, n);
+        const uint64_t own = inside ? uint64_t(counts[lane_id()]) : 0u, up_to = warp_prefix(own);
+        const uint64_t of_block = of_last_lane(up_to), before = chained_prefix(chain.status, block, of_block);
         const int64_t end = int64_t(before + up_to);
-        counts[lane_id()] = end - int64_t(own);
-        if (ray < n_rays)
+        if (inside)
+            places[lane_id()] = end - int64_t(own);
+        if (inside && ray < n_rays)
             offsets[ray + 1] = min(end, capacity);
-        const unsigned whole = __ballot_sync(kAllLanes, ray < n_whole && end <= capacity);
+        const unsigned whole = __ballot_sync(kAllLanes, inside && ray < n_whole && end <= capacity);
         if (lane_id() == 0) {
             if (whole)
                 atomicAdd(&chain.counts->n_rays, __popc(whole));
             if (block == 0)
                 offsets[0] = 0;
             if (block == gridDim.x - 1) {
-                const uint64_t all = before + n;
+                const uint64_t all = before + of_block;
                 chain.counts->n_wanted = int32_t(min(all, uint64_t(INT32_MAX)));
                 chain.counts->n_rows = int32_t(min(all, uint64_t(capacity)));
             }
         }
     }
     __syncthreads();
+    return places[warp_id()];
 }
 
 } // namespace kinosplat::gpu
