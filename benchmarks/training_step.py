@@ -193,7 +193,8 @@ def show(profiler: profile, n: int, n_rows: int) -> None:
     if kernels:
         print("  device, ms a step")
         for event in sorted(kernels, key=lambda event: -event.self_device_time_total)[:n_rows]:
-            print(f"  {1e-3 * event.self_device_time_total / n:8.4f}  {event.key[:52]:52} {event.count / n:7.2f}")
+            name = event.key.removeprefix("void ").replace("kinosplat::gpu::(anonymous namespace)::", "")
+            print(f"  {1e-3 * event.self_device_time_total / n:8.4f}  {name[:52]:52} {event.count / n:7.2f}")
 
 
 def synchronize(device: torch.device) -> None:
