@@ -165,7 +165,9 @@ class _OnGrids:
 
 
 def _rounded_tables(books: Sequence[Tensor]) -> list[Tensor]:
-    """Codebooks (K, d) as the file will hold them; ranges follow their columns."""
+    """Codebooks (K, d) as the file will hold them; ranges follow their columns. Like a `Grid` over them, in half of its
+    kernels: a step is bound by the host.
+    """
     values = _side_by_side(books)
     minimum, maximum = torch.aminmax(values, dim=0)
     step = (maximum - minimum) / (2**TABLE_BITS - 1)

@@ -33,6 +33,7 @@ from kinosplat.compression.kino.layout import (
     ChunkRecord,
     Header,
     Prelude,
+    TensorEntry,
 )
 from kinosplat.compression.kino.metadata import Metadata
 from kinosplat.compression.kino.networks import LATENTS, MADE_HERE, AppearanceSpec
@@ -119,30 +120,24 @@ def encode_kino(
     chunks = [] if gaussians is None else _chunks(shown, metadata.duration or 0.0, chunk_gaussians)
     if isinstance(codings.get("means"), MortonCoding):
         chunks = [_along_the_curve(chunk, values["means"], codings["means"]) for chunk in chunks]
-
-    streams: dict[str, list[bytes]] = {}
-    attributes = []
-    for name, array in values.items():
-        coding = codings.get(name, FloatCoding(32))
-        attribute, streams[name] = _encode_attribute(name, array, coding, chunks)
-        attributes.append(attribute)
-
-    stored = dict(tensors or {}) | ({} if appearance is None else dict(appearance.tensors))
-    for name, coding in codings.items():
-        if isinstance(coding, CodebookCoding):
-            books = zip(attribute_of(name, 0, coding).codebooks, coding.codebooks, strict=True)
-            stored |= {book_name: store_tensor(book, coding.table_bits) for book_name, book in books}
-    entries, tensor_bytes = [], b""
-    for name, tensor in stored.items():
-        entry, data = encode_tensor(name, tensor, len(tensor_bytes))
-        entries.append(entry)
-        tensor_bytes += data
-
-    spec = None if appearance is None else appearance.spec
+    encoded = {
+        name: _encode_attribute(name, array, codings.get(name, FloatCoding(32)), chunks)
+        for name, array in values.items()
+    }
+    stored = {**(tensors or {}), **({} if appearance is None else appearance.tensors), **_codebooks(codings)}
+    entries, tensor_bytes = _encode_tensors(stored)
     header = Header(
-        kind, n, tuple(attributes), tuple(entries), metadata.to_json(), appearance=spec, model=model or {}
+        kind,
+        n,
+        tuple(attribute for attribute, _ in encoded.values()),
+        entries,
+        metadata.to_json(),
+        appearance=None if appearance is None else appearance.spec,
+        model=model or {},
     ).to_json()
-    body, records = _lay_out(chunks, streams, PRELUDE.size + len(header) + len(tensor_bytes))
+    body, records = _lay_out(
+        chunks, [streams for _, streams in encoded.values()], PRELUDE.size + len(header) + len(tensor_bytes)
+    )
     index = b"".join(record.pack() for record in records)
     index_offset = PRELUDE.size + len(header) + len(tensor_bytes) + len(body)
     version = VERSION if appearance is None else NETWORKS_VERSION
@@ -150,6 +145,27 @@ def encode_kino(
         version, len(header), index_offset, index_offset + len(index), zlib.crc32(header), zlib.crc32(index)
     )
     return prelude.pack() + header + tensor_bytes + body + index
+
+
+def _codebooks(codings: Mapping[str, Coding]) -> dict[str, StoredTensor]:
+    """The tables that indices of attributes look into, by the names that attributes give them."""
+    stored: dict[str, StoredTensor] = {}
+    for name, coding in codings.items():
+        if isinstance(coding, CodebookCoding):
+            books = zip(attribute_of(name, 0, coding).codebooks, coding.codebooks, strict=True)
+            stored |= {book_name: store_tensor(book, coding.table_bits) for book_name, book in books}
+    return stored
+
+
+def _encode_tensors(stored: Mapping[str, StoredTensor]) -> tuple[tuple[TensorEntry, ...], bytes]:
+    """Their entries, and their bytes back to back."""
+    entries, blocks, offset = [], [], 0
+    for name, tensor in stored.items():
+        entry, data = encode_tensor(name, tensor, offset)
+        entries.append(entry)
+        blocks.append(data)
+        offset += len(data)
+    return tuple(entries), b"".join(blocks)
 
 
 def attribute_values(gaussians: Gaussians) -> dict[str, NDArray[np.float32]]:
@@ -220,12 +236,11 @@ def _planes(integers: NDArray[np.uint64], attribute: Attribute, level: int) -> b
     return write_planes(integers, attribute.n_bytes, delta=attribute.delta, level=level)
 
 
-def _lay_out(
-    chunks: list[TimeChunk], streams: Mapping[str, list[bytes]], offset: int
-) -> tuple[bytes, list[ChunkRecord]]:
+def _lay_out(chunks: list[TimeChunk], streams: list[list[bytes]], offset: int) -> tuple[bytes, list[ChunkRecord]]:
+    """Chunks with their records from `offset` on; `streams` has one a chunk for each attribute."""
     parts, records = [], []
     for i, chunk in enumerate(chunks):
-        payload = b"".join(per_chunk[i] for per_chunk in streams.values())
+        payload = b"".join(per_chunk[i] for per_chunk in streams)
         record = ChunkRecord(
             offset, len(payload), len(chunk.rows), chunk.first_time, chunk.last_time, chunk.is_still, 0
         ).with_checksum(payload)
