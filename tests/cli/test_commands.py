@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import imageio.v3 as iio
 import numpy as np
@@ -23,6 +24,7 @@ from kinosplat.cli import COMMANDS, main, train_main
 from kinosplat.compression.kino import Metadata, write_kino
 from kinosplat.display import PlainDisplay
 from kinosplat.opening import open_subject
+from kinosplat.render.field.stages import Stage
 from kinosplat.render.paths import CameraPath, Keyframe, save_camera_path
 from kinosplat.scenes.scene import Similarity
 from kinosplat.trainers.report import Report
@@ -355,15 +357,22 @@ def test_a_field_looks_the_same_by_blocks(field_dirs: dict[str, Path], capsys: p
     assert out.exists()
 
 
-def test_bench_reports_what_marching_takes_both_ways(
+def test_bench_reports_where_a_fields_time_goes(
     field_dirs: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["bench", str(field_dirs["object"]), "--n-frames", "2", "--warm-up", "1", "--resolution", "48", "36"]
-    assert main([*command, "--march", "blocks"]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if " marching by " in line]
-    assert [line.split()[3] for line in lines] == ["rays:", "blocks:"]
-    along, by_blocks = (line.split(" ms, ")[1].split(" samples, ")[0] for line in lines)
-    assert along == by_blocks
+    command = ["bench", str(field_dirs["object"]), "--n-frames", "2", "--warm-up", "1", "--march", "blocks"]
+    assert main([*command, "--resolution", "40", "30"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("40x30 ")]
+    assert [line.split()[1:3] for line in lines] == [["in", "one"], ["stage", "by"], *[["marching", "by"]] * 2]
+    assert main([*command, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["median_ms"] > 0
+    (stages,) = printed["field_stages"]
+    assert (stages["width"], stages["height"]) == (48, 36)
+    assert stages["in_one_go"]["median_ms"] > 0
+    assert stages["unfused_seconds"].keys() == set(get_args(Stage))
+    along, by_blocks = stages["marching"]["rays"], stages["marching"]["blocks"]
+    assert along["n_samples"] == by_blocks["n_samples"] > 0
 
 
 def test_only_objects_are_marched_by_blocks(

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from render.field.test_tcnn import stand_in  # noqa: F401
 
 from kinosplat.errors import InputError
 from kinosplat.trainers.checkpoint import checkpoint_path, load_checkpoint
 from kinosplat.trainers.clock import Moment
 from kinosplat.trainers.config import CorrectionConfig, ImageConfig, ScheduleConfig, TrainConfig
-from kinosplat.trainers.feed import RayFeed
+from kinosplat.trainers.feed import RayFeed, make_feed
 from kinosplat.trainers.loop import train_step
 from kinosplat.trainers.methods import field_space
 from kinosplat.trainers.methods.config import ThreeDGS
@@ -282,6 +283,27 @@ def test_options_that_make_no_sense_are_named(changes: dict[str, float], message
     with pytest.raises(InputError) as error:
         resolve(field_config(still_toy, steps=1, grid=replace(GRID, **changes)))
     assert str(error.value) == message
+
+
+def test_a_mask_needs_our_own_tables(still_toy: Toy) -> None:
+    with pytest.raises(InputError) as error:
+        resolve(field_config(still_toy, steps=1, hollow=True, grid=replace(GRID, field_backend="tcnn")))
+    assert str(error.value) == (
+        "--method hollownerf cannot drop entries of tiny-cuda-nn's tables; leave --field-backend tcnn out, or take "
+        "--method hashgrid."
+    )
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_tiny_cuda_nn_learns_in_the_same_loop(object_toy: Toy, tmp_path: Path) -> None:
+    config = field_config(object_toy, steps=6, grid=replace(GRID, field_backend="tcnn"))
+    training = training_of(config, object_toy, tmp_path)
+    feed, before = make_feed(training), [group.parameter.detach().clone() for group in training.method.groups()]
+    for _ in range(6):
+        train_step(training, feed)
+    for group, was in zip(training.method.groups(), before, strict=True):
+        assert group.parameter.isfinite().all()
+        assert not torch.equal(group.parameter, was), group.name
 
 
 @pytest.mark.parametrize("option", ["distortion_weight", "depth_weight"])

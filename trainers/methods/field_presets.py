@@ -118,6 +118,11 @@ def resolve_field(config: TrainConfig, method: HashGrid | HollowNerf, on_cpu: bo
     """
     preset = field_preset(config.schedule.preset, on_cpu)
     grid, training = method.grid, method.training
+    if isinstance(method, HollowNerf) and grid.field_backend == "tcnn":
+        raise InputError(
+            "--method hollownerf cannot drop entries of tiny-cuda-nn's tables; leave --field-backend tcnn out, or take "
+            "--method hashgrid."
+        )
     smaller = HOLLOW_LOG2_TABLE_SIZE_LESS if isinstance(method, HollowNerf) else 0
     grid = replace(
         grid,
