@@ -67,7 +67,17 @@ def _rows(facts: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str
         if isinstance(value, Mapping):
             yield from _rows(value, f"{words} ")
         elif value is not None:
-            yield words, f"{value:,}" if isinstance(value, int) else str(value)
+            yield words, _words(value)
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(_words, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def describe_file(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kinosplat.cli import main
-from kinosplat.compression.formats import export_gaussians
+from kinosplat.compression.formats import ExportFormat, export_gaussians
 from kinosplat.compression.kino import Metadata, write_kino
 from kinosplat.errors import InputError
 from kinosplat.opening import open_subject
@@ -26,8 +26,9 @@ def opened(path: Path) -> GaussianSubject:
     return subject
 
 
-def test_a_still_ply_is_seen_whole_from_where_one_starts(tmp_path: Path) -> None:
-    subject = opened(export_gaussians(toy_gaussians(moving=False), tmp_path / "toy.ply", "ply"))
+@pytest.mark.parametrize("format", ["ply", "glb"])
+def test_a_still_file_is_seen_whole_from_where_one_starts(format: ExportFormat, tmp_path: Path) -> None:
+    subject = opened(export_gaussians(toy_gaussians(moving=False), tmp_path / f"toy.{format}", format))
     assert (subject.times, subject.fps) == ((), None)
     alpha = draw(subject, subject.cameras[0].resized(96, 72), Look(output="alpha")).picture[..., 0]
     assert alpha[20:52, 30:66].mean() > 0.5
