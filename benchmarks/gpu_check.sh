@@ -89,9 +89,10 @@ if [[ "${SANITIZE:-0}" == 1 ]]; then
     sanitize tests/render/test_native_matches_reference.py -k "cuda and gradients and (moving_set or crowded or huge)"
     sanitize tests/gpu/test_mcmc.py tests/gpu/test_exposure.py tests/gpu/test_target.py
     # The small ones of the rest: under these tools a kernel takes up to a thousand times as long.
-    sanitize tests/gpu/test_frames.py -k "17-1 or 1-300 or nothing_visible or with_nan or by_name"
+    sanitize tests/gpu/test_frames.py -k "17-1 or 1-300 or nothing_visible or with_nan or number_of_features"
     sanitize tests/gpu/test_loss_and_adam.py -k "1-1 or 7-5 or hides_everything or broken_gradients"
     sanitize tests/gpu/test_field.py -k "no_samples or no_rays or decays_rises or directions"
+    sanitize tests/gpu/test_field_step.py -k "find_no_room or stay_as_on_the_cpu"
     sanitize tests/gpu/test_fused_field.py -k "empty_space or bytes_are"
     sanitize tests/gpu/test_mlp.py -k "can_be_left_out or no_number or is_named"
   done
