@@ -123,7 +123,7 @@ def test_dropped_gradients_reach_metrics_warnings_and_report(
     still_toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from kinosplat.trainers.callbacks import Callbacks
-    from kinosplat.trainers.methods import gaussians as module
+    from kinosplat.trainers.methods import gaussian_step as module
 
     original = module.compare_and_differentiate
     calls = 0
