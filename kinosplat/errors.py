@@ -17,11 +17,15 @@ class BackendError(RuntimeError):
     """A backend was asked for that this build or this machine does not have; the text says what to install."""
 
 
+OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator: ")
+"""What RuntimeErrors say of it."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, of a device or of this machine."""
-    # By name, so that commands which do without torch need not load it.
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return isinstance(error, MemoryError) or "OutOfMemoryError" in names or "DefaultCPUAllocator" in str(error)
+    # By its text, so that commands which do without torch need not load it: torch has an exception of its own for the
+    # memory of a device, but not for memory that is locked for copies to it, nor for the host's.
+    return isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
 
 
 @contextmanager

@@ -108,6 +108,7 @@ def test_memory_that_ends_while_gaussians_change_leaves_the_last_checkpoint_alon
     [
         NO_MEMORY,
         MemoryError(),
+        RuntimeError("CUDA error: out of memory"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"),
     ],
 )
