@@ -136,4 +136,5 @@ def device_words(device: torch.device) -> str:
     """The device in words for a report, such as `cpu (x86_64, 2 threads)` or `cuda (NVIDIA H100)`."""
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
+    n_threads = torch.get_num_threads()
+    return f"{device.type} ({platform.machine()}, {n_threads} thread{'s' if n_threads != 1 else ''})"

@@ -202,7 +202,7 @@ def test_a_path_is_made_previewed_filmed_saved_and_opened_again(
     press(page, "Preview")
     page.get_by_text("The path has no key frame yet; add views first.").wait_for(timeout=1000 * PATIENCE)
     ends = [run.subject.cameras[0].at(0.0), run.subject.cameras[1].at(0.8)]
-    enter(page, "Seconds to it", "1.5")
+    enter(page, "Seconds later", "1.5")
     for i, camera in enumerate(ends):
         session.look_from(camera)
         assert wait_for(page, lambda c=camera: session.moment(time.monotonic()) == pytest.approx(c.time))

@@ -6,9 +6,13 @@ import math
 from collections.abc import Iterable
 
 
+NOTHING = 1e-7
+"""What is smaller was zero before somebody calculated with it."""
+
+
 def to_words(*values: float) -> str:
     """Numbers as they stand in a link."""
-    return ",".join(f"{value:.6g}" for value in values)
+    return ",".join("0" if abs(value) < NOTHING else f"{value:.6g}" for value in values)
 
 
 def changes(now: dict[str, float], start: dict[str, float]) -> dict[str, str]:

@@ -39,7 +39,13 @@ class PathPanel(PlainPanel):
         with gui.add_folder("Camera path", expand_by_default=False):
             self.list = gui.add_markdown("")
             self.add = gui.add_button("Add this view", icon=Icon.PLUS)
-            self.gap = gui.add_number("Seconds to it", 2.0, min=0.05, step=0.1, hint="From the key frame before.")
+            self.gap = gui.add_number(
+                "Seconds later",
+                2.0,
+                min=0.05,
+                step=0.1,
+                hint="Of an added view, after the last one; and of the way back, if closed.",
+            )
             self.key = gui.add_dropdown("Key frame", ["1"], hint="The one that is changed; a click in the scene, too.")
             self.change = gui.add_button_group(
                 "Change it", [GO, REPLACE, DELETE], hint="Replace it by the view, and the moment, that is shown now."

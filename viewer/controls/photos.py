@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from kinosplat.viewer.session import Session
 
 TRAIN_COLOR, TEST_COLOR, CHOSEN_COLOR = (120, 160, 220), (240, 170, 70), (255, 255, 255)
+PHOTO_SIZE = 0.08
+"""Length of a camera in the scene, in parts of how far the cameras are from their middle."""
 LONGEST = 640
 """Pixels of a photo's longer side in the panel, which small photos are enlarged to: they all are as wide as it."""
 GAIN = 4.0
@@ -42,7 +44,7 @@ class PhotosPanel(PlainPanel):
         for i, view in enumerate(photos.views):
             self.of_camera.setdefault(view.camera_index, []).append(i)
         self.names = camera_names(photos.views)
-        self.scale = 0.12 * radius_of(session.cameras)
+        self.scale = PHOTO_SIZE * radius_of(session.cameras)
         self.chosen: int | None = None
         self.photo_in_scene: np.ndarray | None = None
         gui = session.client.gui
