@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-
 NOTHING = 1e-7
 """What is smaller was zero before somebody calculated with it."""
 
