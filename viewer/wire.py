@@ -29,7 +29,9 @@ FOLD_ON_PHONES = """(() => {
     const bars = [...document.querySelectorAll('div[style*="cursor: pointer"]')];
     const bar = bars.find((e) => e.style.height === "3.5em" && e.closest('div[style*="position: fixed"]'));
     if (bar) {
-      bar.closest('div[style*="position: fixed"]').style.width = "100%";
+      const sheet = bar.closest('div[style*="position: fixed"]');
+      sheet.style.width = "100%";
+      sheet.style.maxHeight = "48%";
       bar.parentElement.style.width = "100%";
       // The grip that says: this can be pulled up.
       bar.style.background = "linear-gradient(#8888, #8888) 50% 5px / 40px 4px no-repeat";
@@ -38,9 +40,10 @@ FOLD_ON_PHONES = """(() => {
     if (bar || !--tries) clearInterval(timer);
   }, 100);
 })()"""
-"""viser's sheet at the bottom of a narrow page starts open, covers half of the scene, and has no command to fold it.
+"""The sheet at the bottom of a narrow page starts open, hides more than half of the scene, and no command folds it.
 
-So its own bar is clicked, once, and the sheet gets the width of the page. Where a later viser looks different, nothing
+So its own bar is clicked, once, and the sheet gets the width of the page, and less than half of its height: the middle
+of the scene is seen while one changes how it is drawn. Where a later viser looks different, nothing
 happens. The width is the one from which on viser has no sheet.
 """
 

@@ -1,8 +1,13 @@
-"""`kinosplat view`: a run or a file of Gaussians in the browser, rendered on this machine."""
+"""`kinosplat view`: a run or a file of Gaussians in the browser, rendered on this machine.
+
+What renders is imported when the arguments have been read, so that `--help` and wrong options are answered at once.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import secrets
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +16,6 @@ from typing import Annotated, Literal
 import tyro
 
 from kinosplat.errors import InputError
-from kinosplat.opening import open_subject
 
 TOKEN_OPTION = "--share-token"
 MISSING_VISER = "The viewer needs the package viser; run: pip install 'kinosplat[viewer]'"
@@ -51,6 +55,9 @@ def run(arguments: Sequence[str], program: str) -> int:
     """Open, serve until Ctrl-C."""
     command = tyro.cli(ViewCommand, args=with_token(arguments), prog=program)
     need_viser()
+    # Loading torch takes seconds, more where much else runs.
+    print(f"Opening {command.what} …", file=sys.stderr, flush=True)
+    from kinosplat.opening import open_subject
     from kinosplat.viewer.server import ServerOptions, ViewerServer
 
     subject = open_subject(
@@ -87,7 +94,5 @@ def with_token(arguments: Sequence[str]) -> list[str]:
 
 def need_viser() -> None:
     """InputError with the remedy where the extra is not installed."""
-    try:
-        import viser  # noqa: F401
-    except ImportError as error:
-        raise InputError(f"{MISSING_VISER}.") from error
+    if importlib.util.find_spec("viser") is None:
+        raise InputError(f"{MISSING_VISER}.")

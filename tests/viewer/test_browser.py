@@ -212,8 +212,11 @@ def test_a_phone_sees_the_scene_first_and_unfolds_the_controls(
     play = page.get_by_role("button", name="Play")
     assert wait_for(page, lambda: not play.is_visible()), "The controls start folded."
     screenshot(page, "phone_folded")
-    page.get_by_text(server.subject.label).first.click()
+    bar = page.get_by_text(server.subject.label).first
+    bar.click()
     assert wait_for(page, play.is_visible)
+    # The middle of the scene stays in sight.
+    assert wait_for(page, lambda: bar.bounding_box()["y"] > 844 / 2)
     assert screenshot(page, "phone_unfolded").shape == (844, 390, 3)
     box = play.bounding_box()
     assert box is not None

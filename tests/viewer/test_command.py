@@ -99,3 +99,15 @@ def test_closing_the_terminal_ends_everything(file: Path) -> None:
         assert time.monotonic() - began < 10
         assert wait_until(lambda: nobody_is_left(process.pid))
         assert wait_until(lambda: is_free(port))
+
+
+def test_help_does_not_wait_for_what_renders() -> None:
+    code = """import sys
+from kinosplat.cli import main
+try:
+    main(["view", "--help"])
+except SystemExit:
+    print(sorted({"torch", "viser"} & set(sys.modules)))"""
+    answer = subprocess.run([sys.executable, "-P", "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    assert answer.stdout.startswith("usage: ")
+    assert answer.stdout.splitlines()[-1] == "[]"
