@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,11 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def viewing(file: Path, port: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The process in a session of its own, as a terminal's, and the address that it printed."""
     command = [sys.executable, "-P", "-m", "kinosplat", "view", str(file), "--device", "cpu", "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+    # Whoever runs tests in the background of a shell has Ctrl-C ignored, which a child would take over.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed
+    ) as process:
         try:
             assert process.stdout is not None
             opened = next((m for line in process.stdout if (m := re.match(r"Open (http\S+)", line))), None)
