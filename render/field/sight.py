@@ -154,7 +154,7 @@ def ask(field: Field, positions: Tensor, count: Tensor | None = None) -> tuple[T
 
 
 def _look_in_buffers(field: Field, grid: OccupancyGrid, rays: Rays, jitter: Tensor, near: float, room: Room) -> Sight:
-    from kinosplat.render.field import native_cuda_step as passes
+    from kinosplat.render.field import native_cuda_buffers as passes
 
     scratch = passes.StepScratch(len(rays), field.device)
     marching = native.native_marching(grid.space, grid.rule, grid.resolution)

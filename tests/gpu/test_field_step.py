@@ -72,7 +72,7 @@ def test_the_rays_drawn_are_those_of_the_cpu(random_background: bool, cuda_devic
 def test_marching_together_finds_what_marching_alone_finds(
     space: Space, rule: StepRule, resolution: int, share: float, cuda_device: torch.device
 ) -> None:
-    from kinosplat.render.field import native_cuda_step as passes
+    from kinosplat.render.field import native_cuda_buffers as passes
 
     n = 1003
     bundle = rays(n, torch.float32, space)
@@ -118,7 +118,7 @@ def test_marching_together_finds_what_marching_alone_finds(
 
 @pytest.mark.parametrize("gated", [False, True])
 def test_what_is_kept_is_what_can_be_seen(gated: bool, cuda_device: torch.device) -> None:
-    from kinosplat.render.field import native_cuda_step as passes
+    from kinosplat.render.field import native_cuda_buffers as passes
 
     counts = [0, 1, 5, 200, 0, 64, 65, 17] * 41
     met = ragged_samples(counts, torch.float32)
