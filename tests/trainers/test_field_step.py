@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,9 +14,16 @@ from kinosplat.render.field.layout import GridLayout, Space, StepRule
 from kinosplat.render.field.occupancy import OccupancyGrid
 from kinosplat.render.field.rays import Rays
 from kinosplat.render.field.sight import Room
+from kinosplat.trainers.clock import Moment
+from kinosplat.trainers.config import CorrectionConfig
+from kinosplat.trainers.feed import RayFeed
 from kinosplat.trainers.methods.field_loss import LossWeights, RayCost, cost_of_rays
 from kinosplat.trainers.methods.field_step import can_do_by_hand, cost_and_gradients
+from kinosplat.trainers.methods.hash_grid import FieldMethod
 from kinosplat.trainers.ray_batch import RayBatch
+
+from .test_fields import HOLLOW, field_config, training_of
+from .toys import write_toy
 
 N_RAYS = 200
 NEAR = 0.05
@@ -124,3 +132,42 @@ def test_rays_that_see_nothing_cost_their_background() -> None:
     error = batch.background - batch.target
     torch.testing.assert_close(cost.terms["image"], 0.5 * error.square().mean())
     torch.testing.assert_close(cost.squared_error, error.square().mean())
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_the_pruner_pulls_at_the_mask_beside_the_rays(by_hand: bool, tmp_path: Path) -> None:
+    toy = write_toy(tmp_path / "toy", n_train=4, with_alpha=True)
+    config = field_config(toy, steps=10, hollow=True)
+    if not by_hand:
+        config = replace(config, corrections=CorrectionConfig(exposure=True))
+    found, moment = [], Moment(5, 0.5, 0.6)
+    # The same rays before the pruner starts and after that.
+    for now in (Moment(0, 0.01, 0.02), moment):
+        training = training_of(config, toy, tmp_path / "run")
+        method = training.method
+        assert isinstance(method, FieldMethod)
+        assert method.hollow is not None
+        mask = method.live_field().saliency
+        assert mask is not None
+        with torch.no_grad():
+            mask += torch.randn(mask.shape, generator=torch.Generator().manual_seed(0))
+        method.hollow.after_step(moment)
+        with RayFeed(training, method) as feed:
+            losses = feed.losses(now)
+        assert ("mask" in losses.terms) == (now is moment)
+        value = losses.terms.get("mask")
+        losses.backward()
+        assert mask.grad is not None
+        found.append(mask.grad)
+        mask.grad = None
+    rho = HOLLOW.pruning_strength * 0.1
+    excess = torch.sigmoid(mask).mean() - HOLLOW.mask_target
+    dual = method.hollow.tensors()["hollow.dual"]
+    assert dual > 0
+    expected = 0.5 * rho * excess.clamp_min(0).square() + dual * excess
+    expected.backward()
+    assert value is not None
+    assert mask.grad is not None
+    torch.testing.assert_close(value, expected.detach())
+    # Measured of the largest: 5e-6, what is left of rounding sums that are larger.
+    close(found[1] - found[0], mask.grad, 5e-5)

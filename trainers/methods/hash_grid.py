@@ -199,12 +199,15 @@ class FieldMethod:
         else:
             cost = cost_of_rays(field, self.grid, self.near, batch, weights, bounds)
         self._counted = cost.counted
-        terms = dict(cost.terms)
+        terms, gradients = dict(cost.terms), dict(cost.gradients)
         if self.hollow is not None:
-            terms |= self.hollow.penalty(moment)
+            penalty, of_mask = self.hollow.penalty(moment)
+            terms |= penalty
+            if of_mask is not None:
+                gradients["saliency"] = of_mask.add_(gradients["saliency"]) if gradients else of_mask
             self.hollow.watch(moment, self.grid, cost)
-        gradients = [(self._groups[name].parameter, gradient) for name, gradient in cost.gradients.items()]
-        return Losses(terms, cost.squared_error, gradients)
+        known = [(self._groups[name].parameter, gradient) for name, gradient in gradients.items()]
+        return Losses(terms, cost.squared_error, known)
 
     def touched(self) -> Mapping[str, Tensor]:
         """Nothing is named: entries of the grid that no sample reached are known by their gradients."""

@@ -64,17 +64,21 @@ class Hollow:
         """Values of the mask that have not been removed."""
         return int((self._mask.parameter > 0.5 * REMOVED).sum())
 
+    @torch.no_grad()
     def mean(self) -> Tensor:
-        """() mean of the mask, with a gradient."""
+        """() mean of the mask."""
         return torch.sigmoid(self._mask.parameter).mean()
 
-    def penalty(self, moment: Moment) -> dict[str, Tensor]:
-        """What the pruner adds to the loss."""
+    @torch.no_grad()
+    def penalty(self, moment: Moment) -> tuple[dict[str, Tensor], Tensor | None]:
+        """What the pruner adds to the loss, and to the gradient of the mask's logits; nothing before it starts."""
         if self.is_hard or moment.progress < self.config.pruning_start:
-            return {}
-        excess = self.mean() - self.config.mask_target
-        quadratic = 0.5 * self._rho(moment) * excess.clamp_min(0).square()
-        return {"mask": quadratic + self._dual * excess}
+            return {}, None
+        rho, saliency = self._rho(moment), torch.sigmoid(self._mask.parameter)
+        excess = saliency.mean() - self.config.mask_target
+        too_much = excess.clamp_min(0)
+        slope = (rho * too_much + self._dual) / saliency.numel()
+        return {"mask": 0.5 * rho * too_much.square() + self._dual * excess}, slope * saliency * (1 - saliency)
 
     @torch.no_grad()
     def after_step(self, moment: Moment) -> None:
