@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -41,9 +42,11 @@ class Visited(Watching):
 
     def _look(self) -> None:
         from viewer.lines import confirm, connected
+        from websockets.exceptions import ConnectionClosed
 
         assert self.server is not None
-        with connected(self.server) as line:
+        # The page may end before the visitor has noticed that it should.
+        with contextlib.suppress(ConnectionClosed), connected(self.server) as line:
             confirm(line, self.stop)
 
     def pause(self, method: Method, step: int) -> None:
