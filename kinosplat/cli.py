@@ -31,7 +31,7 @@ COMMANDS = {
 MODULES = {"import": "import_file"}
 """Commands whose name no module can have."""
 WITHOUT_MEMORY = {
-    "train": "make the pictures smaller with --downscale, or the model with the options of --method",
+    "train": "make the pictures smaller with --downscale, or the model with --max-gaussians or --log2-table-size",
     "eval": "use another device with --device cpu",
     "render": "make the pictures smaller with --resolution, or use another device with --device cpu",
     "view": "use another device with --device cpu",
