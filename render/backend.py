@@ -8,6 +8,7 @@ Asking for a backend this build or machine lacks raises BackendError, which says
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -55,6 +56,7 @@ def _capsule(tensor: Tensor) -> Any:
     return to_dlpack(tensor.detach() if tensor.requires_grad else tensor)
 
 
+@cache
 def passes_for(device: torch.device) -> ModuleType:
     """The frame's passes for tensors on `device`; raises BackendError when there are none."""
     if _is_cuda(device):
@@ -66,6 +68,7 @@ def passes_for(device: torch.device) -> ModuleType:
     return native_cpu
 
 
+@cache
 def step_passes_for(device: torch.device) -> ModuleType:
     """The passes of a training step for tensors on `device`; raises BackendError when there are none."""
     if _is_cuda(device):

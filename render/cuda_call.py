@@ -32,18 +32,22 @@ class Checked:
         """Address of `tensor`, 0 for None; a multiple of `alignment` bytes."""
         if tensor is None:
             return 0
-        if tensor.device != self.device:
-            raise InputError(f"{name} must be on {self.device}, got {tensor.device}; move it there first.")
-        if tensor.dtype != dtype:
-            raise InputError(f"{name} must be {_name(dtype)}, got {_name(tensor.dtype)}; convert it first.")
-        if tensor.shape != shape:
-            raise InputError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}.")
-        if not tensor.is_contiguous():
-            raise InputError(f"{name} must be contiguous; call .contiguous() on it first.")
         address = tensor.data_ptr()
-        if address % alignment:
-            raise InputError(f"{name} must start at a multiple of {alignment} bytes; call .clone() on it first.")
-        return address
+        fits = tensor.shape == shape and tensor.dtype == dtype and tensor.is_contiguous()
+        if fits and tensor.device == self.device and not address % alignment:
+            return address
+        raise InputError(self._objection(name, tensor, shape, dtype, alignment))
+
+    def _objection(self, name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype, alignment: int) -> str:
+        if tensor.device != self.device:
+            return f"{name} must be on {self.device}, got {tensor.device}; move it there first."
+        if tensor.dtype != dtype:
+            return f"{name} must be {_name(dtype)}, got {_name(tensor.dtype)}; convert it first."
+        if tensor.shape != shape:
+            return f"{name} must have shape {shape}, got {tuple(tensor.shape)}."
+        if not tensor.is_contiguous():
+            return f"{name} must be contiguous; call .contiguous() on it first."
+        return f"{name} must start at a multiple of {alignment} bytes; call .clone() on it first."
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -52,7 +56,8 @@ def _name(dtype: torch.dtype) -> str:
 
 def current_queue(device: torch.device) -> Any:
     """The current stream of `device`, as the native module takes it."""
-    return native.Queue(device.index, torch.cuda.current_stream(device).cuda_stream)
+    # What torch.cuda.current_stream says, without an object around it: a frame asks for it twice.
+    return native.Queue(device.index, torch._C._cuda_getCurrentRawStream(device.index))
 
 
 def address_of(tensor: Tensor | None) -> int:

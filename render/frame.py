@@ -5,15 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class FrameInputs:
+class FrameInputs(NamedTuple):
     """Everything the pictures of C cameras depend on, as the backends read it, without building a history."""
 
     gaussians: dict[str, Tensor]
@@ -24,8 +21,8 @@ class FrameInputs:
     """(C, 4, 4)."""
     K: Tensor
     """(C, 3, 3)."""
-    background: Tensor
-    """(C, 3)."""
+    background: Tensor | None
+    """(C, 3), black when None."""
     width: int
     """Pixels."""
     height: int
@@ -57,24 +54,11 @@ class FrameInputs:
     """What the backend's `check_gaussians` said of these very tensors before; None lets it look at them again."""
 
     @property
-    def tensors(self) -> tuple[Tensor, ...]:
+    def tensors(self) -> tuple[Tensor | None, ...]:
         """Everything that pictures can be differentiated by: the Gaussians in their order, world_to_camera, K,
-        background, and features if there are any.
+        background and features.
         """
-        features = () if self.features is None else (self.features,)
-        return (*self.gaussians.values(), self.world_to_camera, self.K, self.background, *features)
-
-    def with_tensors(self, tensors: Sequence[Tensor]) -> FrameInputs:
-        """The same frame of other `tensors`, in the order of `self.tensors`."""
-        n = len(self.gaussians)
-        return replace(
-            self,
-            gaussians=dict(zip(self.gaussians, tensors[:n], strict=True)),
-            world_to_camera=tensors[n],
-            K=tensors[n + 1],
-            background=tensors[n + 2],
-            features=tensors[n + 3] if self.features is not None else None,
-        )
+        return (*self.gaussians.values(), self.world_to_camera, self.K, self.background, self.features)
 
     @property
     def n_cameras(self) -> int:
@@ -92,8 +76,7 @@ class FrameInputs:
         return 3 + int(self.depth) + 3 * int(self.normal) + self.n_features
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """Pictures of C cameras, written by a backend."""
 
     rgb: Tensor
@@ -110,8 +93,7 @@ class Frame:
     """(C, H, W)."""
 
 
-@dataclass(frozen=True)
-class FrameGradients:
+class FrameGradients(NamedTuple):
     """Gradients of the loss by the pictures of C cameras, shaped like them; None where a picture was not used."""
 
     rgb: Tensor | None
@@ -121,8 +103,7 @@ class FrameGradients:
     features: Tensor | None
 
 
-@dataclass(frozen=True)
-class InputGradients:
+class InputGradients(NamedTuple):
     """Gradients by what went in, shaped like it; of cameras and background they may be None where not wanted."""
 
     gaussians: dict[str, Tensor]
@@ -134,5 +115,4 @@ class InputGradients:
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
         """In the order of `FrameInputs.tensors`."""
-        features = () if self.features is None else (self.features,)
-        return (*self.gaussians.values(), self.world_to_camera, self.K, self.background, *features)
+        return (*self.gaussians.values(), self.world_to_camera, self.K, self.background, self.features)

@@ -10,7 +10,9 @@ refused.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,10 +100,14 @@ class Gaussians:
         """Where the tensors are."""
         return self.means.device
 
+    @cached_property
+    def notes(self) -> dict[str, Any]:
+        """What others found out about these very tensors and do not want to find out again; gone with the set."""
+        return {}
+
     def parameters(self) -> dict[str, Tensor]:
         """Name to tensor, without the time parameters of a static set; in the order of PARAMETER_NAMES."""
-        named = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: tensor for name, tensor in named.items() if tensor is not None}
+        return {name: tensor for name in PARAMETER_NAMES if (tensor := getattr(self, name)) is not None}
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Gaussians:
         """A new set with `function` applied to every tensor, such as an index or a move to another device."""

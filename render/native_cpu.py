@@ -55,18 +55,28 @@ def check_gaussians(gaussians: Mapping[str, Tensor]) -> None:
     """Nothing to keep: the passes check what they are given themselves."""
 
 
+def begin_frame(inputs: FrameInputs, *, keep_state: bool, statistics: GaussianStatistics | None) -> None:
+    """Nothing: the frame is rendered by the thread that asks for it."""
+
+
 def render_forward(
-    inputs: FrameInputs, *, keep_state: bool, statistics: GaussianStatistics | None, times: PassTimes | None = None
+    inputs: FrameInputs,
+    *,
+    keep_state: bool,
+    statistics: GaussianStatistics | None,
+    times: PassTimes | None = None,
+    begun: None = None,
 ) -> tuple[Frame, list[CameraState], int, int]:
     """Render all cameras; returns pictures, each one's state (none unless asked for), the numbers of rows and hits."""
 
     def picture(wanted: bool, *channels: int) -> Tensor | None:
-        return inputs.background.new_empty(shape + channels) if wanted else None
+        return means.new_empty(shape + channels) if wanted else None
 
+    means = inputs.gaussians["means"]
     shape = (inputs.n_cameras, inputs.height, inputs.width)
     out = Frame(
-        rgb=inputs.background.new_empty(*shape, 3),
-        alpha=inputs.background.new_empty(shape),
+        rgb=means.new_empty(*shape, 3),
+        alpha=means.new_empty(shape),
         depth_sum=picture(inputs.depth),
         normal=picture(inputs.normal, 3),
         features=picture(inputs.n_features > 0, inputs.n_features),
@@ -244,7 +254,7 @@ def render_backward(
         features=None if inputs.features is None else torch.empty_like(inputs.features),
         world_to_camera=torch.zeros_like(inputs.world_to_camera),
         K=torch.zeros_like(inputs.K),
-        background=torch.zeros_like(inputs.background),
+        background=None if inputs.background is None else torch.zeros_like(inputs.background),
     )
     for camera, camera_state in enumerate(state):
         _camera_backward(inputs, camera, camera_state, gradients, out, statistics)
@@ -260,7 +270,6 @@ def _camera_backward(
     statistics: GaussianStatistics | None,
 ) -> None:
     """Add the gradients of one camera's pictures to `out`, which has all tensors."""
-    assert out.background is not None
     assert out.world_to_camera is not None
     assert out.K is not None
     n_threads = torch.get_num_threads()
@@ -277,7 +286,8 @@ def _camera_backward(
         tile_backgrounds=tile_backgrounds,
         n_threads=n_threads,
     )
-    out.background[camera].add_(tile_backgrounds[:, :3].sum(dim=0))
+    if out.background is not None:
+        out.background[camera].add_(tile_backgrounds[:, :3].sum(dim=0))
     call_native(
         native.project_backward,
         **_projection_arguments(inputs, camera),
@@ -334,13 +344,14 @@ def _projection_arguments(inputs: FrameInputs, camera: int) -> dict[str, Any]:
 
 
 def _blend_arguments(inputs: FrameInputs, camera: int, state: CameraState) -> dict[str, Any]:
+    black = torch.zeros(3, dtype=state.records.dtype)
     return {
         "width": inputs.width,
         "height": inputs.height,
         "depth": inputs.depth,
         "normal": inputs.normal,
         "n_features": inputs.n_features,
-        "background": inputs.background[camera],
+        "background": black if inputs.background is None else inputs.background[camera],
         "records": state.records,
         "depths": state.depths,
         "tile_offsets": state.tile_offsets,

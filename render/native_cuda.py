@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -23,17 +23,26 @@ if TYPE_CHECKING:
     from kinosplat.render.pass_times import PassTimes
     from kinosplat.render.statistics import GaussianStatistics
 
-GAUSSIAN_SHAPES: dict[str, tuple[int, ...]] = {
-    "means": (3,),
-    "quats": (4,),
-    "log_scales": (3,),
-    "opacity_logits": (),
-    "sh_dc": (3,),
-    "displacements": (3,),
-    "time_centres": (),
-    "log_durations": (),
+
+class _Layout(NamedTuple):
+    """How a parameter has to lie in memory."""
+
+    shape: tuple[int, ...]
+    """Of one Gaussian."""
+    alignment: int = 4
+    """Bytes."""
+
+
+LAYOUTS = {
+    "means": _Layout((3,)),
+    "quats": _Layout((4,), 16),
+    "log_scales": _Layout((3,)),
+    "opacity_logits": _Layout(()),
+    "sh_dc": _Layout((3,)),
+    "displacements": _Layout((3,)),
+    "time_centres": _Layout(()),
+    "log_durations": _Layout(()),
 }
-READ_BY_16_BYTES = ("quats", "sh_rest")
 HOLD_ROW_GRADIENTS = ("means", "quats", "log_scales")
 STATISTICS_DTYPES = {
     "blend_weight": torch.float32,
@@ -42,10 +51,16 @@ STATISTICS_DTYPES = {
     "n_seen": torch.int32,
     "max_radius": torch.float32,
 }
+MOST_COUNTED_QUADS: int = native.MOST_COUNTED_QUADS
+"""Lists of pictures of no more blocks of two by two tiles are sorted by counting, others digit by digit; either way the
+same to the bit. Tests and benchmarks lower it."""
+NO_STATISTICS = native.StatisticsArrays()
 
 
-@dataclass(frozen=True)
-class _Kept:
+Marks: TypeAlias = "Sequence[torch.cuda.Event] | None"
+
+
+class _Kept(NamedTuple):
     """Device memory the forward pass leaves to the backward pass: 40 bytes a pair of a Gaussian and a camera, 4 an
     entry.
     """
@@ -58,7 +73,7 @@ class _Kept:
     """Rows grouped by two by two tiles, in order of depth."""
 
 
-@dataclass
+@dataclass(slots=True)
 class FrameState:
     """What the backward pass needs of the forward pass."""
 
@@ -76,34 +91,65 @@ def check_gaussians(gaussians: Mapping[str, Tensor], features: Tensor | None = N
     """
     means, sh_rest = gaussians["means"], gaussians["sh_rest"]
     n, n_sh_rest = means.shape[0], sh_rest.shape[1]
-    is_half = sh_rest.dtype == torch.float16
-    shapes = GAUSSIAN_SHAPES if is_half else {**GAUSSIAN_SHAPES, "sh_rest": (n_sh_rest, 3)}
     checked = Checked(means.device)
     addresses = {
-        name: checked(name, gaussians.get(name), (n, *shape), alignment=16 if name in READ_BY_16_BYTES else 4)
-        for name, shape in shapes.items()
+        name: checked(name, gaussians[name], (n, *layout.shape), alignment=layout.alignment)
+        for name, layout in LAYOUTS.items()
+        if name in gaussians
     }
-    half = checked("sh_rest", sh_rest, (n, n_sh_rest, 3), torch.float16, 16) if is_half else 0
-    n_features = 0 if features is None else features.shape[1]
-    return native.GaussianArrays(**addresses, features=checked("features", features, (n, n_features))), half
+    is_half = sh_rest.dtype == torch.float16
+    harmonics = checked("sh_rest", sh_rest, (n, n_sh_rest, 3), torch.float16 if is_half else torch.float32, 16)
+    if features is not None:
+        addresses["features"] = checked("features", features, (n, features.shape[1]))
+    return native.GaussianArrays(**addresses, sh_rest=0 if is_half else harmonics), harmonics if is_half else 0
+
+
+@dataclass(slots=True)
+class Begun:
+    """A frame whose rows are projected and sorted on the device while the host does something else."""
+
+    frame: Any
+    """Inputs and settings, as the native module holds them."""
+    queue: Any
+    """Device and stream."""
+    rows: Tensor
+    """As of _Kept."""
+    scratch: Tensor | None
+    """Of everything up to the sorted rows; given up when they have been read."""
+
+
+def begin_frame(
+    inputs: FrameInputs, *, keep_state: bool, statistics: GaussianStatistics | None, marks: Marks = None
+) -> Begun:
+    """Check the arguments and start on the frame; this thread has to render it before it begins another one."""
+    packed = not keep_state and inputs.n_channels == 3 and not inputs.median_depth and statistics is None
+    frame = _native_frame(inputs, statistics, packed=packed)
+    if inputs.visible is not None:
+        inputs.visible.zero_()
+    return _project(frame, inputs.gaussians["means"].device, marks)
 
 
 def render_forward(
-    inputs: FrameInputs, *, keep_state: bool, statistics: GaussianStatistics | None, times: PassTimes | None = None
+    inputs: FrameInputs,
+    *,
+    keep_state: bool,
+    statistics: GaussianStatistics | None,
+    times: PassTimes | None = None,
+    begun: Begun | None = None,
 ) -> tuple[Frame, FrameState | None, int, int]:
-    """Render all cameras; returns pictures, the state (None unless asked for), and the numbers of rows and hits."""
+    """Render all cameras; returns pictures, the state (None unless asked for), and the numbers of rows and hits.
+
+    begun: of `begin_frame` with the same arguments, if it was called.
+    """
     n_cameras, height, width = inputs.n_cameras, inputs.height, inputs.width
     n_features = inputs.n_features
     device = inputs.gaussians["means"].device
     n_channels = inputs.n_channels - 3
-    packed = not keep_state and n_channels == 0 and not inputs.median_depth and statistics is None
-    frame = _native_frame(inputs, statistics, packed=packed)
-    if inputs.visible is not None:
-        inputs.visible.zero_()
-
-    queue = current_queue(device)
     marks = None if times is None else times.events(device)
-    kept = _project_and_bin(frame, queue, device, marks)
+    if begun is None:
+        begun = begin_frame(inputs, keep_state=keep_state, statistics=statistics, marks=marks)
+    frame, queue = begun.frame, begun.queue
+    kept = _bin(begun, device, marks)
     # Scratch memory is free again by now, and pictures may take its place.
     rgb = torch.empty(n_cameras, height, width, 3, device=device)
     alpha = torch.empty(n_cameras, height, width, device=device)
@@ -134,15 +180,23 @@ def render_forward(
     return pictures, state, kept.counts.n_rows, kept.counts.n_hits
 
 
-def _project_and_bin(
-    frame: Any, queue: Any, device: torch.device, marks: Sequence[torch.cuda.Event] | None = None
-) -> _Kept:
-    """Everything before blending; `marks` are recorded at the beginning, after projecting and after binning."""
-    rows, project_scratch = _memory(frame.row_bytes(), device), _memory(frame.project_bytes(), device)
+def _project(frame: Any, device: torch.device, marks: Marks = None) -> Begun:
+    """Rows, and their order of depth; `marks` are recorded at the beginning and after projecting."""
+    queue = current_queue(device)
+    rows, scratch = _memory(frame.row_bytes(), device), _memory(frame.project_bytes(), device)
     if marks is not None:
         marks[0].record(torch.cuda.current_stream(device))
     projected = 0 if marks is None else marks[1].cuda_event
-    counts = run_pass(native.project, frame, queue, project_scratch.data_ptr(), rows.data_ptr(), projected)
+    run_pass(native.project, frame, queue, scratch.data_ptr(), rows.data_ptr(), projected)
+    return Begun(frame, queue, rows, scratch)
+
+
+def _bin(begun: Begun, device: torch.device, marks: Marks = None) -> _Kept:
+    """The lists of what tiles have to blend, when the host knows how long they are; `marks` are recorded after it."""
+    frame, queue, rows = begun.frame, begun.queue, begun.rows
+    project_scratch, begun.scratch = begun.scratch, None
+    assert project_scratch is not None
+    counts = run_pass(native.wait_for_counts, queue)
     if counts.n_entries > native.MAX_ENTRIES:
         raise InputError(
             f"the pictures have {counts.n_entries} pairs of a Gaussian and a block of tiles, more than "
@@ -185,9 +239,11 @@ def render_backward(
     queue = current_queue(device)
     kept, state.kept = state.kept, None
     if kept is None:
-        kept = _project_and_bin(_native_frame(inputs, None, packed=False), queue, device)
-    scratch = _memory(frame.row_gradient_bytes(), device)
-    dL_dgaussians = {name: torch.empty_like(inputs.gaussians[name]) for name in HOLD_ROW_GRADIENTS}
+        kept = _bin(_project(_native_frame(inputs, None, packed=False), device), device)
+    n_scratch = frame.row_gradient_bytes()
+    scratch = _memory(n_scratch, device) if n_scratch > 0 else None
+    gaussians = inputs.gaussians
+    hold_rows = {name: torch.empty_like(gaussians[name]) for name in HOLD_ROW_GRADIENTS}
     run_pass(
         native.blend_backward,
         frame,
@@ -201,17 +257,16 @@ def render_backward(
             alpha=checked("the gradient of alpha", gradients.alpha, picture_shape),
             channels=address_of(dL_dchannels),
         ),
-        scratch.data_ptr(),
-        _gradient_addresses(dL_dgaussians, None),
+        address_of(scratch),
+        _gradient_addresses(hold_rows, None),
     )
     background = torch.einsum("chw,chwk->ck", 1 - pictures.alpha, dL_drgb) if inputs.background_gradient else None
     del kept, dL_dchannels
-    dL_dgaussians = {
-        name: dL_dgaussians[name] if name in dL_dgaussians else torch.empty_like(tensor)
-        for name, tensor in inputs.gaussians.items()
-    }
     out = InputGradients(
-        gaussians=dL_dgaussians,
+        gaussians={
+            name: hold_rows[name] if name in hold_rows else torch.empty_like(tensor)
+            for name, tensor in gaussians.items()
+        },
         features=None if inputs.features is None else torch.empty_like(inputs.features),
         world_to_camera=torch.zeros(n_cameras, 4, 4, device=device) if inputs.camera_gradient else None,
         K=torch.zeros(n_cameras, 3, 3, device=device) if inputs.camera_gradient else None,
@@ -221,7 +276,7 @@ def render_backward(
         native.project_backward,
         frame,
         queue,
-        scratch.data_ptr(),
+        address_of(scratch),
         _gradient_addresses(out.gaussians, out.features),
         address_of(out.world_to_camera),
         address_of(out.K),
@@ -254,14 +309,10 @@ def _native_frame(inputs: FrameInputs, statistics: GaussianStatistics | None, *,
         raise InputError(f"cameras must be at most {native.MAX_IMAGE_SIZE} pixels wide and high.")
     arrays, half_sh_rest = inputs.checked or check_gaussians(gaussians, inputs.features)
     checked = Checked(means.device)
-    accumulators = {"visible": checked("visible", inputs.visible, (n,), torch.bool, 1)}
-    if statistics is not None:
-        for name, dtype in STATISTICS_DTYPES.items():
-            accumulators[name] = checked(f"statistics.{name}", getattr(statistics, name), (n,), dtype, 1)
     return native.Frame(
         gaussians=arrays,
         half_sh_rest=half_sh_rest,
-        statistics=native.StatisticsArrays(**accumulators),
+        statistics=_accumulators(checked, n, inputs.visible, statistics),
         world_to_camera=checked("world_to_camera", inputs.world_to_camera, (n_cameras, 4, 4)),
         K=checked("K", inputs.K, (n_cameras, 3, 3)),
         times=[0.0 if time is None else time for time in inputs.times],
@@ -279,7 +330,18 @@ def _native_frame(inputs: FrameInputs, statistics: GaussianStatistics | None, *,
         depth_channel=inputs.depth,
         normal_channel=inputs.normal,
         packed=packed,
+        most_counted_quads=MOST_COUNTED_QUADS,
     )
+
+
+def _accumulators(checked: Checked, n: int, visible: Tensor | None, statistics: GaussianStatistics | None) -> Any:
+    if visible is None and statistics is None:
+        return NO_STATISTICS
+    accumulators = {"visible": checked("visible", visible, (n,), torch.bool, 1)}
+    if statistics is not None:
+        for name, dtype in STATISTICS_DTYPES.items():
+            accumulators[name] = checked(f"statistics.{name}", getattr(statistics, name), (n,), dtype, 1)
+    return native.StatisticsArrays(**accumulators)
 
 
 def _join_channels(inputs: FrameInputs, gradients: FrameGradients, like: Tensor) -> Tensor:

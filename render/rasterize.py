@@ -27,6 +27,7 @@ from kinosplat.render.settings import RasterSettings
 from kinosplat.render.statistics import GaussianStatistics
 
 ONLY_DRAWN = "sh_rest in float16 is for drawing on a GPU without gradients; convert it to float32 for anything else."
+DEFAULT_SETTINGS = RasterSettings()
 
 
 def rasterize(
@@ -51,7 +52,7 @@ def rasterize(
     and principal point), `background` and `features`. Without a tensor that requires gradients nothing is kept.
     Raises InputError (a ValueError) for arguments that do not fit together, BackendError for a missing backend.
     """
-    settings = RasterSettings() if settings is None else settings
+    settings = DEFAULT_SETTINGS if settings is None else settings
     check_arguments(gaussians, cameras, background, features, settings, statistics, visible)
     match settings.rasterizer:
         case "auto" | "native":
@@ -119,12 +120,16 @@ def _rasterize_native(
     times: PassTimes | None,
 ) -> RenderOutput:
     passes = passes_for(gaussians.device)
-    inputs = frame_inputs(gaussians, cameras, background, features, settings, visible)
-    wants_gradients = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs.tensors)
+    checked = _checked(passes, gaussians) if features is None else None
+    inputs = frame_inputs(gaussians, cameras, background, features, settings, visible, checked)
+    tensors = inputs.tensors
+    wants_gradients = torch.is_grad_enabled() and True in [t is not None and t.requires_grad for t in tensors]
     if gaussians.sh_rest.dtype == torch.float16 and (wants_gradients or gaussians.device.type != "cuda"):
         raise InputError(ONLY_DRAWN)
     if wants_gradients:
-        *pictures, n_visible, n_hits = _Rasterize.apply(passes, inputs, statistics, *inputs.tensors)
+        # The device has something to do while torch gets its history ready.
+        begun = passes.begin_frame(inputs, keep_state=True, statistics=statistics)
+        *pictures, n_visible, n_hits = _Rasterize.apply((passes, inputs, statistics), begun, *tensors)
         frames = Frame(*pictures)
     else:
         frames, _, n_visible, n_hits = passes.render_forward(
@@ -145,6 +150,16 @@ def _rasterize_native(
     )
 
 
+def _checked(passes: ModuleType, gaussians: Gaussians) -> Any:
+    """FrameInputs.checked of a set, found out once for as long as its tensors lie where they did."""
+    parameters = gaussians.parameters()
+    places = [(tensor.data_ptr(), tensor.shape) for tensor in parameters.values()]
+    known = gaussians.notes.get("checked")
+    if known is None or known[0] != places:
+        known = gaussians.notes["checked"] = (places, passes.check_gaussians(parameters))
+    return known[1]
+
+
 def frame_inputs(
     gaussians: Gaussians,
     cameras: Sequence[Camera],
@@ -158,14 +173,14 @@ def frame_inputs(
     means, is_moving = gaussians.means, gaussians.is_moving
     world_to_camera = _stacked([camera.world_to_camera.to(means) for camera in cameras])
     K = _stacked([camera.K.to(means) for camera in cameras])
-    if background is None:
-        background = means.new_zeros(3)
+    if background is not None:
+        background = background.to(means).expand(len(cameras), 3).contiguous()
     return FrameInputs(
         gaussians=gaussians.parameters(),
         features=None if features is None or features.shape[1] == 0 else features,
         world_to_camera=world_to_camera,
         K=K,
-        background=background.to(means).expand(len(cameras), 3).contiguous(),
+        background=background,
         width=cameras[0].width,
         height=cameras[0].height,
         times=tuple(camera.time if is_moving else None for camera in cameras),
@@ -177,7 +192,7 @@ def frame_inputs(
         normal=settings.normal,
         median_depth=settings.median_depth,
         camera_gradient=world_to_camera.requires_grad or K.requires_grad,
-        background_gradient=background.requires_grad,
+        background_gradient=background is not None and background.requires_grad,
         visible=visible,
         checked=checked,
     )
@@ -189,30 +204,44 @@ def _stacked(tensors: list[Tensor]) -> Tensor:
 
 
 class _Rasterize(torch.autograd.Function):
+    """One node of torch's history; `call` holds the passes, what they read, and statistics or None; `begun` is what the
+    passes' `begin_frame` said.
+    """
+
     @staticmethod
     def forward(
-        ctx: Any, passes: ModuleType, inputs: FrameInputs, statistics: GaussianStatistics | None, *tensors: Tensor
+        ctx: Any, call: tuple[ModuleType, FrameInputs, GaussianStatistics | None], begun: Any, *tensors: Tensor | None
     ) -> Any:
-        frames, state, n_visible, n_hits = passes.render_forward(inputs, keep_state=True, statistics=statistics)
-        ctx.passes, ctx.inputs, ctx.statistics, ctx.state = passes, inputs, statistics, state
-        pictures = tuple(vars(frames).values())
+        passes, inputs, statistics = call
+        pictures, state, n_visible, n_hits = passes.render_forward(
+            inputs, keep_state=True, statistics=statistics, begun=begun
+        )
+        ctx.call, ctx.state = call, state
         ctx.save_for_backward(*tensors, *pictures)
         ctx.set_materialize_grads(False)
-        if frames.median_depth is not None:
-            ctx.mark_non_differentiable(frames.median_depth)
+        if pictures.median_depth is not None:
+            ctx.mark_non_differentiable(pictures.median_depth)
         return (*pictures, n_visible, n_hits)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *dL_dpictures: Tensor | None) -> Any:
-        needed = ctx.needs_input_grad[3:]
-        # Taken from torch, which notices tensors that were changed since.
-        saved = ctx.saved_tensors
-        gradients: InputGradients = ctx.passes.render_backward(
-            ctx.inputs.with_tensors(saved[: len(needed)]),
-            ctx.state,
-            Frame(*saved[len(needed) :]),
-            FrameGradients(*(None if g is None else g.contiguous() for g in dL_dpictures[:5])),
-            statistics=ctx.statistics,
-        )
-        return None, None, None, *(g if wanted else None for g, wanted in zip(gradients.tensors, needed, strict=True))
+        # Torch's guard against differentiating twice has nothing to do where no history is recorded.
+        differentiate = _differentiate_once if torch.is_grad_enabled() else _differentiate
+        return differentiate(ctx, *dL_dpictures)
+
+
+def _differentiate(ctx: Any, *dL_dpictures: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Gradients of what `_Rasterize.forward` was given. On a GPU this runs on a thread of torch's own, whose caches are
+    cold: every line costs several times what it would elsewhere.
+    """
+    passes, inputs, statistics = ctx.call
+    # Asked of torch, which notices tensors that were changed since; those that went in are the inputs' own.
+    pictures = Frame(*ctx.saved_tensors[-len(Frame._fields) :])
+    of_pictures = [g if g is None else g.contiguous() for g in dL_dpictures[:5]]
+    gradients: InputGradients = passes.render_backward(
+        inputs, ctx.state, pictures, FrameGradients(*of_pictures), statistics=statistics
+    )
+    return (None, None, *gradients.tensors)
+
+
+_differentiate_once = once_differentiable(_differentiate)

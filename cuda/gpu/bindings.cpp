@@ -42,13 +42,22 @@ class Readback {
         return memory_;
     }
 
+    // What writes them has been launched on `stream`.
+    void launched(cudaStream_t stream) {
+        stream_ = stream;
+        is_coming_ = true;
+    }
+
     // The GPU writes the counts before its kernel ends; now and then the stream is asked whether it failed.
-    FrameCounts wait(cudaStream_t stream) {
+    FrameCounts wait() {
+        if (!is_coming_)
+            return {}; // there was nothing to project
+        is_coming_ = false;
         const volatile uint32_t& ready = memory_->ready;
         while (!ready) {
             for (int k = 0; k < 4096 && !ready; ++k) {
             }
-            const cudaError_t status = ready ? cudaErrorNotReady : cudaStreamQuery(stream);
+            const cudaError_t status = ready ? cudaErrorNotReady : cudaStreamQuery(stream_);
             if (status == cudaSuccess && !ready)
                 throw std::runtime_error("project: the counts did not arrive");
             if (status == cudaErrorNotReady)
@@ -62,31 +71,42 @@ class Readback {
 
   private:
     HostCounts* memory_ = nullptr;
+    cudaStream_t stream_ = nullptr;
+    bool is_coming_ = false;
 };
 
-// Waits until the numbers of rows and hits are there, which is before the rows are sorted; `projected` is null or an
-// event to be recorded between the two.
-FrameCounts run_project(const Frame& frame, const Queue& queue, Address scratch, Address row_memory,
-                        Address projected) {
+Readback& readback() {
+    static thread_local Readback of_thread;
+    return of_thread;
+}
+
+// `projected` is null or an event to be recorded before the rows are sorted.
+void run_project(const Frame& frame, const Queue& queue, Address scratch, Address row_memory, Address projected) {
     const PassCall call(queue);
     const cudaStream_t stream = queue.get();
     const auto mark = [&] {
         if (projected)
             check(cudaEventRecord(at<CUevent_st>(projected), stream), "mark");
     };
+    readback().wait(); // for a frame that was given up: it must not write later
     if (frame.n_pairs() == 0) {
         mark();
-        return {};
+        return;
     }
-    static thread_local Readback readback;
     size_t n_bytes;
     ProjectScratch project = project_scratch(frame, at<void>(scratch), &n_bytes);
-    project.host_counts = readback.prepare();
+    project.host_counts = readback().prepare();
     project_forward(frame, project, rows(frame, at<void>(row_memory), &n_bytes), stream);
     compact(frame, project, stream);
+    readback().launched(stream);
     mark();
     sort_by_depth(frame, project, stream);
-    return readback.wait(stream);
+}
+
+// Of the frame that this thread projected last; they are there before its rows are sorted.
+FrameCounts wait_for_counts(const Queue& queue) {
+    const PassCall call(queue);
+    return readback().wait();
 }
 
 void run_bin(const Frame& frame, const FrameCounts& counts, const Queue& queue, Address project_memory,
@@ -118,17 +138,10 @@ void run_blend_backward(const Frame& frame, const FrameCounts& counts, const Que
     const cudaStream_t stream = queue.get();
     size_t n_bytes;
     const RowGradients by_row = row_gradients(frame, gradients, at<void>(scratch), &n_bytes);
-    const auto clear = [&](void* memory, size_t size) {
-        if (size > 0)
-            check(cudaMemsetAsync(memory, 0, size, stream), "blend backward");
-    };
-    clear(at<void>(scratch), n_bytes);
-    if (frame.n_cameras == 1) {
-        const size_t column = frame.n_pairs() * sizeof(float);
-        clear(by_row.moments, 4 * column);
-        clear(by_row.second_moments, 3 * column);
-        clear(by_row.rgb, 3 * column);
-    }
+    if (n_bytes > 0)
+        check(cudaMemsetAsync(at<void>(scratch), 0, n_bytes, stream), "blend backward");
+    if (frame.n_cameras == 1)
+        clear_row_gradients(frame, by_row, stream);
     if (counts.n_entries > 0)
         blend_backward(frame, rows(frame, at<void>(row_memory), &n_bytes),
                        tile_lists(frame, counts, at<void>(list_memory), &n_bytes), pictures, picture_gradients, by_row,
@@ -199,7 +212,7 @@ void bind_frame(nb::module_& module) {
                const StatisticsArrays& statistics, Address world_to_camera, Address K, const std::vector<float>& times,
                Address background, int n_gaussians, int n_cameras, int width, int height, int n_sh_rest, int sh_degree,
                int n_features, float near, float far, bool antialiased, bool depth_channel, bool normal_channel,
-               bool packed) {
+               bool packed, int most_counted_quads) {
                 Frame* frame = new (self) Frame{};
                 frame->gaussians = gaussians;
                 frame->half_sh_rest = at<const __half>(half_sh_rest);
@@ -221,12 +234,13 @@ void bind_frame(nb::module_& module) {
                 frame->depth_channel = depth_channel;
                 frame->normal_channel = normal_channel;
                 frame->packed = packed;
+                frame->most_counted_quads = most_counted_quads;
             },
             nb::arg("gaussians"), nb::arg("half_sh_rest"), nb::arg("statistics"), nb::arg("world_to_camera"),
             nb::arg("K"), nb::arg("times"), nb::arg("background"), nb::arg("n_gaussians"), nb::arg("n_cameras"),
             nb::arg("width"), nb::arg("height"), nb::arg("n_sh_rest"), nb::arg("sh_degree"), nb::arg("n_features"),
             nb::arg("near"), nb::arg("far"), nb::arg("antialiased"), nb::arg("depth_channel"),
-            nb::arg("normal_channel"), nb::arg("packed"))
+            nb::arg("normal_channel"), nb::arg("packed"), nb::arg("most_counted_quads"))
         .def("project_bytes",
              [](const Frame& frame) {
                  size_t n_bytes;
@@ -284,7 +298,9 @@ void bind(nb::module_& module) {
     bind_frame(module);
 
     module.def("project", &run_project, nb::arg("frame"), nb::arg("queue"), nb::arg("scratch"), nb::arg("rows"),
-               nb::arg("projected"), "Visible rows, and their order of depth; waits for their numbers.");
+               nb::arg("projected"), "Visible rows, and their order of depth.");
+    module.def("wait_for_counts", &wait_for_counts, nb::arg("queue"),
+               "The numbers of rows of what this thread projected last.");
     module.def("bin", &run_bin, nb::arg("frame"), nb::arg("counts"), nb::arg("queue"), nb::arg("project_scratch"),
                nb::arg("rows"), nb::arg("scratch"), nb::arg("lists"), "Lists of what the tiles have to blend.");
     module.def("blend", &run_blend, nb::arg("frame"), nb::arg("counts"), nb::arg("queue"), nb::arg("rows"),
@@ -304,6 +320,7 @@ void bind(nb::module_& module) {
     module.attr("MAX_ENTRIES") = kMaxEntries;
     module.attr("MAX_PAIRS") = kMaxPairs;
     module.attr("MAX_CAMERAS") = kMaxCameras;
+    module.attr("MOST_COUNTED_QUADS") = kMostCountedQuads;
     module.attr("MAX_IMAGE_SIZE") = kMaxImageSize;
 }
 

@@ -301,7 +301,27 @@ __global__ __launch_bounds__(kBlendThreads, kChannels == 0 ? 4 : 1) void blend_b
     }
 }
 
+// Three arrays in one launch; neighbouring threads write neighbouring numbers.
+__global__ __launch_bounds__(kBlendThreads) void clear_kernel(RowGradients out, int64_t n_rows) {
+    const int64_t first = int64_t(blockIdx.x) * kBlendThreads;
+    if (first + threadIdx.x < n_rows)
+        reinterpret_cast<float4*>(out.moments)[first + threadIdx.x] = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll
+    for (int k = 0; k < 3; ++k) {
+        const int64_t at = 3 * first + k * kBlendThreads + threadIdx.x;
+        if (at < 3 * n_rows)
+            out.second_moments[at] = out.rgb[at] = 0.0f;
+    }
+}
+
 } // namespace
+
+void clear_row_gradients(const Frame& frame, const RowGradients& out, cudaStream_t stream) {
+    if (frame.n_pairs() == 0)
+        return;
+    clear_kernel<<<divide_up(frame.n_pairs(), kBlendThreads), kBlendThreads, 0, stream>>>(out, frame.n_pairs());
+    check_launch("blend backward");
+}
 
 void blend_backward(const Frame& frame, const Rows& rows, const TileLists& lists, const Pictures& pictures,
                     const PictureGradients& gradients, const RowGradients& out, cudaStream_t stream) {

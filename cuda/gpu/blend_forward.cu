@@ -159,11 +159,16 @@ __global__ __launch_bounds__(kBlendThreads, kMode == Mode::kDetailed ? 1 : 9) vo
         const int64_t at = lane.index[k];
         if (chunk.with_colour) {
             const float transmittance = state.pixels[k].transmittance;
-            const float* behind = background + 3 * lane.camera;
+            if (background) {
+                const float* behind = background + 3 * lane.camera;
+                colour[k].x = fmaf(transmittance, behind[0], colour[k].x);
+                colour[k].y = fmaf(transmittance, behind[1], colour[k].y);
+                colour[k].z = fmaf(transmittance, behind[2], colour[k].z);
+            }
             float* rgb = pictures.rgb + 3 * at;
-            rgb[0] = fmaf(transmittance, behind[0], colour[k].x);
-            rgb[1] = fmaf(transmittance, behind[1], colour[k].y);
-            rgb[2] = fmaf(transmittance, behind[2], colour[k].z);
+            rgb[0] = colour[k].x;
+            rgb[1] = colour[k].y;
+            rgb[2] = colour[k].z;
             pictures.alpha[at] = 1.0f - transmittance;
             if (kDetailed && pictures.median_depth)
                 pictures.median_depth[at] = median[k];

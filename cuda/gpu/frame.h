@@ -49,7 +49,7 @@ struct Frame {
     const __half* half_sh_rest;   // instead of gaussians.sh_rest, where nothing is kept for a backward pass
     const float* world_to_camera; // (C, 4, 4)
     const float* K;               // (C, 3, 3)
-    const float* background;      // (C, 3)
+    const float* background;      // (C, 3) or null for black
     StatisticsArrays statistics;
     float times[kMaxCameras]; // seconds, read in a moving set only
     int n_gaussians, n_cameras, width, height;
@@ -59,7 +59,8 @@ struct Frame {
     float near, far;
     bool antialiased;
     bool depth_channel, normal_channel;
-    bool packed; // inference: colours in half precision, nothing kept for a backward pass
+    bool packed;            // inference: colours in half precision, nothing kept for a backward pass
+    int most_counted_quads; // pictures of no more quads are sorted by counting all of them, at most kMostCountedQuads
 
     bool moving() const { return gaussians.displacements != nullptr; }
     int n_pairs() const { return n_gaussians * n_cameras; }
@@ -119,6 +120,13 @@ struct RadixScratch {
     int n_blocks;
 };
 
+// What counting the entries of every quad takes (quad_sort.h).
+constexpr int kMostCountedQuads = 2048;
+struct QuadSortScratch {
+    uint32_t* counts; // (chunks, counted_quads()) entries of each quad in a chunk, then in the chunks before
+    uint32_t* totals; // (counted_quads(),)
+};
+
 // Depths are sorted by 24 bits.
 constexpr int kDepthPasses = 3;
 
@@ -146,13 +154,15 @@ struct Rows {
     float* channels;    // (rows, n_channels) or null
 };
 
-// Scratch of the bin pass, which sorts to and fro between two buffers, one of which holds TileLists::entries.
+// Scratch of the bin pass. A radix sort moves entries to and fro between two buffers, one of which holds
+// TileLists::entries; where quads are counted they move there at once.
 struct BinScratch {
     RadixScratch sort;
+    QuadSortScratch quad_sort;
     uint32_t* ticket;
     uint64_t* status;    // of the chained scan, one a block
     size_t zeroed_bytes; // all of the above starts at zero
-    void* keys[2];       // quad numbers, uint16_t or uint32_t an entry
+    void* keys[2];       // quad numbers, uint16_t or uint32_t an entry; one where quads are counted
     uint32_t* other_entries;
 };
 
@@ -215,9 +225,13 @@ int compact_blocks(const Frame&);
 int radix_blocks(uint32_t n_items);
 int emit_blocks(uint32_t n_rows);
 int quad_key_bytes(const Frame&);
-int quad_passes(const Frame&);
+int quad_passes(const Frame&); // of the radix sort, none where quads are counted
+uint32_t quad_sort_chunks(uint32_t n_entries);
+int counted_quads(int n_quads); // as many as the tables have room for
 
 void blend_forward(const Frame&, const Rows&, const TileLists&, const Pictures&, cudaStream_t);
+// Sets them to zero, but for channels.
+void clear_row_gradients(const Frame&, const RowGradients&, cudaStream_t);
 // Adds to `gradients`, which start at zero.
 void blend_backward(const Frame&, const Rows&, const TileLists&, const Pictures&, const PictureGradients&,
                     const RowGradients& gradients, cudaStream_t);

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from kinosplat.errors import InputError
 from kinosplat.render import Camera, Gaussians, GaussianStatistics, RasterSettings, rasterize
+from kinosplat.render.backend import passes_for
 from kinosplat.render.camera import look_at
 from kinosplat.render.pass_times import PassTimes
+from kinosplat.render.rasterize import frame_inputs
 
 pytestmark = pytest.mark.gpu
 
@@ -114,6 +116,33 @@ def test_depths_close_together_and_far_apart_are_put_in_order(spread: float) -> 
     on_gpu = rasterize(gaussians, [view], settings=RasterSettings(near=1e-8, depth=True))
     on_cpu = rasterize(gaussians.to("cpu"), [view.to("cpu")], settings=RasterSettings(near=1e-8, depth=True))
     assert -10 * torch.log10((on_gpu.rgb.cpu() - on_cpu.rgb).square().mean()) > 70
+
+
+@pytest.mark.parametrize(("width", "height"), [(33, 17), (800, 600), (1920, 1080)])
+def test_lists_are_the_same_counted_or_sorted_digit_by_digit(
+    width: int, height: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1920x1080 has 2040 blocks of two by two tiles, nearly as many as are counted; three cameras have more."""
+    gaussians = cloud(200_000)
+    cameras = [camera(width, height, angle) for angle in (0.0, 0.7, 2.0)]
+    with torch.no_grad():
+        counted = [rasterize(gaussians, some).rgb for some in (cameras, cameras[:1])]
+        monkeypatch.setattr(passes_for(gaussians.device), "MOST_COUNTED_QUADS", 0)
+        by_digits = [rasterize(gaussians, some).rgb for some in (cameras, cameras[:1])]
+    assert all(torch.equal(a, b) for a, b in zip(counted, by_digits, strict=True))
+
+
+def test_a_frame_that_was_given_up_leaves_the_next_alone() -> None:
+    gaussians, view = cloud(2000), camera(64, 48)
+    expected = rasterize(gaussians, [view])
+    given_up = frame_inputs(cloud(100_000), [view], None, None, RasterSettings(), None)
+    passes_for(gaussians.device).begin_frame(given_up, keep_state=True, statistics=None)
+    nothing = rasterize(gaussians.select(torch.zeros(0, dtype=torch.int64, device="cuda")), [view])
+    assert nothing.n_visible == 0
+    passes_for(gaussians.device).begin_frame(given_up, keep_state=True, statistics=None)
+    output = rasterize(gaussians, [view])
+    assert output.n_visible == expected.n_visible
+    assert torch.equal(output.rgb, expected.rgb)
 
 
 def test_a_second_backward_pass_gives_the_same_gradients() -> None:

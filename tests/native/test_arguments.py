@@ -114,6 +114,7 @@ def test_a_missing_native_module_says_how_to_build_it(monkeypatch: pytest.Monkey
         "The native module kinosplat._native is not built; "
         "run 'pip install .' in the checkout with a C++ compiler installed."
     )
+    backend.passes_for.cache_clear()
     with pytest.raises(BackendError, match=f"^{re.escape(text)}$"):
         backend.passes_for(torch.device("cpu"))
     assert backend.render_backends()["native-cpu"] == text

@@ -13,7 +13,15 @@ import torch
 from render.scenes import SCENES, HandMadeScene, leaves, random_gaussians, ring_cameras
 from torch import Tensor
 
-from kinosplat.render import Gaussians, GaussianStatistics, RasterSettings, RenderOutput, rasterize, render_backends
+from kinosplat.render import (
+    Gaussians,
+    GaussianStatistics,
+    RasterSettings,
+    RenderOutput,
+    native_cpu,
+    rasterize,
+    render_backends,
+)
 from kinosplat.render.pass_times import PassTimes
 
 EVERYTHING = RasterSettings(depth=True, median_depth=True, normal=True)
@@ -114,6 +122,43 @@ def test_without_gradients_nothing_is_kept_and_the_picture_is_the_same() -> None
         inference = render(scene)
     assert inference.rgb.grad_fn is None
     assert torch.equal(training.rgb, inference.rgb)
+
+
+def test_what_changed_before_the_backward_pass_is_noticed() -> None:
+    scene, inputs = leaves(SCENES["crowded"](torch.float32))
+    loss = rasterize(scene.gaussians, scene.cameras).rgb.sum()
+    with torch.no_grad():
+        inputs["sh_rest"].mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_gradients_of_gradients_are_refused() -> None:
+    scene, inputs = leaves(SCENES["crowded"](torch.float32))
+    loss = rasterize(scene.gaussians, scene.cameras).rgb.square().sum()
+    (gradient,) = torch.autograd.grad(loss, inputs["means"], create_graph=True)
+    with pytest.raises(RuntimeError, match="marked with @once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_a_set_is_checked_again_once_a_tensor_lies_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = SCENES["crowded"](torch.float32)
+    gaussians, n_checks = scene.gaussians, 0
+
+    def check(parameters: object) -> None:
+        nonlocal n_checks
+        n_checks += 1
+
+    monkeypatch.setattr(native_cpu, "check_gaussians", check)
+    for data, expected in ((None, 1), (None, 1), (gaussians.quats.clone(), 2), (gaussians.quats[:5].clone(), 3)):
+        if data is not None:
+            gaussians.quats.data = data
+        if expected < 3:
+            rasterize(gaussians, scene.cameras)
+        else:
+            with pytest.raises(ValueError, match="quats"):
+                rasterize(gaussians, scene.cameras)
+        assert n_checks == expected
 
 
 def test_broken_gaussians_are_left_out_and_harm_nobody() -> None:

@@ -22,6 +22,7 @@ from .scenes import SCENES
 
 def test_tensors_on_a_gpu_need_a_build_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "load_native", lambda: SimpleNamespace(has_cuda=False))
+    backend.passes_for.cache_clear()
     with pytest.raises(BackendError) as caught:
         backend.passes_for(torch.device("cuda", 0))
     assert str(caught.value) == (
