@@ -110,6 +110,9 @@ class OccupancyGrid:
             visited, positions = native_step.visit_cells(
                 self.cells, self.learnable, occupied, key, n_visits=n_visits, part=part
             )
+            if positions.device.type == "cpu":
+                # A GPU looks nowhere as well: it would have to be asked how many visits lead somewhere.
+                visited, positions = visited[visited >= 0], positions[visited >= 0]
             cells.append(visited)
             thickness.append(density(positions).float() * self._steps(visited))
         native.occupancy_update(self.thickness, torch.cat(cells), torch.cat(thickness), DECAY)
