@@ -51,9 +51,6 @@ STATISTICS_DTYPES = {
     "n_seen": torch.int32,
     "max_radius": torch.float32,
 }
-MOST_COUNTED_QUADS: int = native.MOST_COUNTED_QUADS
-"""Lists of pictures of no more blocks of two by two tiles are sorted by counting, others digit by digit; either way the
-same to the bit. Tests and benchmarks lower it."""
 NO_STATISTICS = native.StatisticsArrays()
 
 
@@ -330,7 +327,6 @@ def _native_frame(inputs: FrameInputs, statistics: GaussianStatistics | None, *,
         depth_channel=inputs.depth,
         normal_channel=inputs.normal,
         packed=packed,
-        most_counted_quads=MOST_COUNTED_QUADS,
     )
 
 

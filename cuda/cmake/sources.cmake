@@ -54,7 +54,6 @@ set(KINOSPLAT_GPU_SOURCES
   gpu/pixel_draw.cu
   gpu/project_backward.cu
   gpu/project_forward.cu
-  gpu/quad_sort.cu
   gpu/radix_sort.cu
   gpu/ray_difference.cu
   gpu/ssim.cu

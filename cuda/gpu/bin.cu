@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "gpu/device.cuh"
-#include "gpu/quad_sort.h"
 #include "gpu/radix_sort.h"
 #include "gpu/rows.cuh"
 
@@ -216,26 +215,18 @@ __global__ __launch_bounds__(kThreads) void quad_ranges_kernel(const Key* __rest
 }
 
 template <class Key>
-void emit(const Frame& frame, const FrameCounts& counts, const ProjectScratch& project, const Rows& rows,
-          const BinScratch& scratch, const SortBuffer<Key>& to, cudaStream_t stream) {
-    emit_kernel<Key><<<emit_blocks(counts.n_rows), kThreads, 0, stream>>>(
-        project.sorted_rows, counts.n_rows, project.spans, project.more_spans, rows, frame.n_gaussians, frame.width,
-        frame.height, tile_grid(frame), scratch, quad_digits(frame), to.keys, to.values);
-    check_launch("emit");
-}
-
-// Any number of quads, digit by digit.
-template <class Key>
-void bin_by_digits(const Frame& frame, const FrameCounts& counts, const ProjectScratch& project, const Rows& rows,
+void bin_with_keys(const Frame& frame, const FrameCounts& counts, const ProjectScratch& project, const Rows& rows,
                    const BinScratch& scratch, const TileLists& lists, cudaStream_t stream) {
-    check(cudaMemsetAsync(lists.ranges, 0, tile_grid(frame).n_all_quads() * sizeof(uint2), stream), "quad ranges");
     const QuadDigits digits = quad_digits(frame);
     // An even number of passes ends where it began.
     const bool even = digits.n_passes % 2 == 0;
     const SortBuffer<Key> buffers[2] = {
         {static_cast<Key*>(scratch.keys[0]), even ? lists.entries : scratch.other_entries},
         {static_cast<Key*>(scratch.keys[1]), even ? scratch.other_entries : lists.entries}};
-    emit(frame, counts, project, rows, scratch, buffers[0], stream);
+    emit_kernel<Key><<<emit_blocks(counts.n_rows), kThreads, 0, stream>>>(
+        project.sorted_rows, counts.n_rows, project.spans, project.more_spans, rows, frame.n_gaussians, frame.width,
+        frame.height, tile_grid(frame), scratch, digits, buffers[0].keys, buffers[0].values);
+    check_launch("emit");
     for (int pass = 0; pass < digits.n_passes; ++pass)
         radix_pass<Key>(buffers[pass % 2], buffers[1 - pass % 2], counts.n_entries, nullptr, digits.digits[pass],
                         scratch.sort, pass, stream);
@@ -245,38 +236,24 @@ void bin_by_digits(const Frame& frame, const FrameCounts& counts, const ProjectS
     check_launch("quad ranges");
 }
 
-void bin_by_counting(const Frame& frame, const FrameCounts& counts, const ProjectScratch& project, const Rows& rows,
-                     const BinScratch& scratch, const TileLists& lists, cudaStream_t stream) {
-    const SortBuffer<uint16_t> emitted{static_cast<uint16_t*>(scratch.keys[0]), scratch.other_entries};
-    emit(frame, counts, project, rows, scratch, emitted, stream);
-    sort_by_quad(emitted.keys, emitted.values, counts.n_entries, tile_grid(frame).n_all_quads(), scratch.quad_sort,
-                 lists, stream);
-}
-
 } // namespace
 
 int emit_blocks(uint32_t n_rows) { return divide_up(n_rows, uint32_t(kBlockRows)); }
 
 int quad_key_bytes(const Frame& frame) { return quad_bits(frame) <= 16 ? sizeof(uint16_t) : sizeof(uint32_t); }
 
-int quad_passes(const Frame& frame) {
-    const bool counts = tile_grid(frame).n_all_quads() <= std::min(frame.most_counted_quads, kMostCountedQuads);
-    return counts ? 0 : divide_up(quad_bits(frame), kMaxRadixBits);
-}
+int quad_passes(const Frame& frame) { return divide_up(quad_bits(frame), kMaxRadixBits); }
 
 void bin(const Frame& frame, const FrameCounts& counts, const ProjectScratch& project, const Rows& rows,
          const BinScratch& scratch, const TileLists& lists, cudaStream_t stream) {
-    if (counts.n_entries == 0) {
-        check(cudaMemsetAsync(lists.ranges, 0, tile_grid(frame).n_all_quads() * sizeof(uint2), stream), "quad ranges");
+    check(cudaMemsetAsync(lists.ranges, 0, tile_grid(frame).n_all_quads() * sizeof(uint2), stream), "quad ranges");
+    if (counts.n_entries == 0)
         return;
-    }
     check(cudaMemsetAsync(scratch.sort.histograms, 0, scratch.zeroed_bytes, stream), "bin");
-    if (quad_passes(frame) == 0)
-        bin_by_counting(frame, counts, project, rows, scratch, lists, stream);
-    else if (quad_key_bytes(frame) == sizeof(uint16_t))
-        bin_by_digits<uint16_t>(frame, counts, project, rows, scratch, lists, stream);
+    if (quad_key_bytes(frame) == sizeof(uint16_t))
+        bin_with_keys<uint16_t>(frame, counts, project, rows, scratch, lists, stream);
     else
-        bin_by_digits<uint32_t>(frame, counts, project, rows, scratch, lists, stream);
+        bin_with_keys<uint32_t>(frame, counts, project, rows, scratch, lists, stream);
 }
 
 } // namespace kinosplat::gpu

@@ -212,7 +212,7 @@ void bind_frame(nb::module_& module) {
                const StatisticsArrays& statistics, Address world_to_camera, Address K, const std::vector<float>& times,
                Address background, int n_gaussians, int n_cameras, int width, int height, int n_sh_rest, int sh_degree,
                int n_features, float near, float far, bool antialiased, bool depth_channel, bool normal_channel,
-               bool packed, int most_counted_quads) {
+               bool packed) {
                 Frame* frame = new (self) Frame{};
                 frame->gaussians = gaussians;
                 frame->half_sh_rest = at<const __half>(half_sh_rest);
@@ -234,13 +234,12 @@ void bind_frame(nb::module_& module) {
                 frame->depth_channel = depth_channel;
                 frame->normal_channel = normal_channel;
                 frame->packed = packed;
-                frame->most_counted_quads = most_counted_quads;
             },
             nb::arg("gaussians"), nb::arg("half_sh_rest"), nb::arg("statistics"), nb::arg("world_to_camera"),
             nb::arg("K"), nb::arg("times"), nb::arg("background"), nb::arg("n_gaussians"), nb::arg("n_cameras"),
             nb::arg("width"), nb::arg("height"), nb::arg("n_sh_rest"), nb::arg("sh_degree"), nb::arg("n_features"),
             nb::arg("near"), nb::arg("far"), nb::arg("antialiased"), nb::arg("depth_channel"),
-            nb::arg("normal_channel"), nb::arg("packed"), nb::arg("most_counted_quads"))
+            nb::arg("normal_channel"), nb::arg("packed"))
         .def("project_bytes",
              [](const Frame& frame) {
                  size_t n_bytes;
@@ -320,7 +319,6 @@ void bind(nb::module_& module) {
     module.attr("MAX_ENTRIES") = kMaxEntries;
     module.attr("MAX_PAIRS") = kMaxPairs;
     module.attr("MAX_CAMERAS") = kMaxCameras;
-    module.attr("MOST_COUNTED_QUADS") = kMostCountedQuads;
     module.attr("MAX_IMAGE_SIZE") = kMaxImageSize;
 }
 

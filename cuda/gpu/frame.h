@@ -59,8 +59,7 @@ struct Frame {
     float near, far;
     bool antialiased;
     bool depth_channel, normal_channel;
-    bool packed;            // inference: colours in half precision, nothing kept for a backward pass
-    int most_counted_quads; // pictures of no more quads are sorted by counting all of them, at most kMostCountedQuads
+    bool packed; // inference: colours in half precision, nothing kept for a backward pass
 
     bool moving() const { return gaussians.displacements != nullptr; }
     int n_pairs() const { return n_gaussians * n_cameras; }
@@ -120,13 +119,6 @@ struct RadixScratch {
     int n_blocks;
 };
 
-// What counting the entries of every quad takes (quad_sort.h).
-constexpr int kMostCountedQuads = 2048;
-struct QuadSortScratch {
-    uint32_t* counts; // (chunks, counted_quads()) entries of each quad in a chunk, then in the chunks before
-    uint32_t* totals; // (counted_quads(),)
-};
-
 // Depths are sorted by 24 bits.
 constexpr int kDepthPasses = 3;
 
@@ -154,15 +146,13 @@ struct Rows {
     float* channels;    // (rows, n_channels) or null
 };
 
-// Scratch of the bin pass. A radix sort moves entries to and fro between two buffers, one of which holds
-// TileLists::entries; where quads are counted they move there at once.
+// Scratch of the bin pass, which sorts to and fro between two buffers, one of which holds TileLists::entries.
 struct BinScratch {
     RadixScratch sort;
-    QuadSortScratch quad_sort;
     uint32_t* ticket;
     uint64_t* status;    // of the chained scan, one a block
     size_t zeroed_bytes; // all of the above starts at zero
-    void* keys[2];       // quad numbers, uint16_t or uint32_t an entry; one where quads are counted
+    void* keys[2];       // quad numbers, uint16_t or uint32_t an entry
     uint32_t* other_entries;
 };
 
@@ -225,9 +215,7 @@ int compact_blocks(const Frame&);
 int radix_blocks(uint32_t n_items);
 int emit_blocks(uint32_t n_rows);
 int quad_key_bytes(const Frame&);
-int quad_passes(const Frame&); // of the radix sort, none where quads are counted
-uint32_t quad_sort_chunks(uint32_t n_entries);
-int counted_quads(int n_quads); // as many as the tables have room for
+int quad_passes(const Frame&);
 
 void blend_forward(const Frame&, const Rows&, const TileLists&, const Pictures&, cudaStream_t);
 // Sets them to zero, but for channels.

@@ -1,8 +1,8 @@
 // Radix sort, one pass: each block ranks its items by their digit, finds out by a scan chained through blocks how many
 // of each bin lie in the blocks before it, and writes every bin's items side by side ("Onesweep", Adinets and Merrill
 // 2022). The number of items may be known on the device only, so that nobody waits for it between two passes.
+#include "gpu/device.cuh"
 #include "gpu/radix_sort.h"
-#include "gpu/ranking.cuh"
 
 namespace kinosplat::gpu {
 namespace {
@@ -41,6 +41,32 @@ __device__ inline uint32_t count_before(const uint32_t* status, uint32_t block) 
     }
 }
 
+// Sum over the threads before this one; `warp_sums` has room for a number a warp.
+__device__ inline uint32_t block_prefix(uint32_t own, uint32_t* warp_sums) {
+    const uint32_t inclusive = warp_prefix(own);
+    __syncthreads();
+    if (lane_id() == kWarp - 1)
+        warp_sums[warp_id()] = inclusive;
+    __syncthreads();
+    uint32_t before = inclusive - own;
+    for (int w = 0; w < warp_id(); ++w)
+        before += warp_sums[w];
+    return before;
+}
+
+// Lanes whose bin is the same, of those in `valid`.
+__device__ inline unsigned peers_of(uint32_t bin, int bits, unsigned valid) {
+    unsigned peers = valid;
+#pragma unroll
+    for (int bit = 0; bit < kMaxRadixBits; ++bit)
+        if (bit < bits) {
+            const bool set = bin >> bit & 1;
+            const unsigned votes = __ballot_sync(kAllLanes, set);
+            peers &= set ? votes : ~votes;
+        }
+    return peers;
+}
+
 template <class Key>
 __global__ __launch_bounds__(kThreads, 2) void radix_pass_kernel(SortBuffer<Key> from, SortBuffer<Key> to,
                                                                  uint32_t n_items, const uint32_t* n_on_device,
@@ -72,7 +98,14 @@ __global__ __launch_bounds__(kThreads, 2) void radix_pass_kernel(SortBuffer<Key>
     for (int k = 0; k < kItems; ++k) {
         const bool valid = first + k * kWarp < n_block;
         const uint32_t bin = digit.of(keys[k]);
-        slots[k] = uint16_t(rank_in_warp<kMaxRadixBits>(bin_counts[warp_id()], bin, digit.bits, valid));
+        const unsigned peers = peers_of(bin, digit.bits, __ballot_sync(kAllLanes, valid));
+        const unsigned before = peers & ((1u << lane_id()) - 1);
+        const uint32_t counted = bin_counts[warp_id()][bin];
+        __syncwarp();
+        if (valid && !before)
+            bin_counts[warp_id()][bin] = uint16_t(counted + __popc(peers));
+        __syncwarp();
+        slots[k] = uint16_t(counted + __popc(before));
     }
     __syncthreads();
 

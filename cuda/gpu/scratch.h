@@ -81,16 +81,9 @@ inline BinScratch bin_scratch(const Frame& frame, const FrameCounts& counts, con
     s.ticket = carver.take<uint32_t>(1);
     s.status = carver.take<uint64_t>(emit_blocks(counts.n_rows));
     s.zeroed_bytes = carver.used();
-    const bool is_counted = quad_passes(frame) == 0;
-    if (is_counted) {
-        const int n_counted = counted_quads(tile_grid(frame).n_all_quads());
-        s.quad_sort.counts = carver.take<uint32_t>(size_t(quad_sort_chunks(counts.n_entries)) * n_counted);
-        s.quad_sort.totals = carver.take<uint32_t>(n_counted);
-    }
     s.keys[0] = carver.take<char>(n * quad_key_bytes(frame));
     const auto take_other = [&](Carver& from) {
-        if (!is_counted)
-            s.keys[1] = from.take<char>(n * quad_key_bytes(frame));
+        s.keys[1] = from.take<char>(n * quad_key_bytes(frame));
         s.other_entries = from.take<uint32_t>(n);
     };
     Carver reused(project.free_after_sort);

@@ -118,20 +118,6 @@ def test_depths_close_together_and_far_apart_are_put_in_order(spread: float) -> 
     assert -10 * torch.log10((on_gpu.rgb.cpu() - on_cpu.rgb).square().mean()) > 70
 
 
-@pytest.mark.parametrize(("width", "height"), [(33, 17), (800, 600), (1920, 1080)])
-def test_lists_are_the_same_counted_or_sorted_digit_by_digit(
-    width: int, height: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """1920x1080 has 2040 blocks of two by two tiles, nearly as many as are counted; three cameras have more."""
-    gaussians = cloud(200_000)
-    cameras = [camera(width, height, angle) for angle in (0.0, 0.7, 2.0)]
-    with torch.no_grad():
-        counted = [rasterize(gaussians, some).rgb for some in (cameras, cameras[:1])]
-        monkeypatch.setattr(passes_for(gaussians.device), "MOST_COUNTED_QUADS", 0)
-        by_digits = [rasterize(gaussians, some).rgb for some in (cameras, cameras[:1])]
-    assert all(torch.equal(a, b) for a, b in zip(counted, by_digits, strict=True))
-
-
 def test_a_frame_that_was_given_up_leaves_the_next_alone() -> None:
     gaussians, view = cloud(2000), camera(64, 48)
     expected = rasterize(gaussians, [view])
