@@ -185,7 +185,9 @@ def test_heads_are_those_of_the_cpu_and_leave_alone_what_is_not_in_use(gated: bo
         on_gate = None if gate is None else at(gate)
         density, rgb = native_step.activate(at(outputs), at(logits), scale, on_gate, used)
         of_logits = native_step.colour_gradients(rgb, at(logits), used)
-        of_outputs = native_step.output_gradients(at(outputs), at(colour_inputs), at(dL_ddensity), scale, on_gate, used)
+        of_outputs = native_step.output_gradients(
+            at(outputs), at(colour_inputs), at(dL_ddensity), scale, on_gate, 5, used
+        )
         gated_features = native_step.gate_features(at(features), at(dL_ddensity), 0.7, used)
         of_gate = native_step.gate_gradients(
             at(features), at(dL_ddensity), 0.7, at(features) + 1.0, at(dL_ddensity), used
@@ -195,7 +197,7 @@ def test_heads_are_those_of_the_cpu_and_leave_alone_what_is_not_in_use(gated: bo
     for found, expected in zip(all_of(cuda_device, count), all_of("cpu", None), strict=True):
         assert (found is None) == (expected is None)
         if found is not None and expected is not None:
-            # Exponentials of up to 15 in 32 bits; measured on no device yet.
+            # Exponentials of up to 15 in 32 bits.
             torch.testing.assert_close(found[:in_use].cpu(), expected[:in_use], rtol=2e-5, atol=1e-6)
     features_behind = features.to(cuda_device) + 1.0
     native_step.gate_gradients(
