@@ -171,9 +171,15 @@ def test_the_camera_is_dragged_flown_and_brought_back(
     assert wait_for(page, lambda: away() > 0.1)
     page.keyboard.up("w")
     enter(page, "Field of view", "60")
-    focal = pytest.approx(300 / np.tan(np.radians(30)), rel=1e-3)
+
+    def is_wished() -> bool:
+        wished = session.stream.wished
+        # viser's page makes its canvas smaller where the machine is slow.
+        focal = pytest.approx(session.client.camera.image_height / 2 / np.tan(np.radians(30)), rel=1e-3)
+        return wished is not None and float(wished.camera.K[1, 1]) == focal
+
     # A movement that was on its way still says the angle before.
-    assert wait_for(page, lambda: (w := session.stream.wished) is not None and float(w.camera.K[1, 1]) == focal)
+    assert wait_for(page, is_wished)
     assert wait_for(page, lambda: session.client.camera.fov == pytest.approx(np.radians(60), abs=1e-3))
     assert not complaints
     page.close()
