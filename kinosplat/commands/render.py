@@ -29,6 +29,7 @@ from kinosplat.render.field.march import MarchBy
 from kinosplat.render.media import (
     IMAGE_ENDINGS,
     VIDEO_CODECS,
+    PictureWriter,
     VideoWriter,
     colorize,
     depth_range,
@@ -218,6 +219,7 @@ def write_sheet(out: Path, command: RenderCommand, names: Sequence[str], frames:
 
 def write_folder(out: Path, command: RenderCommand, names: Sequence[str], frames: Iterator[Picture]) -> int:
     """One .png a view, named as it is; returns how many."""
-    for name, frame in zip(names, frames, strict=True):
-        write_image(out / f"{name}.png", frame)
+    with PictureWriter() as writer:
+        for name, frame in zip(names, frames, strict=True):
+            writer.write(out / f"{name}.png", frame)
     return len(names)

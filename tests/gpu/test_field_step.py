@@ -24,7 +24,7 @@ from kinosplat.render.field.marching import OccupiedCells, RayParts
 from kinosplat.render.field.occupancy import OccupancyGrid
 from kinosplat.render.field.rays import Rays
 from kinosplat.render.field.samples import Composited, Samples
-from kinosplat.render.field.sight import DeviceCounts, Room, look
+from kinosplat.render.field.sight import DeviceCounts, Room, SampleCounts, look
 from kinosplat.trainers.feed import RayFeed
 from kinosplat.trainers.loop import train_step
 from kinosplat.trainers.methods.field_loss import LossWeights, cost_of_rays
@@ -264,11 +264,12 @@ def test_gradients_by_hand_are_those_of_autograd(
     bounds = bounds_along().to(cuda_device) if all_losses else None
     cost = cost_and_gradients(field, grid, NEAR, batch, weights, bounds, ROOM)
     expected = cost_of_rays(field, grid, NEAR, batch, weights, bounds)
-    sum(expected.terms.values()).backward()  # type: ignore[union-attr]
+    torch.stack(list(expected.terms.values())).sum().backward()
     assert isinstance(cost.counted, DeviceCounts)
+    assert isinstance(expected.counted, SampleCounts)
     counts = cost.counted.read()
-    assert counts.met == pytest.approx(expected.counted.met, rel=2e-3)  # type: ignore[union-attr]
-    assert counts.kept == pytest.approx(expected.counted.kept, rel=2e-3)  # type: ignore[union-attr]
+    assert counts.met == pytest.approx(expected.counted.met, rel=2e-3)
+    assert counts.kept == pytest.approx(expected.counted.kept, rel=2e-3)
     for term, value in expected.terms.items():
         close(cost.terms[term], value, 1e-3)
     close(cost.squared_error, expected.squared_error, 1e-3)
@@ -342,6 +343,6 @@ def test_a_field_learns_as_many_samples_as_it_was_asked_for(hollow: bool, tmp_pa
     assert isinstance(method, FieldMethod)
     with RayFeed(training, method) as feed:
         errors = [float(train_step(training, feed).squared_error) for _ in range(80)]
-    assert method.n_samples == pytest.approx(config.method.training.samples, rel=0.3)  # type: ignore[union-attr]
+    assert method.n_samples == pytest.approx(method.config.training.samples, rel=0.3)
     assert sum(errors[-10:]) < 0.5 * sum(errors[:10])
     assert int(training.optimizer.n_dropped_rows) == 0
