@@ -11,12 +11,14 @@ import torch
 from render.field.test_tcnn import stand_in  # noqa: F401
 
 from kinosplat.errors import InputError
+from kinosplat.scenes import PointCloud
+from kinosplat.trainers import training as training_module
 from kinosplat.trainers.checkpoint import checkpoint_path, load_checkpoint
 from kinosplat.trainers.clock import Moment
 from kinosplat.trainers.config import CorrectionConfig, ImageConfig, ScheduleConfig, TrainConfig
 from kinosplat.trainers.feed import RayFeed, make_feed
 from kinosplat.trainers.loop import train_step
-from kinosplat.trainers.methods import field_space
+from kinosplat.trainers.methods import field_space, presets
 from kinosplat.trainers.methods.config import ThreeDGS
 from kinosplat.trainers.methods.field_config import FieldConfig, FieldTraining, HashGrid, HollowConfig, HollowNerf
 from kinosplat.trainers.methods.field_space import space_of, touches_border
@@ -264,6 +266,37 @@ def test_rays_take_other_steps_through_an_object_than_through_the_world(object_t
 
     assert (steps(object_toy, None), steps(still_toy, None)) == (64, 256)
     assert (steps(object_toy, 100), steps(still_toy, 100)) == (100, 100)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_only_the_world_is_learned_with_first_points_unless_asked(
+    device: str, object_toy: Toy, still_toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (presets, training_module):
+        monkeypatch.setattr(module, "choose_device", lambda _: torch.device(device))
+
+    def evidence(toy: Toy, n_points: int | None, distortion: float | None) -> tuple[int | None, float | None]:
+        config = field_config(toy, steps=1, grid=replace(GRID, n_first_points=n_points))
+        config = replace(
+            config, method=replace(config.method, training=replace(TRAINING, distortion_weight=distortion))
+        )
+        method = settle(resolve(config), toy.scene()).method
+        return method.grid.n_first_points, method.training.distortion_weight
+
+    assert evidence(object_toy, None, None) == (0, 0.0)
+    assert evidence(still_toy, None, None) == (20_000, 0.001 if device == "cpu" else 0.0)
+    assert evidence(object_toy, 30, 0.5) == evidence(still_toy, 30, 0.5) == (30, 0.5)
+    assert evidence(still_toy, 0, 0.0) == (0, 0.0)
+
+
+def test_an_object_can_be_learned_with_first_points_and_distortion(object_toy: Toy, tmp_path: Path) -> None:
+    scene = object_toy.scene()
+    points = PointCloud(torch.rand(50, 3) - 0.5, torch.full((50, 3), 128, dtype=torch.uint8))
+    config = field_config(object_toy, steps=2, grid=replace(GRID, n_first_points=50))
+    config = replace(config, method=replace(config.method, training=replace(TRAINING, distortion_weight=0.01)))
+    train(config, replace(scene, points=points), tmp_path)
+    first = next(line for line in curve(tmp_path) if line["kind"] == "train")
+    assert {"loss/depth", "loss/distortion"} <= first.keys()
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,8 @@ class FieldConfig:
     """Nothing is seen nearer to a camera than this, in scene units; by default what the format of the scene says, else
     0.05."""
     n_first_points: int | None = None
-    """First points at most, which unbounded scenes are learned with (see depth_weight); 0 does without, by default what
-    the preset says."""
+    """First points at most, which say where surfaces are (see depth_weight); 0 does without, by default what the preset
+    says in unbounded scenes and 0 around objects."""
     field_backend: Literal["native", "reference", "tcnn"] = "native"
     """What evaluates the field: this project's own code, its slow definition in torch, or tiny-cuda-nn."""
 
@@ -62,8 +62,8 @@ class FieldTraining:
     huber: float = 0.1
     """Colour errors above this count by their size instead of by its square; 0 squares all."""
     distortion_weight: float | None = None
-    """Weight of the distortion loss of unbounded scenes (Mip-NeRF 360), which draws samples together along rays; 0
-    leaves it out, by default what the preset says."""
+    """Weight of the distortion loss (Mip-NeRF 360), which draws samples together along rays; 0 leaves it out. By
+    default what the preset says in unbounded scenes and 0 around objects."""
     depth_weight: float = 0.1
     """Weight at the start of what rays see elsewhere than where first points say that the surface is; 0 leaves it
     out."""

@@ -37,9 +37,9 @@ class FieldPreset:
     object_ray_steps: int
     """Steps along the diagonal of an object's cube."""
     n_first_points: int
-    """First points at most."""
+    """First points of an unbounded scene at most."""
     distortion_weight: float
-    """Weight of the distortion loss."""
+    """Weight of the distortion loss in an unbounded scene."""
 
 
 CPU_FIELD_PRESETS: dict[Preset, FieldPreset] = {
@@ -95,7 +95,8 @@ _ON_A_GPU = FieldPreset(
     occupancy_resolution=128,
     ray_steps=1024,
     object_ray_steps=1024,
-    n_first_points=0,
+    # Fox: 28.7 dB without points (in another run 21.2), 31.5 with them, 31.1 with a distortion loss of 0.001 as well.
+    n_first_points=20_000,
     distortion_weight=0.0,
 )
 GPU_FIELD_PRESETS: dict[Preset, FieldPreset] = {
@@ -113,8 +114,8 @@ def field_preset(preset: Preset, on_cpu: bool) -> FieldPreset:
 
 
 def resolve_field(config: TrainConfig, method: HashGrid | HollowNerf, on_cpu: bool) -> TrainConfig:
-    """The config with the options of the preset filled in, but for the finest level and the steps of rays, about which
-    the scene has a say; impossible values are an InputError.
+    """The config with the options of the preset filled in, but for those about which the scene has a say
+    (field_settle.py); impossible values are an InputError.
     """
     preset = field_preset(config.schedule.preset, on_cpu)
     grid, training = method.grid, method.training
@@ -126,19 +127,14 @@ def resolve_field(config: TrainConfig, method: HashGrid | HollowNerf, on_cpu: bo
     smaller = HOLLOW_LOG2_TABLE_SIZE_LESS if isinstance(method, HollowNerf) else 0
     grid = replace(
         grid,
-        levels=_given(grid.levels, preset.levels),
-        features=_given(grid.features, preset.features),
-        log2_table_size=_given(grid.log2_table_size, preset.log2_table_size - smaller),
-        occupancy_resolution=_given(grid.occupancy_resolution, preset.occupancy_resolution),
-        n_first_points=_given(grid.n_first_points, preset.n_first_points),
+        levels=given(grid.levels, preset.levels),
+        features=given(grid.features, preset.features),
+        log2_table_size=given(grid.log2_table_size, preset.log2_table_size - smaller),
+        occupancy_resolution=given(grid.occupancy_resolution, preset.occupancy_resolution),
     )
-    training = replace(
-        training,
-        samples=_given(training.samples, preset.samples),
-        distortion_weight=_given(training.distortion_weight, preset.distortion_weight),
-    )
+    training = replace(training, samples=given(training.samples, preset.samples))
     _check_field(config, grid, training)
-    steps = _given(config.schedule.steps, preset.steps)
+    steps = given(config.schedule.steps, preset.steps)
     return replace(
         config,
         method=replace(method, grid=grid, training=training),
@@ -151,9 +147,7 @@ def _check_field(config: TrainConfig, grid: FieldConfig, training: FieldTraining
     assert grid.levels is not None
     assert grid.log2_table_size is not None
     assert grid.occupancy_resolution is not None
-    assert grid.n_first_points is not None
     assert training.samples is not None
-    assert training.distortion_weight is not None
     check_near(grid.near)
     between("--levels", grid.levels, 1, 16)
     between("--log2-table-size", grid.log2_table_size, 4, 24)
@@ -165,11 +159,12 @@ def _check_field(config: TrainConfig, grid: FieldConfig, training: FieldTraining
         ("--distortion-weight", training.distortion_weight),
         ("--depth-weight", training.depth_weight),
     ):
-        if not weight >= 0.0:
+        if weight is not None and not weight >= 0.0:
             raise InputError(f"{option} must be a number from 0 on, got {weight}.")
     if not 0.0 < training.depth_until <= 1.0:
         raise InputError(f"--depth-until must be a fraction of the run above 0, got {training.depth_until}.")
-    at_least("--n-first-points", grid.n_first_points, 0)
+    if grid.n_first_points is not None:
+        at_least("--n-first-points", grid.n_first_points, 0)
     at_least("--base-resolution", grid.base_resolution, 1)
     at_least("--occupancy-every", training.occupancy_every, 1)
     if grid.finest_resolution is not None and grid.finest_resolution < grid.base_resolution:
@@ -191,5 +186,6 @@ def _check_field(config: TrainConfig, grid: FieldConfig, training: FieldTraining
         )
 
 
-def _given(value: Number | None, otherwise: Number) -> Number:
+def given(value: Number | None, otherwise: Number) -> Number:
+    """What the user gave, or else what the preset says."""
     return otherwise if value is None else value

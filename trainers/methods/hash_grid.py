@@ -301,7 +301,7 @@ class FieldMethod:
         assert options.distortion_weight is not None
         return LossWeights(
             huber=options.huber,
-            distortion=options.distortion_weight / space.half_extent if space.contract else 0.0,
+            distortion=options.distortion_weight / space.half_extent,
             depth=options.depth_weight * max(1 - moment.progress / options.depth_until, 0.0),
         )
 

@@ -16,13 +16,7 @@ from kinosplat.trainers.config import MethodConfig, TrainConfig
 from kinosplat.trainers.method import Method
 from kinosplat.trainers.methods.config import FourDGS, ThreeDGS
 from kinosplat.trainers.methods.field_config import HashGrid, HollowNerf
-from kinosplat.trainers.methods.field_presets import field_preset
-from kinosplat.trainers.methods.field_space import (
-    cells_as_pixels,
-    cuts_object_out,
-    object_reaches_out,
-    seen_extent,
-)
+from kinosplat.trainers.methods.field_settle import settle_field
 from kinosplat.trainers.methods.gaussians import GaussianMethod
 from kinosplat.trainers.methods.hash_grid import FieldMethod
 
@@ -110,26 +104,7 @@ def settle_method(run: TrainConfig, scene: Scene, mask_use: MaskUse, on_cpu: boo
         case ThreeDGS() | FourDGS():
             return config if config.gaussians.near is not None else with_near(config, near)
         case HashGrid() | HollowNerf():
-            grid = config.grid
-            if grid.bounds == "auto":
-                is_object = cuts_object_out(scene, mask_use == "object-only")
-                grid = replace(grid, bounds="object" if is_object else "unbounded")
-            if grid.bounds == "object" and grid.extent is None:
-                # Settled in any case: a run that is taken up again need not look at pictures once more.
-                grid = replace(grid, extent=seen_extent(scene, to_the_corners=object_reaches_out(scene)))
-            # Around an object, transparent pixels say that there is nothing, and points cannot say more.
-            n_points = 0 if grid.bounds == "object" else grid.n_first_points
-            near = near if grid.near is None else grid.near
-            preset = field_preset(run.schedule.preset, on_cpu)
-            steps = preset.object_ray_steps if grid.bounds == "object" else preset.ray_steps
-            grid = replace(grid, near=near, ray_steps=steps if grid.ray_steps is None else grid.ray_steps)
-            finest = grid.finest_resolution
-            if finest is None:
-                finest = preset.finest_resolution
-                if grid.bounds == "object":
-                    # Levels finer than pixels have nothing to learn, and their vertices crowd the table.
-                    finest = max(min(finest, cells_as_pixels(grid, scene)), grid.base_resolution)
-            return replace(config, grid=replace(grid, n_first_points=n_points, finest_resolution=finest))
+            return settle_field(run, config, scene, mask_use, near, on_cpu)
         case _:
             assert_never(config)
 

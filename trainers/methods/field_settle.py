@@ -1,0 +1,62 @@
+"""What the scene decides of a field's options, where the user left it open: the space, its finest cells, the steps of
+rays, first points, and what keeps samples together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kinosplat.scenes import Scene
+from kinosplat.trainers.batch import MaskUse
+from kinosplat.trainers.config import TrainConfig
+from kinosplat.trainers.methods.field_config import FieldConfig, FieldTraining, HashGrid, HollowNerf
+from kinosplat.trainers.methods.field_presets import FieldPreset, field_preset, given
+from kinosplat.trainers.methods.field_space import cells_as_pixels, cuts_object_out, object_reaches_out, seen_extent
+
+
+def settle_field(
+    run: TrainConfig, method: HashGrid | HollowNerf, scene: Scene, mask_use: MaskUse, near: float, on_cpu: bool
+) -> HashGrid | HollowNerf:
+    """The method with nothing left open; `near` is the near plane, in scene units, where the user gave none."""
+    preset = field_preset(run.schedule.preset, on_cpu)
+    grid = replace(method.grid, near=given(method.grid.near, near))
+    if grid.bounds == "auto":
+        is_object = cuts_object_out(scene, mask_use == "object-only")
+        grid = replace(grid, bounds="object" if is_object else "unbounded")
+    if grid.bounds == "object":
+        grid, training = _around_an_object(grid, method.training, scene, preset)
+    else:
+        grid, training = _without_bounds(grid, method.training, preset)
+    return replace(method, grid=grid, training=training)
+
+
+def _around_an_object(
+    grid: FieldConfig, training: FieldTraining, scene: Scene, preset: FieldPreset
+) -> tuple[FieldConfig, FieldTraining]:
+    """Transparent pixels say where nothing is: neither points nor distortion are asked for unless the user does."""
+    if grid.extent is None:
+        # Settled in any case: a run that is taken up again need not look at pictures once more.
+        grid = replace(grid, extent=seen_extent(scene, to_the_corners=object_reaches_out(scene)))
+    finest = grid.finest_resolution
+    if finest is None:
+        # Levels finer than pixels have nothing to learn, and their vertices crowd the table.
+        finest = max(min(preset.finest_resolution, cells_as_pixels(grid, scene)), grid.base_resolution)
+    grid = replace(
+        grid,
+        finest_resolution=finest,
+        ray_steps=given(grid.ray_steps, preset.object_ray_steps),
+        n_first_points=given(grid.n_first_points, 0),
+    )
+    return grid, replace(training, distortion_weight=given(training.distortion_weight, 0.0))
+
+
+def _without_bounds(
+    grid: FieldConfig, training: FieldTraining, preset: FieldPreset
+) -> tuple[FieldConfig, FieldTraining]:
+    grid = replace(
+        grid,
+        finest_resolution=given(grid.finest_resolution, preset.finest_resolution),
+        ray_steps=given(grid.ray_steps, preset.ray_steps),
+        n_first_points=given(grid.n_first_points, preset.n_first_points),
+    )
+    return grid, replace(training, distortion_weight=given(training.distortion_weight, preset.distortion_weight))
