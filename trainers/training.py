@@ -167,8 +167,7 @@ def settle(config: TrainConfig, scene: Scene) -> TrainConfig:
     corrections = config.corrections
     if corrections.exposure is None:
         corrections = dataclasses.replace(corrections, exposure=scene.colors_differ)
-    on_cpu = choose_device(config.device).type == "cpu"
-    method = settle_method(config, scene, image.settled_mask_use, on_cpu)
+    method = settle_method(config, scene, image.settled_mask_use, choose_device(config.device))
     return dataclasses.replace(config, image=image, corrections=corrections, method=method)
 
 

@@ -40,6 +40,7 @@ GRID = FieldConfig(
     ray_steps=64,
     hidden=16,
 )
+LEFT_OPEN = FieldConfig()
 TRAINING = FieldTraining(samples=1 << 12, occupancy_every=4, occupancy_warm_up=32)
 HOLLOW = HollowConfig(mask_target=0.1, mask_lr=0.2)
 
@@ -268,12 +269,40 @@ def test_rays_take_other_steps_through_an_object_than_through_the_world(object_t
     assert (steps(object_toy, 100), steps(still_toy, 100)) == (100, 100)
 
 
+def pretend(device: str, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] = (9, 0)) -> None:
+    """Decide as on that device; nothing runs there."""
+    for module in (presets, training_module):
+        monkeypatch.setattr(module, "choose_device", lambda _: torch.device(device))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "expected"),
+    [("cpu", (0, 0), (17, 64)), ("cuda", (8, 6), (17, 128)), ("cuda", (7, 5), (17, 64))],
+)
+def test_a_hollow_field_has_a_smaller_table_and_where_there_is_room_wider_networks(
+    device: str,
+    capability: tuple[int, int],
+    expected: tuple[int, int],
+    still_toy: Toy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pretend(device, monkeypatch, capability)
+
+    def shape(*, hollow: bool, grid: FieldConfig = LEFT_OPEN) -> tuple[int | None, int | None]:
+        config = resolve(field_config(still_toy, steps=1, hollow=hollow, grid=grid))
+        return config.method.grid.log2_table_size, config.method.grid.hidden
+
+    assert shape(hollow=True) == expected
+    assert shape(hollow=False) == (18 if device == "cpu" else 19, 64)
+    assert shape(hollow=True, grid=FieldConfig(log2_table_size=15, hidden=32)) == (15, 32)
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_only_the_world_is_learned_with_first_points_unless_asked(
     device: str, object_toy: Toy, still_toy: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (presets, training_module):
-        monkeypatch.setattr(module, "choose_device", lambda _: torch.device(device))
+    pretend(device, monkeypatch)
 
     def evidence(toy: Toy, n_points: int | None, distortion: float | None) -> tuple[int | None, float | None]:
         config = field_config(toy, steps=1, grid=replace(GRID, n_first_points=n_points))

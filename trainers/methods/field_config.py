@@ -23,8 +23,8 @@ class FieldConfig:
     """Cells along an axis of the finest level; by default what the preset says, around objects at most one a pixel."""
     log2_table_size: int | None = None
     """Log 2 of the most entries a level may have; by default what the preset says."""
-    hidden: int = 64
-    """Width of the networks' hidden layers: 16, 32, 64 or 128."""
+    hidden: int | None = None
+    """Width of the networks' hidden layers: 16, 32, 64 or 128; by default what the preset says."""
     bounds: Literal["auto", "object", "unbounded"] = "auto"
     """What the field covers: a cube around what the cameras look at, or everything, contracted; auto is object where
     pictures have alpha or masks that cut an object out, else unbounded."""

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+
 from kinosplat.scenes import Scene
 from kinosplat.trainers.batch import MaskUse
 from kinosplat.trainers.config import TrainConfig
@@ -15,10 +17,15 @@ from kinosplat.trainers.methods.field_space import cells_as_pixels, cuts_object_
 
 
 def settle_field(
-    run: TrainConfig, method: HashGrid | HollowNerf, scene: Scene, mask_use: MaskUse, near: float, on_cpu: bool
+    run: TrainConfig,
+    method: HashGrid | HollowNerf,
+    scene: Scene,
+    mask_use: MaskUse,
+    near: float,
+    device: torch.device,
 ) -> HashGrid | HollowNerf:
     """The method with nothing left open; `near` is the near plane, in scene units, where the user gave none."""
-    preset = field_preset(run.schedule.preset, on_cpu)
+    preset = field_preset(run.schedule.preset, device)
     grid = replace(method.grid, near=given(method.grid.near, near))
     if grid.bounds == "auto":
         is_object = cuts_object_out(scene, mask_use == "object-only")

@@ -65,6 +65,7 @@ def field_shape(config: FieldConfig, space: Space, hollow: bool) -> FieldShape:
     assert config.features is not None
     assert config.finest_resolution is not None
     assert config.log2_table_size is not None
+    assert config.hidden is not None
     layout = GridLayout(
         n_levels=config.levels,
         n_features=config.features,

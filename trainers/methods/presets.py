@@ -52,12 +52,13 @@ LOG_EVERY_ON_CPU, LOG_EVERY_ON_GPU = 20, 100
 def resolve(config: TrainConfig) -> TrainConfig:
     """The config with every option that depends on the preset filled in; impossible values are an InputError."""
     method = config.method
-    on_cpu = choose_device(config.device).type == "cpu"
+    device = choose_device(config.device)
+    on_cpu = device.type == "cpu"
     match method:
         case ThreeDGS() | FourDGS():
             config = _resolve_gaussians(config, method, on_cpu)
         case HashGrid() | HollowNerf():
-            config = resolve_field(config, method, on_cpu)
+            config = resolve_field(config, method, device)
         case _:
             assert_never(method)
     assert config.schedule.steps is not None

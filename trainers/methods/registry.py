@@ -95,7 +95,7 @@ DEFAULT_NEAR = 0.05
 """Scene units; nearer than this to a camera there are only floaters, which hide everything from cameras beside it."""
 
 
-def settle_method(run: TrainConfig, scene: Scene, mask_use: MaskUse, on_cpu: bool) -> MethodConfig:
+def settle_method(run: TrainConfig, scene: Scene, mask_use: MaskUse, device: torch.device) -> MethodConfig:
     """The run's method with the options decided that are left to the scene: the near plane, and what a field covers and
     how finely.
     """
@@ -104,7 +104,7 @@ def settle_method(run: TrainConfig, scene: Scene, mask_use: MaskUse, on_cpu: boo
         case ThreeDGS() | FourDGS():
             return config if config.gaussians.near is not None else with_near(config, near)
         case HashGrid() | HollowNerf():
-            return settle_field(run, config, scene, mask_use, near, on_cpu)
+            return settle_field(run, config, scene, mask_use, near, device)
         case _:
             assert_never(config)
 
