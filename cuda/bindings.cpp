@@ -78,12 +78,10 @@ nb::tuple run_project_forward(Arguments& a) {
                                 a.array<T>("ellipses", {n, kEllipseFields}),
                                 a.array<int32_t>("hit_offsets", {n + 1}),
                                 a.array<int32_t>("chunk_rows", {chunks_of(n, kProjectChunk)})};
-    const int n_threads = threads(a);
-    a.finish();
     ProjectCounts counts;
     {
-        nb::gil_scoped_release release;
-        counts = project_forward(gaussians, camera, channels, out, n_threads);
+        const PassCall call(a);
+        counts = project_forward(gaussians, camera, channels, out, call.n_threads);
     }
     return nb::make_tuple(counts.n_rows, counts.n_hits);
 }
@@ -96,7 +94,6 @@ void run_bin(Arguments& a) {
     b.width = int(a.integer("width"));
     b.height = int(a.integer("height"));
     b.n_channels = int(a.integer("n_channels"));
-    const int n_threads = threads(a);
     const int64_t n_tiles = int64_t(tiles_across(b.width)) * tiles_across(b.height);
     b.records = a.array<const T>("records", {-1, record_stride(b.n_channels)});
     b.depths = a.array<const T>("depths", {-1});
@@ -106,13 +103,12 @@ void run_bin(Arguments& a) {
     b.keys = keys;
     b.keys_other = keys + b.n_rows;
     b.tile_of_slot = a.array<int32_t>("tile_of_slot", {b.n_hits});
-    b.histograms = a.array<int32_t>("histograms", {n_threads, n_tiles});
+    b.histograms = a.array<int32_t>("histograms", {threads(a), n_tiles});
     b.tile_offsets = a.array<int32_t>("tile_offsets", {n_tiles + 1});
     b.hit_rows = a.array<int32_t>("hit_rows", {b.n_hits});
     b.hit_slots = a.array<int32_t>("hit_slots", {b.n_hits});
-    a.finish();
-    nb::gil_scoped_release release;
-    bin(b, n_threads);
+    const PassCall call(a);
+    bin(b, call.n_threads);
 }
 
 template <class T>
@@ -171,10 +167,8 @@ void run_blend_forward(Arguments& a) {
     const int64_t n_hits = a.size("hit_rows", 0);
     out.hit_weights = a.optional_array<T>("hit_weights", {n_hits});
     out.hit_pixels = a.optional_array<T>("hit_pixels", {n_hits});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    blend_forward(arrays, out, n_threads);
+    const PassCall call(a);
+    blend_forward(arrays, out, call.n_threads);
 }
 
 template <class T>
@@ -190,10 +184,8 @@ void run_blend_backward(Arguments& a) {
     g.last_hit = a.array<const int32_t>("last_hit", {arrays.height, arrays.width});
     g.hits = a.array<T>("hit_gradients", {a.size("hit_rows", 0), kNumMoments + n_channels});
     g.tile_backgrounds = a.array<T>("tile_backgrounds", {a.size("tile_offsets", 0) - 1, n_channels});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    blend_backward(arrays, g, n_threads);
+    const PassCall call(a);
+    blend_backward(arrays, g, call.n_threads);
 }
 
 template <class T>
@@ -227,10 +219,8 @@ void run_project_backward(Arguments& a) {
     g.screen_gradient = a.optional_array<float>("screen_gradient", {n});
     std::vector<CameraGradient<T>> partial(std::max<int64_t>(1, chunks_of(g.n_rows, kProjectChunk)));
     g.partial = partial.data();
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    project_backward(gaussians, camera, channels, g, n_threads);
+    const PassCall call(a);
+    project_backward(gaussians, camera, channels, g, call.n_threads);
 }
 
 template <class T>
@@ -247,10 +237,8 @@ void run_add_statistics(Arguments& a) {
     s.n_pixels = a.array<int32_t>("n_pixels", {n});
     s.n_seen = a.array<int32_t>("n_seen", {n});
     s.max_radius = a.array<float>("max_radius", {n});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    add_statistics(s, n_threads);
+    const PassCall call(a);
+    add_statistics(s, call.n_threads);
 }
 
 void run_mark_visible(Arguments& a) {
@@ -258,10 +246,8 @@ void run_mark_visible(Arguments& a) {
     const int32_t* indices = a.array<const int32_t>("indices", {n});
     bool* visible = a.array<bool>("visible", {n});
     const bool clear = a.flag("clear");
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    mark_visible(n, n_rows, indices, clear, visible, n_threads);
+    const PassCall call(a);
+    mark_visible(n, n_rows, indices, clear, visible, call.n_threads);
 }
 
 void bind(nb::module_& module) {

@@ -102,10 +102,8 @@ template <class T>
 void run_encode_forward(Arguments& a) {
     const EncodeArrays<T> arrays = encode_arrays<T>(a);
     T* features = a.array<T>("features", {arrays.n_samples, arrays.grid.n_levels * arrays.grid.n_features});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    encode_forward(arrays, features, n_threads);
+    const PassCall call(a);
+    encode_forward(arrays, features, call.n_threads);
 }
 
 template <class T>
@@ -118,10 +116,8 @@ void run_encode_sparse(Arguments& a) {
     e.table = a.array<const T>("values", {n_kept, e.grid.n_features});
     e.sparse = sparse_index(a, e.grid, n_kept);
     T* features = a.array<T>("features", {e.n_samples, e.grid.n_levels * e.grid.n_features});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    encode_forward(e, features, n_threads);
+    const PassCall call(a);
+    encode_forward(e, features, call.n_threads);
 }
 
 template <class T>
@@ -132,10 +128,8 @@ void run_encode_backward(Arguments& a) {
     g.features = a.array<const T>("dL_dfeatures", {arrays.n_samples, grid.n_levels * grid.n_features});
     g.table = a.optional_array<T>("dL_dtable", {grid_entries(grid), grid.n_features});
     g.positions = a.optional_array<T>("dL_dpositions", {arrays.n_samples, 3});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    encode_backward(arrays, g, n_threads);
+    const PassCall call(a);
+    encode_backward(arrays, g, call.n_threads);
 }
 
 int degrees(Arguments& a) {
@@ -151,10 +145,8 @@ void run_sh_forward(Arguments& a) {
     const int64_t n = a.size("directions", 0);
     const T* directions = a.array<const T>("directions", {n, 3});
     T* values = a.array<T>("values", {n, n_degrees * n_degrees});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    sh_forward(n, n_degrees, directions, values, n_threads);
+    const PassCall call(a);
+    sh_forward(n, n_degrees, directions, values, call.n_threads);
 }
 
 template <class T>
@@ -164,10 +156,8 @@ void run_sh_backward(Arguments& a) {
     const T* directions = a.array<const T>("directions", {n, 3});
     const T* dL_dvalues = a.array<const T>("dL_dvalues", {n, n_degrees * n_degrees});
     T* dL_ddirections = a.array<T>("dL_ddirections", {n, 3});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    sh_backward(n, n_degrees, directions, dL_dvalues, dL_ddirections, n_threads);
+    const PassCall call(a);
+    sh_backward(n, n_degrees, directions, dL_dvalues, dL_ddirections, call.n_threads);
 }
 
 template <class T>
@@ -191,10 +181,8 @@ RayArrays<T> marched_ray_arrays(Arguments& a) {
 void run_occupied_blocks(Arguments& a) {
     const Marching<double>& m = a.object<Marching<double>>("marching");
     const Occupancy grid = occupancy(a, m);
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    occupied_blocks(m.resolution, m.space.n_cascades, grid.bits, const_cast<uint8_t*>(grid.blocks), n_threads);
+    const PassCall call(a);
+    occupied_blocks(m.resolution, m.space.n_cascades, grid.bits, const_cast<uint8_t*>(grid.blocks), call.n_threads);
 }
 
 template <class T>
@@ -204,10 +192,8 @@ int64_t run_march_count(Arguments& a) {
     const Occupancy grid = occupancy(a, m);
     int64_t* offsets = a.array<int64_t>("offsets", {rays.n_rays + 1});
     int32_t* n_visited = a.optional_array<int32_t>("n_visited", {rays.n_rays});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    return march_count(m.as<T>(), grid, rays, offsets, n_visited, n_threads);
+    const PassCall call(a);
+    return march_count(m.as<T>(), grid, rays, offsets, n_visited, call.n_threads);
 }
 
 template <class T>
@@ -218,19 +204,16 @@ void run_march_write(Arguments& a) {
     const int64_t* offsets = a.array<const int64_t>("offsets", {rays.n_rays + 1});
     const int64_t n = a.size("t", 0);
     T *t = a.array<T>("t", {n}), *dt = a.array<T>("dt", {n});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    march_write(m.as<T>(), grid, rays, offsets, t, dt, n_threads);
+    const PassCall call(a);
+    march_write(m.as<T>(), grid, rays, offsets, t, dt, call.n_threads);
 }
 
-BlockList block_list(Arguments& a) {
-    const int64_t n = a.size("list", 0);
-    return {n, a.array<const int32_t>("list", {n}), a.array<const int32_t>("rectangles", {n, 4}),
-            int(a.integer("width")), int(a.integer("height"))};
-}
-
-void check_pictured(int64_t n_rays, const BlockList& list, const Marching<double>& m) {
+// Occupied blocks of the picture whose pixels the rays go through, checked to be of this space.
+BlockList block_list(Arguments& a, int64_t n_rays, const Marching<double>& m) {
+    const int64_t n_listed = a.size("list", 0);
+    const BlockList list{n_listed, a.array<const int32_t>("list", {n_listed}),
+                         a.array<const int32_t>("rectangles", {n_listed, 4}), int(a.integer("width")),
+                         int(a.integer("height"))};
     if (list.width < 1 || list.height < 1 || n_rays != int64_t(list.width) * list.height)
         throw nb::value_error("origins must be those of every pixel, line by line.");
     if (m.space.n_cascades != 1)
@@ -239,6 +222,7 @@ void check_pictured(int64_t n_rays, const BlockList& list, const Marching<double
     for (int64_t i = 0; i < list.n; ++i)
         if (list.blocks[i] < 0 || list.blocks[i] >= n * n * n)
             throw nb::value_error("list must hold numbers of blocks.");
+    return list;
 }
 
 template <class T>
@@ -246,14 +230,11 @@ int64_t run_march_blocks_count(Arguments& a) {
     const Marching<double>& m = a.object<Marching<double>>("marching");
     const RayArrays<T> rays = marched_ray_arrays<T>(a);
     const Occupancy grid = occupancy(a, m);
-    const BlockList list = block_list(a);
-    check_pictured(rays.n_rays, list, m);
+    const BlockList list = block_list(a, rays.n_rays, m);
     int64_t* offsets = a.array<int64_t>("offsets", {rays.n_rays + 1});
     int32_t* n_visited = a.optional_array<int32_t>("n_visited", {rays.n_rays});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    return march_blocks_count(m.as<T>(), grid, rays, list, offsets, n_visited, n_threads);
+    const PassCall call(a);
+    return march_blocks_count(m.as<T>(), grid, rays, list, offsets, n_visited, call.n_threads);
 }
 
 template <class T>
@@ -261,15 +242,12 @@ void run_march_blocks_write(Arguments& a) {
     const Marching<double>& m = a.object<Marching<double>>("marching");
     const RayArrays<T> rays = marched_ray_arrays<T>(a);
     const Occupancy grid = occupancy(a, m);
-    const BlockList list = block_list(a);
-    check_pictured(rays.n_rays, list, m);
+    const BlockList list = block_list(a, rays.n_rays, m);
     const int64_t* offsets = a.array<const int64_t>("offsets", {rays.n_rays + 1});
     const int64_t n = a.size("t", 0);
     T *t = a.array<T>("t", {n}), *dt = a.array<T>("dt", {n});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    march_blocks_write(m.as<T>(), grid, rays, list, offsets, t, dt, n_threads);
+    const PassCall call(a);
+    march_blocks_write(m.as<T>(), grid, rays, list, offsets, t, dt, call.n_threads);
 }
 
 template <class T>
@@ -280,10 +258,8 @@ void run_sample_points(Arguments& a) {
     const int64_t n = a.size("t", 0);
     const T *t = a.array<const T>("t", {n}), *dt = a.array<const T>("dt", {n});
     T *positions = a.array<T>("positions", {n, 3}), *directions = a.array<T>("sample_directions", {n, 3});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    sample_points(m.as<T>().space, rays, offsets, t, dt, positions, directions, n_threads);
+    const PassCall call(a);
+    sample_points(m.as<T>().space, rays, offsets, t, dt, positions, directions, call.n_threads);
 }
 
 template <class T>
@@ -307,10 +283,8 @@ template <class T>
 void run_composite_forward(Arguments& a) {
     CompositeArrays<T> arrays = composite_arrays<T>(a);
     arrays.stop = T(a.number("stop"));
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    composite_forward(arrays, n_threads);
+    const PassCall call(a);
+    composite_forward(arrays, call.n_threads);
 }
 
 template <class T>
@@ -324,10 +298,8 @@ void run_composite_backward(Arguments& a) {
     g.distortion = a.optional_array<const T>("dL_ddistortion", {n});
     g.density = a.array<T>("dL_ddensity", {n_samples});
     g.sample_rgb = a.array<T>("dL_dsample_rgb", {n_samples, 3});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    composite_backward(arrays, g, n_threads);
+    const PassCall call(a);
+    composite_backward(arrays, g, call.n_threads);
 }
 
 void run_occupancy_update(Arguments& a) {
@@ -336,10 +308,8 @@ void run_occupancy_update(Arguments& a) {
     const int64_t* cells = a.array<const int64_t>("cells", {n_values});
     const float* values = a.array<const float>("values", {n_values});
     const float decay = float(a.number("decay"));
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    occupancy_update(n_cells, decay, n_values, cells, values, density, n_threads);
+    const PassCall call(a);
+    occupancy_update(n_cells, decay, n_values, cells, values, density, call.n_threads);
 }
 
 void run_occupancy_pack(Arguments& a) {
@@ -349,10 +319,8 @@ void run_occupancy_pack(Arguments& a) {
     const float* density = a.array<const float>("density", {n_cells});
     const float threshold = float(a.number("threshold"));
     uint8_t* bits = a.array<uint8_t>("bits", {n_cells / 8});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    occupancy_pack(n_cells, density, threshold, bits, n_threads);
+    const PassCall call(a);
+    occupancy_pack(n_cells, density, threshold, bits, call.n_threads);
 }
 
 } // namespace

@@ -34,10 +34,8 @@ void run_draw_rays(Arguments& a) {
     rays.jitter = a.array<float>("jitter", {n});
     rays.weight = a.optional_array<float>("weight", {n});
     const uint64_t key = uint64_t(a.integer("key"));
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    draw_rays(pool, rays, key, n_threads);
+    const PassCall call(a);
+    draw_rays(pool, rays, key, call.n_threads);
 }
 
 void run_visit_cells(Arguments& a) {
@@ -59,10 +57,8 @@ void run_visit_cells(Arguments& a) {
         throw nb::value_error("first must be that of visits there are.");
     int64_t* cells = a.array<int64_t>("cells", {n});
     float* positions = a.array<float>("positions", {n, 3});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    visit_cells(m.as<float>(), visits, n_occupied, first, n, cells, positions, n_threads);
+    const PassCall call(a);
+    visit_cells(m.as<float>(), visits, n_occupied, first, n, cells, positions, call.n_threads);
 }
 
 template <class T>
@@ -81,10 +77,8 @@ void run_activate(Arguments& a) {
     HeadArrays<T> arrays = head_arrays<T>(a);
     arrays.colour_logits = a.array<const T>("colour_logits", {arrays.n_samples, 3});
     T *density = a.array<T>("density", {arrays.n_samples}), *rgb = a.array<T>("rgb", {arrays.n_samples, 3});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    activate(arrays, density, rgb, n_threads);
+    const PassCall call(a);
+    activate(arrays, density, rgb, call.n_threads);
 }
 
 template <class T>
@@ -92,10 +86,8 @@ void run_colour_gradients(Arguments& a) {
     const int64_t n = a.size("rgb", 0);
     const T *rgb = a.array<const T>("rgb", {n, 3}), *dL_drgb = a.array<const T>("dL_drgb", {n, 3});
     T* dL_dlogits = a.array<T>("dL_dlogits", {n, 3});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    colour_gradients(n, rgb, dL_drgb, dL_dlogits, n_threads);
+    const PassCall call(a);
+    colour_gradients(n, rgb, dL_drgb, dL_dlogits, call.n_threads);
 }
 
 template <class T>
@@ -113,10 +105,8 @@ void run_output_gradients(Arguments& a) {
     g.dL_dgate = a.optional_array<T>("dL_dgate", {n});
     if (!g.dL_dgate != !arrays.gate)
         throw nb::value_error("gate and dL_dgate must be given together.");
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    output_gradients(arrays, g, n_threads);
+    const PassCall call(a);
+    output_gradients(arrays, g, call.n_threads);
 }
 
 template <class T>
@@ -135,10 +125,8 @@ void run_gate_features(Arguments& a) {
     const GateArrays<T> arrays = gate_arrays<T>(a);
     T* gated = a.array<T>("gated", {arrays.n_samples, arrays.n_features});
     T* gate = a.array<T>("gate", {arrays.n_samples});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    gate_features(arrays, gated, gate, n_threads);
+    const PassCall call(a);
+    gate_features(arrays, gated, gate, call.n_threads);
 }
 
 template <class T>
@@ -149,10 +137,8 @@ void run_gate_gradients(Arguments& a) {
     const T* dL_dgate = a.array<const T>("dL_dgate", {n});
     T* dL_dfeatures = a.array<T>("dL_dfeatures", {n, arrays.n_features});
     T* dL_dlogits = a.array<T>("dL_dlogits", {n});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    gate_gradients(arrays, dL_dgated, dL_dgate, dL_dfeatures, dL_dlogits, n_threads);
+    const PassCall call(a);
+    gate_gradients(arrays, dL_dgated, dL_dgate, dL_dfeatures, dL_dlogits, call.n_threads);
 }
 
 template <class T>
@@ -173,12 +159,10 @@ nb::tuple run_ray_difference(Arguments& a) {
     r.dL_ddistortion = a.optional_array<T>("dL_ddistortion", {n});
     if (!r.distortion != !r.dL_ddistortion)
         throw nb::value_error("distortion and dL_ddistortion must be given together.");
-    const int n_threads = threads(a);
-    a.finish();
     double sums[3];
     {
-        nb::gil_scoped_release release;
-        ray_difference(r, sums, n_threads);
+        const PassCall call(a);
+        ray_difference(r, sums, call.n_threads);
     }
     return nb::make_tuple(sums[0], sums[1], sums[2]);
 }

@@ -19,13 +19,11 @@ void run_photometric(Arguments& a) {
     p.mask = a.optional_array<const T>("mask", {n, height, width});
     p.ssim_weight = T(a.number("ssim_weight"));
     p.inverse_count = T(a.number("inverse_count"));
-    const int n_threads = threads(a);
-    p.scratch = a.array<T>("scratch", {n_threads, photometric_scratch(width)});
+    p.scratch = a.array<T>("scratch", {threads(a), photometric_scratch(width)});
     p.band_sums = a.array<double>("band_sums", {n, photometric_bands(height), kPhotometricSums});
     p.dL_drendered = a.optional_array<T>("dL_drendered", {n, height, width, 3});
-    a.finish();
-    nb::gil_scoped_release release;
-    photometric(p, n_threads);
+    const PassCall call(a);
+    photometric(p, call.n_threads);
 }
 
 template <class T>
@@ -44,10 +42,8 @@ template <class T>
 void run_expose(Arguments& a) {
     const ExposureArrays<T> arrays = exposure_arrays<T>(a);
     T* shown = a.array<T>("shown", {arrays.n_images, a.size("rgb", 1), a.size("rgb", 2), 3});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    expose(arrays, shown, n_threads);
+    const PassCall call(a);
+    expose(arrays, shown, call.n_threads);
 }
 
 template <class T>
@@ -57,10 +53,8 @@ void run_expose_backward(Arguments& a) {
     const T* dL_dshown = a.array<const T>("dL_dshown", {n, height, width, 3});
     T* dL_drgb = a.array<T>("dL_drgb", {n, height, width, 3});
     T* dL_dexposures = a.optional_array<T>("dL_dexposures", {n, 3, 4});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    expose_backward(arrays, dL_dshown, dL_drgb, dL_dexposures, n_threads);
+    const PassCall call(a);
+    expose_backward(arrays, dL_dshown, dL_drgb, dL_dexposures, call.n_threads);
 }
 
 void run_compose_target(Arguments& a) {
@@ -77,10 +71,8 @@ void run_compose_target(Arguments& a) {
     t.rgb = a.array<float>("rgb", {height, width, 3});
     t.alpha = a.optional_array<float>("alpha", {height, width});
     t.weight = a.optional_array<float>("weight", {height, width});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    compose_target(t, n_threads);
+    const PassCall call(a);
+    compose_target(t, call.n_threads);
 }
 
 template <class T>
@@ -93,10 +85,8 @@ double run_alpha_difference(Arguments& a) {
     d.mask = a.optional_array<const T>("mask", {n, height, width});
     d.scale = T(a.number("scale"));
     d.dL_drendered = a.array<T>("dL_drendered", {n, height, width});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    return alpha_difference(d, n_threads);
+    const PassCall call(a);
+    return alpha_difference(d, call.n_threads);
 }
 
 template <class T>
@@ -106,10 +96,8 @@ int64_t run_keep_finite_rows(Arguments& a) {
     const bool* asked = a.optional_array<const bool>("asked", {n});
     const bool sparse = a.flag("sparse");
     bool* rows = a.array<bool>("rows", {n});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    return keep_finite_rows(n, size, numbers, asked, sparse, rows, n_threads);
+    const PassCall call(a);
+    return keep_finite_rows(n, size, numbers, asked, sparse, rows, call.n_threads);
 }
 
 template <class T>
@@ -131,10 +119,8 @@ void run_adam_step(Arguments& a) {
     settings.epsilon = T(a.number("eps"));
     settings.step_size = T(a.number("step_size"));
     settings.inverse_sqrt_second_correction = T(a.number("inverse_sqrt_second_correction"));
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    adam_step(arrays, settings, n_threads);
+    const PassCall call(a);
+    adam_step(arrays, settings, call.n_threads);
 }
 
 template <class T>
@@ -147,10 +133,8 @@ void run_shake(Arguments& a) {
     s.opacity_logits = a.array<const T>("opacity_logits", {n});
     s.strength = T(a.number("strength"));
     s.key = uint64_t(a.integer("key"));
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    shake(s, n_threads);
+    const PassCall call(a);
+    shake(s, call.n_threads);
 }
 
 template <class T>
@@ -176,10 +160,8 @@ void run_penalties(Arguments& a) {
                                   a.optional_array<T>("add_to_log_scales", {arrays.n, 3})};
     if (!add_to.opacity_logits != !add_to.log_scales)
         throw nb::value_error("add_to_opacity_logits and add_to_log_scales must be given together.");
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    penalties(arrays, sums, add_to, n_threads);
+    const PassCall call(a);
+    penalties(arrays, sums, add_to, call.n_threads);
 }
 
 template <class T>
@@ -188,10 +170,8 @@ void run_penalties_backward(Arguments& a) {
     const PenaltyPoint<T> dL_dsums{T(a.number("dL_dopacity")), T(a.number("dL_dscale"))};
     T* dL_dopacity_logits = a.array<T>("dL_dopacity_logits", {arrays.n});
     T* dL_dlog_scales = a.array<T>("dL_dlog_scales", {arrays.n, 3});
-    const int n_threads = threads(a);
-    a.finish();
-    nb::gil_scoped_release release;
-    penalties_backward(arrays, dL_dsums, dL_dopacity_logits, dL_dlog_scales, n_threads);
+    const PassCall call(a);
+    penalties_backward(arrays, dL_dsums, dL_dopacity_logits, dL_dlog_scales, call.n_threads);
 }
 
 } // namespace

@@ -185,5 +185,7 @@ def test_the_boundary_refuses_names_it_does_not_know() -> None:
         )  # fmt: skip
     numbers = {name: torch.zeros(2, 2) for name in ("parameter", "gradient", "exp_avg", "exp_avg_sq")}
     settings = dict.fromkeys(("beta1", "beta2", "eps", "step_size", "inverse_sqrt_second_correction"), 0.5)
+    with pytest.raises(TypeError, match=r"^missing argument n_threads\.$"):
+        native.adam_step(**numbers, **settings, visible=None)
     with pytest.raises(TypeError, match=r"^unknown argument momentum\.$"):
         native.adam_step(**numbers, **settings, visible=None, n_threads=1, momentum=0.9)
