@@ -38,7 +38,7 @@ from kinosplat.render import (
     rasterize,
 )
 from kinosplat.render.adam import AdamTensor, RowAdam
-from kinosplat.render.backend import call_native
+from kinosplat.render.backend import call_cpu
 from kinosplat.render.losses import photometric_loss
 from scenes import front_camera, random_gaussians
 
@@ -111,9 +111,9 @@ class TimedCalls:
         self.clock = clock
         self.arrays: dict[str, Tensor] = {}
 
-    def __call__(self, function: Callable[..., Any], **arguments: Any) -> Any:
+    def __call__(self, name: str, **arguments: Any) -> Any:
         self.arrays |= {key: value for key, value in arguments.items() if isinstance(value, Tensor)}
-        return self.clock.time(function.__name__, lambda: call_native(function, **arguments))
+        return self.clock.time(name, lambda: call_cpu(name, **arguments))
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def measure(options: Options) -> dict[str, Any]:
         random_gaussians(options.n, scales=(0.01, 0.05)), front_camera(width, height, focal=1200 * width / 1920)
     )
     clock, meter = Clock(), RateMeter()
-    native_cpu.call_native = native_cpu_step.call_native = timed = TimedCalls(clock)
+    native_cpu.call_cpu = native_cpu_step.call_cpu = timed = TimedCalls(clock)
     whole = {"forward": scene.forward, "forward + backward": scene.forward_backward, "training step": scene.step}
     for function in whole.values():
         function()

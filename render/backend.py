@@ -52,6 +52,11 @@ def call_native(function: Callable[..., Any], **arguments: Any) -> Any:
     )
 
 
+def call_cpu(name: str, **arguments: Any) -> Any:
+    """Call a pass of the CPU backend on as many threads as torch has."""
+    return call_native(getattr(load_native().cpu, name), **arguments, n_threads=torch.get_num_threads())
+
+
 def _capsule(tensor: Tensor) -> Any:
     return to_dlpack(tensor.detach() if tensor.requires_grad else tensor)
 

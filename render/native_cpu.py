@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kinosplat._native import cpu as native
-from kinosplat.render.backend import call_native
+from kinosplat.render.backend import call_cpu
 from kinosplat.render.frame import Frame, FrameGradients, FrameInputs, InputGradients
 
 if TYPE_CHECKING:
@@ -104,26 +104,24 @@ def _camera_forward(
     if times is not None:
         times.passed()
     hits = _HitStatistics.empty(rows) if statistics is not None else None
-    call_native(
-        native.blend_forward,
+    call_cpu(
+        "blend_forward",
         **_blend_arguments(inputs, camera, state),
         **{f"out_{name}": tensor for name, tensor in _channels_of(inputs, out, camera).items()},
         out_alpha=out.alpha[camera],
         median_depth=of_camera(out.median_depth, camera),
         hit_weights=None if hits is None else hits.weights,
         hit_pixels=None if hits is None else hits.pixels,
-        n_threads=torch.get_num_threads(),
     )
     if times is not None:
         times.passed()
     if inputs.visible is not None:
-        call_native(
-            native.mark_visible,
+        call_cpu(
+            "mark_visible",
             n_rows=rows.n_rows,
             indices=rows.indices,
             clear=camera == 0,
             visible=inputs.visible,
-            n_threads=torch.get_num_threads(),
         )
     if statistics is not None and hits is not None:
         hits.add_to(statistics, rows)
@@ -160,8 +158,8 @@ class _HitStatistics:
 
     def add_to(self, statistics: GaussianStatistics, rows: _Rows) -> None:
         """Add one camera's to those of the Gaussians."""
-        call_native(
-            native.add_statistics,
+        call_cpu(
+            "add_statistics",
             n_rows=rows.n_rows,
             indices=rows.indices,
             hit_offsets=rows.hit_offsets,
@@ -172,7 +170,6 @@ class _HitStatistics:
             n_pixels=statistics.n_pixels,
             n_seen=statistics.n_seen,
             max_radius=statistics.max_radius,
-            n_threads=torch.get_num_threads(),
         )
 
 
@@ -185,8 +182,8 @@ def _project(inputs: FrameInputs, camera: int) -> _Rows:
     depths = torch.empty(n, dtype=dtype)
     ellipses = torch.empty(n, native.N_ELLIPSE_FIELDS, dtype=dtype)
     hit_offsets = torch.empty(n + 1, dtype=torch.int32)
-    n_rows, n_hits = call_native(
-        native.project_forward,
+    n_rows, n_hits = call_cpu(
+        "project_forward",
         **_projection_arguments(inputs, camera),
         indices=indices,
         records=records,
@@ -194,20 +191,19 @@ def _project(inputs: FrameInputs, camera: int) -> _Rows:
         ellipses=ellipses,
         hit_offsets=hit_offsets,
         chunk_rows=torch.empty(native.n_project_chunks(n), dtype=torch.int32),
-        n_threads=torch.get_num_threads(),
     )
     return _Rows(n_rows, n_hits, indices, records, depths, hit_offsets, ellipses)
 
 
 def _bin(inputs: FrameInputs, rows: _Rows) -> CameraState:
     """The tiles' lists of rows; of the state, what the blend pass writes is still empty."""
-    width, height, n_threads = inputs.width, inputs.height, torch.get_num_threads()
+    width, height = inputs.width, inputs.height
     n_tiles = native.n_tiles(width, height)
     tile_offsets = torch.empty(n_tiles + 1, dtype=torch.int32)
     hit_rows = torch.empty(rows.n_hits, dtype=torch.int32)
     hit_slots = torch.empty(rows.n_hits, dtype=torch.int32)
-    call_native(
-        native.bin,
+    call_cpu(
+        "bin",
         n_rows=rows.n_rows,
         n_hits=rows.n_hits,
         width=width,
@@ -219,11 +215,10 @@ def _bin(inputs: FrameInputs, rows: _Rows) -> CameraState:
         hit_offsets=rows.hit_offsets,
         keys=torch.empty(2, rows.n_rows, dtype=torch.int64),
         tile_of_slot=torch.empty(rows.n_hits, dtype=torch.int32),
-        histograms=torch.empty(n_threads, n_tiles, dtype=torch.int32),
+        histograms=torch.empty(torch.get_num_threads(), n_tiles, dtype=torch.int32),
         tile_offsets=tile_offsets,
         hit_rows=hit_rows,
         hit_slots=hit_slots,
-        n_threads=n_threads,
     )
     return CameraState(
         n_rows=rows.n_rows,
@@ -272,24 +267,22 @@ def _camera_backward(
     """Add the gradients of one camera's pictures to `out`, which has all tensors."""
     assert out.world_to_camera is not None
     assert out.K is not None
-    n_threads = torch.get_num_threads()
     dtype = state.records.dtype
     n_hits, n_channels = state.hit_rows.shape[0], inputs.n_channels
     hit_gradients = torch.empty(n_hits, native.N_MOMENTS + n_channels, dtype=dtype)
     tile_backgrounds = torch.empty(native.n_tiles(inputs.width, inputs.height), n_channels, dtype=dtype)
-    call_native(
-        native.blend_backward,
+    call_cpu(
+        "blend_backward",
         **_blend_arguments(inputs, camera, state),
         **{f"dL_d{name}": tensor for name, tensor in _channels_of(inputs, gradients, camera).items()},
         dL_dalpha=of_camera(gradients.alpha, camera),
         hit_gradients=hit_gradients,
         tile_backgrounds=tile_backgrounds,
-        n_threads=n_threads,
     )
     if out.background is not None:
         out.background[camera].add_(tile_backgrounds[:, :3].sum(dim=0))
-    call_native(
-        native.project_backward,
+    call_cpu(
+        "project_backward",
         **_projection_arguments(inputs, camera),
         n_rows=state.n_rows,
         indices=state.indices,
@@ -302,7 +295,6 @@ def _camera_backward(
         dL_dworld_to_camera=out.world_to_camera[camera],
         dL_dK=out.K[camera],
         screen_gradient=None if statistics is None else statistics.screen_gradient,
-        n_threads=n_threads,
     )
 
 

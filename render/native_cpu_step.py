@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kinosplat._native import cpu as native
-from kinosplat.render.backend import call_native
+from kinosplat.render.backend import call_cpu
 from kinosplat.render.native_cpu import of_camera
 from kinosplat.render.output import Photometric
 
@@ -28,22 +28,20 @@ def photometric(
 ) -> Photometric:
     """The photometric loss of pictures (C, H, W, 3) and what belongs to it."""
     n, height, width, _ = rendered.shape
-    n_threads = torch.get_num_threads()
     count = 3.0 * (float(mask.sum()) if mask is not None else n * height * width)
     inverse_count = 1.0 / count if count > 0 else 0.0
     band_sums = torch.empty(n, native.photometric_bands(height), 3, dtype=torch.float64)
     dL_drendered = torch.empty_like(rendered) if gradient else None
-    call_native(
-        native.photometric,
+    call_cpu(
+        "photometric",
         rendered=rendered,
         target=target,
         mask=mask,
         ssim_weight=ssim_weight,
         inverse_count=inverse_count,
-        scratch=torch.empty(n_threads, native.photometric_scratch(width), dtype=rendered.dtype),
+        scratch=torch.empty(torch.get_num_threads(), native.photometric_scratch(width), dtype=rendered.dtype),
         band_sums=band_sums,
         dL_drendered=dL_drendered,
-        n_threads=n_threads,
     )
     sums = band_sums.sum(dim=1)
     difference, similarity, squared = (sums.sum(dim=0) * inverse_count).to(rendered.dtype)
@@ -59,14 +57,13 @@ def photometric(
 def alpha_difference(rendered: Tensor, target: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
     """`scale * sum(mask * |rendered - target|)` of alphas (C, H, W), and its gradient."""
     dL_drendered = torch.empty_like(rendered)
-    loss = call_native(
-        native.alpha_difference,
+    loss = call_cpu(
+        "alpha_difference",
         rendered=rendered,
         target=target,
         mask=mask,
         scale=scale,
         dL_drendered=dL_drendered,
-        n_threads=torch.get_num_threads(),
     )
     return rendered.new_tensor(loss), dL_drendered
 
@@ -76,8 +73,8 @@ def compose_target(
 ) -> None:
     """Write `target` (render/target.py)."""
     for i, (picture, mask) in enumerate(zip(pixels, masks, strict=True)):
-        call_native(
-            native.compose_target,
+        call_cpu(
+            "compose_target",
             pixels=picture,
             mask=mask,
             mask_cuts_out=masks_cut_out,
@@ -85,14 +82,13 @@ def compose_target(
             rgb=target.rgb[i],
             alpha=of_camera(target.alpha, i),
             weight=of_camera(target.weight, i),
-            n_threads=torch.get_num_threads(),
         )
 
 
 def expose(rgb: Tensor, sensor: Sensor) -> Tensor:
     """Pictures (C, H, W, 3) as cameras show them (render/exposure.py)."""
     shown = torch.empty_like(rgb)
-    call_native(native.expose, **_exposure_arguments(rgb, sensor), shown=shown)
+    call_cpu("expose", **_exposure_arguments(rgb, sensor), shown=shown)
     return shown
 
 
@@ -100,8 +96,8 @@ def expose_backward(rgb: Tensor, sensor: Sensor, dL_dshown: Tensor) -> tuple[Ten
     """Gradients of colours and exposures from that of what is shown."""
     dL_drgb = torch.empty_like(rgb)
     dL_dexposures = None if sensor.exposures is None else torch.empty_like(sensor.exposures)
-    call_native(
-        native.expose_backward,
+    call_cpu(
+        "expose_backward",
         **_exposure_arguments(rgb, sensor),
         dL_dshown=dL_dshown,
         dL_drgb=dL_drgb,
@@ -116,7 +112,6 @@ def _exposure_arguments(rgb: Tensor, sensor: Sensor) -> dict[str, Any]:
         "exposures": sensor.exposures,
         "target": sensor.target,
         "saturated": sensor.saturated,
-        "n_threads": torch.get_num_threads(),
     }
 
 
@@ -137,7 +132,6 @@ class AdamTable:
         dropped: Tensor | None,
     ) -> None:
         """One update in place; `dropped` (3,) int64 counts the rows and steps lost, and has the last such step."""
-        n_threads = torch.get_num_threads()
         given = [
             (tensor, self._as_rows(gradient), rate)
             for tensor, gradient, rate in zip(self._tensors, gradients, rates, strict=True)
@@ -146,13 +140,12 @@ class AdamTable:
         # Found and counted by passes of ours: torch would wake threads of its own, and they would spin beside ours.
         rows, asked, n_lost = torch.empty(self._n_rows, dtype=torch.bool), visible, 0
         for _, gradient, _ in given:
-            n_lost += call_native(
-                native.keep_finite_rows,
+            n_lost += call_cpu(
+                "keep_finite_rows",
                 numbers=gradient,
                 asked=asked,
                 sparse=self._sparse,
                 rows=rows,
-                n_threads=n_threads,
             )
             asked = rows
         if dropped is not None and n_lost > 0:
@@ -161,8 +154,8 @@ class AdamTable:
             dropped[2] = step
         for tensor, gradient, rate in given:
             beta1, beta2 = tensor.betas
-            call_native(
-                native.adam_step,
+            call_cpu(
+                "adam_step",
                 parameter=self._as_rows(tensor.parameter),
                 gradient=gradient,
                 exp_avg=self._as_rows(tensor.exp_avg),
@@ -173,7 +166,6 @@ class AdamTable:
                 eps=tensor.eps,
                 step_size=rate / (1 - beta1**step),
                 inverse_sqrt_second_correction=(1 - beta2**step) ** -0.5,
-                n_threads=n_threads,
             )
 
     def _as_rows(self, tensor: Tensor) -> Tensor:
@@ -182,15 +174,14 @@ class AdamTable:
 
 def shake(gaussians: Gaussians, strength: float, key: int) -> None:
     """Add noise to the means, in place (render/mcmc.py)."""
-    call_native(
-        native.shake,
+    call_cpu(
+        "shake",
         means=gaussians.means,
         quats=gaussians.quats,
         log_scales=gaussians.log_scales,
         opacity_logits=gaussians.opacity_logits,
         strength=strength,
         key=key,
-        n_threads=torch.get_num_threads(),
     )
 
 
@@ -201,8 +192,8 @@ def penalties(inputs: PenaltyInputs, add_to: tuple[Tensor, Tensor] | None = None
     sums = inputs.log_scales.new_empty(2)
     # Added where they are worked out: torch would wake threads of its own for a sum, and they would spin beside ours.
     opacity_logits, log_scales = (None, None) if add_to is None else add_to
-    call_native(
-        native.penalties,
+    call_cpu(
+        "penalties",
         **_penalty_arguments(inputs),
         sums=sums,
         dL_dopacity=inputs.weights[0],
@@ -218,8 +209,8 @@ def penalties_backward(inputs: PenaltyInputs, dL_dopacity: Tensor, dL_dscale: Te
     """Gradients of the opacity logits and the log-scales from those of the two sums."""
     dL_dopacity_logits = torch.empty_like(inputs.opacity_logits)
     dL_dlog_scales = torch.empty_like(inputs.log_scales)
-    call_native(
-        native.penalties_backward,
+    call_cpu(
+        "penalties_backward",
         **_penalty_arguments(inputs),
         dL_dopacity=inputs.weights[0] * dL_dopacity.item(),
         dL_dscale=inputs.weights[1] * dL_dscale.item(),
@@ -237,5 +228,4 @@ def _penalty_arguments(inputs: PenaltyInputs) -> dict[str, Any]:
         "time_centres": inputs.time_centres,
         "log_durations": inputs.log_durations,
         "times": inputs.log_scales.new_tensor(inputs.times),
-        "n_threads": torch.get_num_threads(),
     }

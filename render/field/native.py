@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kinosplat.errors import BackendError
-from kinosplat.render.backend import MISSING_CUDA, call_native, load_native
+from kinosplat.render.backend import call_cpu, load_cuda, load_native
 from kinosplat.render.field.layout import OCCUPANCY_RESOLUTION, GridLayout, Space, StepRule
 from kinosplat.render.field.marching import OccupiedCells, RayParts
 from kinosplat.render.field.picture_blocks import PictureBlocks
@@ -63,7 +62,7 @@ def encode_forward(
     if positions.is_cuda:
         return _cuda().encode_forward(positions, table, layout, native_grid(layout), dtype or positions.dtype, count)
     features = positions.new_empty(len(positions), layout.width)
-    _cpu("encode_forward", positions=positions, table=table, grid=native_grid(layout), features=features)
+    call_cpu("encode_forward", positions=positions, table=table, grid=native_grid(layout), features=features)
     return features
 
 
@@ -76,7 +75,7 @@ def encode_sparse(
     if positions.is_cuda:
         return _cuda().encode_sparse(positions, table, layout, native_grid(layout), dtype or positions.dtype)
     features = positions.new_empty(len(positions), layout.width)
-    _cpu(
+    call_cpu(
         "encode_sparse",
         positions=positions,
         grid=native_grid(layout),
@@ -116,7 +115,7 @@ def encode_backward(
         )
     dL_dtable = torch.empty_like(table) if table_gradient else None
     dL_dpositions = torch.empty_like(positions) if positions_gradient else None
-    _cpu(
+    call_cpu(
         "encode_backward",
         positions=positions,
         table=table,
@@ -135,7 +134,7 @@ def sh_forward(directions: Tensor, n_degrees: int) -> Tensor:
     if directions.is_cuda:
         return _cuda().sh_forward(directions, n_degrees)
     values = directions.new_empty(len(directions), n_degrees * n_degrees)
-    _cpu("sh_forward", directions=directions, n_degrees=n_degrees, values=values)
+    call_cpu("sh_forward", directions=directions, n_degrees=n_degrees, values=values)
     return values
 
 
@@ -144,7 +143,7 @@ def sh_backward(dL_dvalues: Tensor, directions: Tensor, n_degrees: int) -> Tenso
     if directions.is_cuda:
         return _cuda().sh_backward(dL_dvalues, directions, n_degrees)
     dL_ddirections = torch.empty_like(directions)
-    _cpu(
+    call_cpu(
         "sh_backward",
         directions=directions,
         n_degrees=n_degrees,
@@ -177,9 +176,9 @@ def march(
             "height": picture.height,
         }
     offsets = torch.empty(len(rays) + 1, dtype=torch.int64)
-    n_samples = _cpu(count, **arguments, offsets=offsets, n_visited=n_visited)
+    n_samples = call_cpu(count, **arguments, offsets=offsets, n_visited=n_visited)
     samples = Samples(offsets, rays.origins.new_empty(n_samples), rays.origins.new_empty(n_samples))
-    _cpu(write, **arguments, offsets=offsets, t=samples.t, dt=samples.dt)
+    call_cpu(write, **arguments, offsets=offsets, t=samples.t, dt=samples.dt)
     return samples
 
 
@@ -190,7 +189,7 @@ def occupied_blocks(cells: OccupiedCells) -> Tensor:
     if cells.bits.is_cuda:
         return _cuda().occupied_blocks(cells.bits, n_cascades, cells.resolution, marching)
     blocks = cells.bits.new_empty(n_cascades * (cells.resolution // 8) ** 3)
-    _cpu("occupied_blocks", marching=marching, bits=cells.bits, blocks=blocks)
+    call_cpu("occupied_blocks", marching=marching, bits=cells.bits, blocks=blocks)
     return blocks
 
 
@@ -200,7 +199,7 @@ def sample_points(origins: Tensor, directions: Tensor, samples: Samples, space: 
     if origins.is_cuda:
         return _cuda().sample_points(origins, directions, samples, marching)
     positions, sample_directions = origins.new_empty(len(samples), 3), origins.new_empty(len(samples), 3)
-    _cpu(
+    call_cpu(
         "sample_points",
         marching=marching,
         origins=origins,
@@ -229,7 +228,7 @@ def composite_forward(
     if density.is_cuda:
         _cuda().composite_forward(density, rgb, t, dt, offsets, out, stop)
         return out
-    _cpu("composite_forward", **_composite_arguments(density, rgb, t, dt, offsets, out), stop=stop)
+    call_cpu("composite_forward", **_composite_arguments(density, rgb, t, dt, offsets, out), stop=stop)
     return out
 
 
@@ -250,7 +249,7 @@ def composite_backward(
         gradients = (dL_drgb, dL_dalpha, dL_ddepth, dL_ddistortion)
         return _cuda().composite_backward(gradients, density, rgb, t, dt, offsets, out)
     dL_ddensity, dL_dsample_rgb = torch.empty_like(density), torch.empty_like(rgb)
-    _cpu(
+    call_cpu(
         "composite_backward",
         **_composite_arguments(density, rgb, t, dt, offsets, out),
         dL_drgb=dL_drgb,
@@ -285,7 +284,7 @@ def occupancy_update(density: Tensor, cells: Tensor, values: Tensor, decay: floa
     if density.is_cuda:
         _cuda().occupancy_update(density, cells, values, decay)
         return
-    _cpu("occupancy_update", density=density, cells=cells, values=values, decay=decay)
+    call_cpu("occupancy_update", density=density, cells=cells, values=values, decay=decay)
 
 
 def occupancy_pack(density: Tensor, threshold: float | Tensor) -> Tensor:
@@ -295,18 +294,12 @@ def occupancy_pack(density: Tensor, threshold: float | Tensor) -> Tensor:
     if density.is_cuda:
         return _cuda().occupancy_pack(density, torch.as_tensor(threshold, dtype=density.dtype, device=density.device))
     bits = torch.empty(len(density) // 8, dtype=torch.uint8, device=density.device)
-    _cpu("occupancy_pack", density=density, threshold=float(threshold), bits=bits)
+    call_cpu("occupancy_pack", density=density, threshold=float(threshold), bits=bits)
     return bits
 
 
 def _cuda() -> ModuleType:
-    if not load_native().has_cuda:
-        raise BackendError(MISSING_CUDA)
+    load_cuda()
     from kinosplat.render.field import native_cuda
 
     return native_cuda
-
-
-def _cpu(name: str, **arguments: Any) -> Any:
-    tensors = {key: value.detach() if isinstance(value, Tensor) else value for key, value in arguments.items()}
-    return call_native(getattr(load_native().cpu, name), **tensors, n_threads=torch.get_num_threads())

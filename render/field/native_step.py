@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from kinosplat.render.backend import call_native, load_cuda, load_native
+from kinosplat.render.backend import call_cpu, load_cuda
 from kinosplat.render.field.marching import OccupiedCells
 from kinosplat.render.field.native import native_marching
 from kinosplat.render.field.reference import unpack_bits
@@ -79,7 +78,7 @@ def draw_rays(pictures: Pictures, n_rays: int, key: int, *, background: Tensor |
     if device.type == "cuda":
         _cuda().draw_rays(pictures, rays, key, background)
     else:
-        _cpu("draw_rays", **vars(pictures), **vars(rays), key=key, fixed_background=background)
+        call_cpu("draw_rays", **vars(pictures), **vars(rays), key=key, fixed_background=background)
     return rays
 
 
@@ -113,7 +112,7 @@ def visit_cells(
     if cells.bits.is_cuda:
         _cuda().visit_cells(marching, learnable, occupied, key, n_visits, part.start, numbers, positions)
     else:
-        _cpu(
+        call_cpu(
             "visit_cells",
             marching=marching,
             learnable=learnable,
@@ -138,7 +137,7 @@ def activate(
     if outputs.is_cuda:
         _cuda().activate(outputs, colour_logits, density_scale, gate, count, density, rgb)
     else:
-        _cpu(
+        call_cpu(
             "activate",
             outputs=outputs,
             colour_logits=colour_logits,
@@ -156,7 +155,7 @@ def colour_gradients(rgb: Tensor, dL_drgb: Tensor, count: Tensor | None = None) 
     if rgb.is_cuda:
         _cuda().colour_gradients(rgb, dL_drgb, count, dL_dlogits)
     else:
-        _cpu("colour_gradients", rgb=rgb, dL_drgb=dL_drgb, dL_dlogits=dL_dlogits)
+        call_cpu("colour_gradients", rgb=rgb, dL_drgb=dL_drgb, dL_dlogits=dL_dlogits)
     return dL_dlogits
 
 
@@ -179,7 +178,7 @@ def output_gradients(
             outputs, dL_dcolour_inputs, dL_ddensity, density_scale, gate, count, dL_doutputs, dL_dgate
         )
     else:
-        _cpu(
+        call_cpu(
             "output_gradients",
             outputs=outputs,
             dL_dcolour_inputs=dL_dcolour_inputs,
@@ -200,7 +199,7 @@ def gate_features(
     if features.is_cuda:
         _cuda().gate_features(features, logits, sharpness, count, gated, gate)
     else:
-        _cpu("gate_features", features=features, logits=logits, sharpness=sharpness, gated=gated, gate=gate)
+        call_cpu("gate_features", features=features, logits=logits, sharpness=sharpness, gated=gated, gate=gate)
     return gated, gate
 
 
@@ -217,7 +216,7 @@ def gate_gradients(
     if features.is_cuda:
         _cuda().gate_gradients(features, logits, sharpness, dL_dgated, dL_dgate, count, dL_dgated, dL_dlogits)
     else:
-        _cpu(
+        call_cpu(
             "gate_gradients",
             features=features,
             logits=logits,
@@ -282,7 +281,7 @@ def ray_difference(
         )
     else:
         sums = seen.rgb.new_tensor(
-            _cpu(
+            call_cpu(
                 "ray_difference",
                 rgb=seen.rgb,
                 alpha=seen.alpha,
@@ -307,7 +306,3 @@ def _cuda() -> ModuleType:
     from kinosplat.render.field import native_cuda_step
 
     return native_cuda_step
-
-
-def _cpu(name: str, **arguments: Any) -> Any:
-    return call_native(getattr(load_native().cpu, name), **arguments, n_threads=torch.get_num_threads())
