@@ -16,7 +16,6 @@
 
 #if KINOSPLAT_HAS_CUDA
 #include "gpu/fused_field.h"
-#include "gpu/queue.h"
 #endif
 
 namespace kinosplat {
@@ -45,23 +44,8 @@ void bind_fused_field_types(nb::module_& module) {
 namespace cpu {
 namespace {
 
-// Weights prefix + "weight_0", prefix + "weight_1", ... and their scratch memory; the numbers of samples are the
-// passes' own.
-template <class T>
-MlpArrays<T> network(Arguments& a, const std::string& prefix, int n_inputs, int n_threads) {
-    MlpArrays<T> m{};
-    m.shape = network_shape(a, prefix + "weight_", a.integer((prefix + "layers").c_str()), n_inputs);
-    for (int l = 0; l < m.shape.n_layers; ++l)
-        m.weights[l] = a.array<const T>((prefix + "weight_" + std::to_string(l)).c_str(),
-                                        {m.shape.widths[l + 1], m.shape.widths[l]});
-    m.packed = a.array<T>((prefix + "packed").c_str(), {mlp_packed_size<T>(m.shape)});
-    m.scratch = a.array<T>((prefix + "scratch").c_str(), {n_threads, mlp_block_size<T>(m.shape)});
-    return m;
-}
-
 template <class T>
 void run_draw_field(Arguments& a) {
-    const int n_threads = threads(a);
     FusedField<T> field{};
     field.grid = a.object<HashGrid>("grid");
     const bool has_headers = a.is_given("headers"), has_words = a.is_given("words"),
@@ -75,9 +59,8 @@ void run_draw_field(Arguments& a) {
     field.sharpness = T(a.number("sharpness"));
     field.n_degrees = int(a.integer("n_degrees"));
     field.density_scale = T(a.number("density_scale"));
-    field.density = network<T>(a, "density_", field.grid.n_levels * field.grid.n_features, n_threads);
-    field.colour =
-        network<T>(a, "colour_", field.density.shape.n_outputs() + field.n_degrees * field.n_degrees, n_threads);
+    field.density = network<T>(a, "density_", field.grid.n_levels * field.grid.n_features);
+    field.colour = network<T>(a, "colour_", field.density.shape.n_outputs() + field.n_degrees * field.n_degrees);
     const Marching<double>& marching = a.object<Marching<double>>("marching");
     const FieldView<double>& view = a.object<FieldView<double>>("view");
     const Occupancy grid = occupancy(a, marching);
@@ -86,13 +69,12 @@ void run_draw_field(Arguments& a) {
     picture.alpha = a.optional_array<T>("alpha", {view.height, view.width});
     picture.depth = a.optional_array<T>("depth", {view.height, view.width});
     picture.bytes = a.optional_array<uint8_t>("bytes", {view.height, view.width, 3});
-    picture.scratch = a.array<T>(
-        "scratch",
-        {n_threads, field_tile_size(field.density.shape.n_inputs(), field.density.shape.n_outputs(), field.n_degrees)});
+    picture.scratch =
+        a.array<T>("scratch", {threads(a), field_tile_size(field.density.shape.n_inputs(),
+                                                           field.density.shape.n_outputs(), field.n_degrees)});
     picture.counters = a.array<int64_t>("counters", {field_tiles(view.width, view.height), 2});
-    a.finish();
-    nb::gil_scoped_release release;
-    draw_field<T>(field, marching.as<T>(), grid, view.as<T>(), picture, n_threads);
+    const PassCall call(a);
+    draw_field<T>(field, marching.as<T>(), grid, view.as<T>(), picture, call.n_threads);
 }
 
 } // namespace
@@ -108,17 +90,6 @@ void bind_fused_field(nb::module_& module) {
 
 #if KINOSPLAT_HAS_CUDA
 namespace kinosplat::gpu {
-namespace {
-
-// Python has checked that the layers are neither too many nor too wide.
-void set_network(const std::vector<int>& widths, const std::vector<Address>& weights, MlpShape* shape,
-                 const float** pointers) {
-    shape->n_layers = int(weights.size());
-    std::copy(widths.begin(), widths.end(), shape->widths);
-    std::transform(weights.begin(), weights.end(), pointers, at<const float>);
-}
-
-} // namespace
 
 void bind_fused_field(nb::module_& module) {
     nb::class_<FusedField>(module, "FusedField", "A field's parameters as they are drawn.")
@@ -161,8 +132,7 @@ void bind_fused_field(nb::module_& module) {
         "evaluate_field",
         [](const Queue& queue, const FusedField& field, int64_t n_samples, Address positions, Address directions,
            Address density, Address rgb) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             evaluate_field(field, n_samples, at<const float>(positions), at<const float>(directions),
                            at<float>(density), at<float>(rgb), queue.get());
         },
@@ -173,8 +143,7 @@ void bind_fused_field(nb::module_& module) {
         "draw_field",
         [](const Queue& queue, const FusedField& field, const Marching<double>& marching, Address bits, Address blocks,
            const FieldView<double>& view, const FieldPicture& picture) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             draw_field(field, marching.as<float>(), {at<const uint8_t>(bits), at<const uint8_t>(blocks)},
                        view.as<float>(), picture, queue.get());
         },

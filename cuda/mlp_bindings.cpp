@@ -4,19 +4,20 @@
 
 #include <algorithm>
 #include <nanobind/stl/vector.h>
-#include <vector>
 
-#include "cpu/mlp.h"
 #include "cpu/pass_binding.h"
 
 #if KINOSPLAT_HAS_CUDA
 #include "gpu/mlp.h"
-#include "gpu/queue.h"
 #endif
 
 namespace kinosplat::cpu {
+namespace {
 
-MlpShape network_shape(Arguments& a, const std::string& prefix, int64_t n_layers, int64_t n_inputs) {
+std::string layer_name(const std::string& prefix, int layer) { return prefix + std::to_string(layer); }
+
+MlpShape network_shape(Arguments& a, const std::string& prefix, int64_t n_inputs) {
+    const int64_t n_layers = a.integer((prefix + "n_layers").c_str());
     if (n_layers < 1 || n_layers > kMaxMlpLayers)
         throw nb::value_error(("weights must be 1 to " + std::to_string(kMaxMlpLayers) + " matrices, got " +
                                std::to_string(n_layers) + ".")
@@ -25,44 +26,50 @@ MlpShape network_shape(Arguments& a, const std::string& prefix, int64_t n_layers
     shape.n_layers = int(n_layers);
     shape.widths[0] = int(n_inputs);
     for (int l = 0; l < shape.n_layers; ++l)
-        shape.widths[l + 1] = int(a.size((prefix + std::to_string(l)).c_str(), 0));
+        shape.widths[l + 1] = int(a.size(layer_name(prefix + "weight_", l).c_str(), 0));
     return shape;
 }
 
-namespace {
-
-std::string layer_name(const char* prefix, int layer) { return prefix + std::to_string(layer); }
-
-// Inputs and the weights weight_0, weight_1, ..., which say how wide the layers are.
-MlpShape mlp_shape(Arguments& a) { return network_shape(a, "weight_", a.integer("n_layers"), a.size("inputs", 1)); }
+} // namespace
 
 template <class T>
-MlpArrays<T> mlp_arrays(Arguments& a, int n_threads) {
+MlpArrays<T> network(Arguments& a, const std::string& prefix, int64_t n_inputs) {
     MlpArrays<T> m{};
-    m.shape = mlp_shape(a);
-    m.n_samples = a.size("inputs", 0);
-    m.inputs = a.array<const T>("inputs", {m.n_samples, m.shape.n_inputs()});
+    m.shape = network_shape(a, prefix, n_inputs);
     for (int l = 0; l < m.shape.n_layers; ++l)
-        m.weights[l] = a.array<const T>(layer_name("weight_", l).c_str(), {m.shape.widths[l + 1], m.shape.widths[l]});
-    m.packed = a.array<T>("packed", {mlp_packed_size<T>(m.shape)});
-    m.scratch = a.array<T>("scratch", {n_threads, mlp_block_size<T>(m.shape)});
+        m.weights[l] =
+            a.array<const T>(layer_name(prefix + "weight_", l).c_str(), {m.shape.widths[l + 1], m.shape.widths[l]});
+    m.packed = a.array<T>((prefix + "packed").c_str(), {mlp_packed_size<T>(m.shape)});
+    m.scratch = a.array<T>((prefix + "scratch").c_str(), {threads(a), mlp_block_size<T>(m.shape)});
+    return m;
+}
+
+template MlpArrays<float> network<float>(Arguments&, const std::string&, int64_t);
+template MlpArrays<double> network<double>(Arguments&, const std::string&, int64_t);
+
+namespace {
+
+template <class T>
+MlpArrays<T> mlp_arrays(Arguments& a) {
+    const int64_t n_samples = a.size("inputs", 0), n_inputs = a.size("inputs", 1);
+    const T* inputs = a.array<const T>("inputs", {n_samples, n_inputs});
+    MlpArrays<T> m = network<T>(a, "", n_inputs);
+    m.n_samples = n_samples;
+    m.inputs = inputs;
     return m;
 }
 
 template <class T>
 void run_mlp_forward(Arguments& a) {
-    const int n_threads = threads(a);
-    const MlpArrays<T> arrays = mlp_arrays<T>(a, n_threads);
+    const MlpArrays<T> arrays = mlp_arrays<T>(a);
     T* outputs = a.array<T>("outputs", {arrays.n_samples, arrays.shape.n_outputs()});
-    a.finish();
-    nb::gil_scoped_release release;
-    mlp_forward(arrays, outputs, n_threads);
+    const PassCall call(a);
+    mlp_forward(arrays, outputs, call.n_threads);
 }
 
 template <class T>
 void run_mlp_backward(Arguments& a) {
-    const int n_threads = threads(a);
-    const MlpArrays<T> arrays = mlp_arrays<T>(a, n_threads);
+    const MlpArrays<T> arrays = mlp_arrays<T>(a);
     const MlpShape& shape = arrays.shape;
     MlpGradients<T> g{};
     g.dL_doutputs = a.array<const T>("dL_doutputs", {arrays.n_samples, shape.n_outputs()});
@@ -70,15 +77,14 @@ void run_mlp_backward(Arguments& a) {
     for (int l = 0; l < shape.n_layers; ++l)
         g.dL_dweights[l] = a.array<T>(layer_name("dL_dweight_", l).c_str(), {shape.widths[l + 1], shape.widths[l]});
     g.partial = a.array<T>("partial", {mlp_chunks(arrays.n_samples), mlp_gradient_size<T>(shape)});
-    a.finish();
-    nb::gil_scoped_release release;
-    mlp_backward(arrays, g, n_threads);
+    const PassCall call(a);
+    mlp_backward(arrays, g, call.n_threads);
 }
 
 // Sizes of all scratch memory, so that Python need not know how it is laid out.
 template <class T>
 nb::tuple run_mlp_sizes(Arguments& a) {
-    const MlpShape shape = mlp_shape(a);
+    const MlpShape shape = network_shape(a, "", a.size("inputs", 1));
     const int64_t n_samples = a.size("inputs", 0);
     a.finish();
     return nb::make_tuple(mlp_packed_size<T>(shape), mlp_block_size<T>(shape),
@@ -98,19 +104,24 @@ void bind_mlp(nb::module_& module) {
 
 #if KINOSPLAT_HAS_CUDA
 namespace kinosplat::gpu {
+
+void set_network(const std::vector<int>& widths, const std::vector<Address>& weights, MlpShape* shape,
+                 const float** pointers) {
+    shape->n_layers = int(weights.size());
+    std::copy(widths.begin(), widths.end(), shape->widths);
+    std::transform(weights.begin(), weights.end(), pointers, at<const float>);
+}
+
 namespace {
 
-// Python has checked that there are neither too many nor too wide layers.
 MlpArrays mlp_arrays(const std::vector<int>& widths, int64_t n_samples, Address inputs, bool half_inputs,
                      const std::vector<Address>& weights, Address count) {
     MlpArrays arrays{};
-    arrays.shape.n_layers = int(weights.size());
-    std::copy(widths.begin(), widths.end(), arrays.shape.widths);
+    set_network(widths, weights, &arrays.shape, arrays.weights);
     arrays.n_samples = n_samples;
     arrays.count = at<const int32_t>(count);
     arrays.inputs = at<void>(inputs);
     arrays.half_inputs = half_inputs;
-    std::transform(weights.begin(), weights.end(), arrays.weights, at<const float>);
     return arrays;
 }
 
@@ -121,8 +132,7 @@ void bind_mlp(nb::module_& module) {
         "mlp_forward",
         [](const Queue& queue, const std::vector<int>& widths, int64_t n_samples, Address inputs, bool half_inputs,
            const std::vector<Address>& weights, Address outputs, Address count) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             mlp_forward(mlp_arrays(widths, n_samples, inputs, half_inputs, weights, count), at<float>(outputs),
                         queue.get());
         },
@@ -134,8 +144,7 @@ void bind_mlp(nb::module_& module) {
         [](const Queue& queue, const std::vector<int>& widths, int64_t n_samples, Address inputs, bool half_inputs,
            const std::vector<Address>& weights, Address dL_doutputs, Address dL_dinputs,
            const std::vector<Address>& dL_dweights, Address partial, int n_blocks, Address count) {
-            nb::gil_scoped_release release;
-            const CurrentDevice current(queue.device);
+            const PassCall call(queue);
             MlpGradients gradients{};
             gradients.dL_doutputs = at<const float>(dL_doutputs);
             gradients.dL_dinputs = at<float>(dL_dinputs);

@@ -2,14 +2,21 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "arguments.h"
-#include "math/mlp.h"
+#include "cpu/mlp.h"
+
+#if KINOSPLAT_HAS_CUDA
+#include "gpu/queue.h"
+#endif
 
 namespace kinosplat::cpu {
 
-// Widths of a network whose weights are the arguments prefix + "0", prefix + "1", ...
-MlpShape network_shape(Arguments& a, const std::string& prefix, int64_t n_layers, int64_t n_inputs);
+// The arguments of a network by their prefix: weights "weight_0", "weight_1", ... of "n_layers" layers, and the scratch
+// memory "packed" and "scratch". Samples are left to the caller.
+template <class T>
+MlpArrays<T> network(Arguments& a, const std::string& prefix, int64_t n_inputs);
 
 void bind_mlp(nanobind::module_& module);
 
@@ -17,6 +24,11 @@ void bind_mlp(nanobind::module_& module);
 
 #if KINOSPLAT_HAS_CUDA
 namespace kinosplat::gpu {
+
+// Widths of a network and addresses of its weights; Python has checked that the layers are neither too many nor too
+// wide.
+void set_network(const std::vector<int>& widths, const std::vector<Address>& weights, MlpShape* shape,
+                 const float** pointers);
 
 void bind_mlp(nanobind::module_& module);
 

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from kinosplat.errors import BackendError, InputError
-from kinosplat.render.backend import call_native, load_cuda, load_native
+from kinosplat.render.backend import call_cpu, load_cuda, load_native
 from kinosplat.render.camera import Camera
 from kinosplat.render.field.layout import GridLayout
 from kinosplat.render.field.marching import OccupiedCells
 from kinosplat.render.field.native import native_grid, native_marching, occupied_blocks
+from kinosplat.render.field.native_mlp import cpu_network
 from kinosplat.render.field.reference import STOP
 from kinosplat.render.field.sparse_table import BLOCK, SparseTable
 
@@ -209,9 +210,9 @@ def draw(
 
     if device.type == "cpu":
         counters = torch.empty(load_native().cpu.field_tiles(camera.width, camera.height), 2, dtype=torch.int64)
-        call_native(
-            load_native().cpu.draw_field,
-            **_cpu_arguments(field, torch.get_num_threads()),
+        call_cpu(
+            "draw_field",
+            **_cpu_arguments(field),
             marching=marching,
             view=view,
             bits=bits,
@@ -266,9 +267,9 @@ def stage_shares(picture: FieldPicture) -> dict[str, float]:
     return {stage: n / total for stage, n in zip(native.FIELD_STAGES, cycles, strict=True)}
 
 
-def _cpu_arguments(field: PreparedField, n_threads: int) -> dict[str, Any]:
+def _cpu_arguments(field: PreparedField) -> dict[str, Any]:
     """The field, and scratch memory: per thread a block of each network and a tile of samples."""
-    native, like = load_native().cpu, field.table
+    like = field.table
     n_outputs = field.density_weights[-1].shape[0]
     n_colour_inputs = n_outputs + field.direction_degrees**2
     arguments: dict[str, Any] = {}
@@ -276,17 +277,9 @@ def _cpu_arguments(field: PreparedField, n_threads: int) -> dict[str, Any]:
         ("density", field.layout.width, field.density_weights),
         ("colour", n_colour_inputs, field.colour_weights),
     ):
-        named = {f"weight_{i}": weight for i, weight in enumerate(weights)}
-        packed, block, _ = call_native(
-            native.mlp_sizes, inputs=like.new_empty(0, n_inputs), n_layers=len(weights), **named
-        )
-        arguments |= {f"{name}_{key}": weight for key, weight in named.items()}
-        arguments |= {
-            f"{name}_layers": len(weights),
-            f"{name}_packed": like.new_empty(packed),
-            f"{name}_scratch": like.new_empty(n_threads, block),
-        }
-    tile = native.field_tile_size(field.layout.width, n_outputs, field.direction_degrees)
+        network, _ = cpu_network(like.new_empty(0, n_inputs), weights)
+        arguments |= {f"{name}_{key}": value for key, value in network.items()}
+    tile = load_native().cpu.field_tile_size(field.layout.width, n_outputs, field.direction_degrees)
     return arguments | {
         "grid": native_grid(field.layout),
         "table": field.table,
@@ -297,8 +290,7 @@ def _cpu_arguments(field: PreparedField, n_threads: int) -> dict[str, Any]:
         "sharpness": field.sharpness,
         "n_degrees": field.direction_degrees,
         "density_scale": field.density_scale,
-        "scratch": like.new_empty(n_threads, tile),
-        "n_threads": n_threads,
+        "scratch": like.new_empty(torch.get_num_threads(), tile),
     }
 
 

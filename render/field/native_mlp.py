@@ -11,12 +11,13 @@ and all that comes out float32. Gradients need no loss scale: each block of samp
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kinosplat.errors import InputError
-from kinosplat.render.backend import call_native, load_cuda, load_native
+from kinosplat.render.backend import call_cpu, call_native, load_cuda, load_native
 
 
 def mlp_forward(inputs: Tensor, weights: Sequence[Tensor], count: Tensor | None = None) -> Tensor:
@@ -26,18 +27,9 @@ def mlp_forward(inputs: Tensor, weights: Sequence[Tensor], count: Tensor | None 
     """
     if inputs.is_cuda:
         return _cuda_forward(inputs, weights, count)
-    network = _cpu_arguments(inputs, weights)
-    packed, block, _ = call_native(load_native().cpu.mlp_sizes, **network)
+    network, _ = cpu_network(inputs, weights)
     outputs = inputs.new_empty(inputs.shape[0], weights[-1].shape[0])
-    n_threads = torch.get_num_threads()
-    call_native(
-        load_native().cpu.mlp_forward,
-        **network,
-        packed=inputs.new_empty(packed),
-        scratch=inputs.new_empty(n_threads, block),
-        outputs=outputs,
-        n_threads=n_threads,
-    )
+    call_cpu("mlp_forward", inputs=inputs, **network, outputs=outputs)
     return outputs
 
 
@@ -54,31 +46,29 @@ def mlp_backward(
     """
     if inputs.is_cuda:
         return _cuda_backward(dL_doutputs, inputs, weights, inputs_gradient, count)
-    network = _cpu_arguments(inputs, weights)
-    packed, block, partial = call_native(load_native().cpu.mlp_sizes, **network)
+    network, partial = cpu_network(inputs, weights)
     dL_dinputs = torch.empty_like(inputs) if inputs_gradient else None
     dL_dweights = [torch.empty_like(weight) for weight in weights]
-    n_threads = torch.get_num_threads()
-    call_native(
-        load_native().cpu.mlp_backward,
+    call_cpu(
+        "mlp_backward",
+        inputs=inputs,
         **network,
-        packed=inputs.new_empty(packed),
-        scratch=inputs.new_empty(n_threads, block),
-        dL_doutputs=dL_doutputs.detach(),
+        dL_doutputs=dL_doutputs,
         dL_dinputs=dL_dinputs,
         **{f"dL_dweight_{layer}": gradient for layer, gradient in enumerate(dL_dweights)},
         partial=inputs.new_empty(partial),
-        n_threads=n_threads,
     )
     return dL_dinputs, dL_dweights
 
 
-def _cpu_arguments(inputs: Tensor, weights: Sequence[Tensor]) -> dict[str, Tensor | int]:
-    return {
-        "inputs": inputs.detach(),
-        "n_layers": len(weights),
-        **{f"weight_{layer}": weight.detach() for layer, weight in enumerate(weights)},
-    }
+def cpu_network(inputs: Tensor, weights: Sequence[Tensor]) -> tuple[dict[str, Any], tuple[int, int]]:
+    """Weights and scratch memory as the CPU's passes name them, and the shape of the backward pass's partial sums."""
+    network: dict[str, Any] = {f"weight_{layer}": weight for layer, weight in enumerate(weights)}
+    network["n_layers"] = len(weights)
+    packed, block, partial = call_native(load_native().cpu.mlp_sizes, inputs=inputs, **network)
+    network["packed"] = inputs.new_empty(packed)
+    network["scratch"] = inputs.new_empty(torch.get_num_threads(), block)
+    return network, partial
 
 
 def _cuda_forward(inputs: Tensor, weights: Sequence[Tensor], count: Tensor | None) -> Tensor:
