@@ -106,14 +106,6 @@ class Sight:
     counts: Tensor | None = None
     """(4,) int32 as native passes take them; None where all rays found room."""
 
-    def in_use(self, values: Tensor) -> Tensor:
-        """The rows (S, ...) of `values` that are in use; waits for their number."""
-        return values[: self.counted.n_stored()]
-
-    def samples_in_use(self) -> Samples:
-        """The samples without what is behind them in their buffers; waits for their number."""
-        return Samples(self.samples.offsets, self.in_use(self.samples.t), self.in_use(self.samples.dt))
-
 
 @torch.no_grad()
 def look(field: Field, grid: OccupancyGrid, rays: Rays, jitter: Tensor, near: float, room: Room) -> Sight:

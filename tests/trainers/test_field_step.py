@@ -11,14 +11,16 @@ from torch import Tensor
 
 from kinosplat.render.field.field import Field, FieldShape
 from kinosplat.render.field.layout import GridLayout, Space, StepRule
+from kinosplat.render.field.learning import see
 from kinosplat.render.field.occupancy import OccupancyGrid
 from kinosplat.render.field.rays import Rays
-from kinosplat.render.field.sight import Room
+from kinosplat.render.field.samples import Samples
+from kinosplat.render.field.sight import Room, look
 from kinosplat.trainers.clock import Moment
 from kinosplat.trainers.config import CorrectionConfig
 from kinosplat.trainers.feed import RayFeed
 from kinosplat.trainers.methods.field_loss import LossWeights, RayCost, cost_of_rays
-from kinosplat.trainers.methods.field_step import can_do_by_hand, cost_and_gradients
+from kinosplat.trainers.methods.field_step import add_depth_gradient, can_do_by_hand, cost_and_gradients
 from kinosplat.trainers.methods.hash_grid import FieldMethod
 from kinosplat.trainers.ray_batch import RayBatch
 
@@ -171,3 +173,24 @@ def test_the_pruner_pulls_at_the_mask_beside_the_rays(by_hand: bool, tmp_path: P
     torch.testing.assert_close(value, expected.detach())
     # Measured of the largest: 5e-6, what is left of rounding sums that are larger.
     close(found[1] - found[0], mask.grad, 5e-5)
+
+
+def test_depth_costs_the_same_in_a_buffer_that_is_not_full() -> None:
+    space = SPACES["bounded"]
+    field, batch = field_of(space, False, torch.float64), batch_of(space, True, torch.float64)
+    batch.rays.directions[:9:3] *= -1.0  # away from the cube
+    grid = OccupancyGrid(space, StepRule(64), 16, torch.device("cpu"))
+    vision = see(field, look(field, grid, batch.rays, batch.jitter, NEAR, ROOM))
+    samples, n = vision.sight.samples, len(vision.density)
+
+    def roomy(values: Tensor) -> Tensor:
+        return torch.cat([values, torch.full((7,), torch.nan, dtype=values.dtype)])
+
+    buffers = Samples(samples.offsets, roomy(samples.t), roomy(samples.dt))
+    in_buffers = replace(vision, sight=replace(vision.sight, samples=buffers), density=roomy(vision.density))
+    assert (samples.offsets.diff() == 0).sum() >= 3
+    gradient, of_buffers = torch.zeros(n, dtype=torch.float64), torch.zeros(n + 7, dtype=torch.float64)
+    cost = add_depth_gradient(vision, bounds_along(), 0.2, batch.weight, gradient)
+    assert add_depth_gradient(in_buffers, bounds_along(), 0.2, batch.weight, of_buffers) == cost
+    assert gradient.abs().max() > 0
+    assert torch.equal(of_buffers[:n], gradient)

@@ -51,7 +51,7 @@ def cost_and_gradients(
     if weights.distortion > 0.0:
         terms["distortion"] = difference.distortion
     if bounds is not None:
-        terms["depth"] = _add_depth_gradient(vision, bounds, weights.depth, batch.weight, dL_ddensity)
+        terms["depth"] = add_depth_gradient(vision, bounds, weights.depth, batch.weight, dL_ddensity)
     return RayCost(
         terms=terms,
         squared_error=difference.squared_error,
@@ -63,20 +63,17 @@ def cost_and_gradients(
     )
 
 
-def _add_depth_gradient(
+def add_depth_gradient(
     vision: Vision, bounds: Tensor, depth_weight: float, weight: Tensor | None, dL_ddensity: Tensor
 ) -> Tensor:
-    """What is seen elsewhere than within the (R, 2) bounds costs; its gradient is added to `dL_ddensity`. On a GPU this
-    waits for the number of samples.
-    """
-    samples, density = vision.sight.samples_in_use(), vision.sight.in_use(vision.density)
-    inside = is_within(bounds, samples)
-    arguments = (density, inside, samples.t, samples.dt, samples.offsets)
+    """What is seen elsewhere than within the (R, 2) bounds costs; its gradient is added to `dL_ddensity`."""
+    samples, density = vision.sight.samples, vision.density
+    arguments = (density, is_within(bounds, samples), samples.t, samples.dt, samples.offsets)
     seen = native.composite_forward(*arguments)
     known = torch.isfinite(bounds[:, 1]).to(density)
     share = known / len(known) if weight is None else known * weight / weight.sum().clamp_min(1e-8)
     dL_dwithin = torch.zeros_like(seen.rgb)
     dL_dwithin[:, 0] = -depth_weight * share
     of_density, _ = native.composite_backward(dL_dwithin, None, None, None, *arguments, seen)
-    vision.sight.in_use(dL_ddensity).add_(of_density)
+    dL_ddensity.add_(of_density)
     return depth_weight * mean_of(((1 - seen.rgb[:, 0]) * known)[:, None], weight)
