@@ -57,6 +57,10 @@ if has_scene object; then
   for method in hashgrid hollownerf; do
     train "object_$method" --scene object --method "$method" --time-limit 60
   done
+  measure hollow benchmarks/hollow.py --scene object --steps 5000 --variants hashgrid:19 hollownerf:17 hollownerf:19
+fi
+if has_scene fox; then
+  train fox_hashgrid --scene fox --resolution 540 960 --method hashgrid
 fi
 measure rasterizer benchmarks/rasterizer.py --peer "$peer" --stages --out "$out/rasterizer.json" \
   ${trained[@]:+--trained "${trained[@]}"}
