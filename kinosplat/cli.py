@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import time
 from collections.abc import Sequence
 
 from kinosplat import __version__
@@ -42,7 +41,6 @@ WITHOUT_MEMORY = {
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130
 EXIT_PIPE = 141
-_began = time.monotonic()
 
 
 def usage() -> str:
@@ -82,14 +80,7 @@ def train_main(arguments: Sequence[str] | None = None) -> int:
     return _run("train", list(sys.argv[1:] if arguments is None else arguments), "train")
 
 
-def began() -> float:
-    """The time.monotonic() at which the command was asked for, before what it needs was imported."""
-    return _began
-
-
 def _run(name: str, arguments: list[str], program: str) -> int:
-    global _began
-    _began = time.monotonic()
     module = importlib.import_module(f"kinosplat.commands.{MODULES.get(name, name)}")
     try:
         code = int(module.run(arguments, program))

@@ -1,10 +1,15 @@
-"""`kinosplat compress`: a trained run as one small .kino file, with a report of every stage."""
+"""`kinosplat compress`: a trained run as one small .kino file, with a report of every stage.
+
+What compresses is imported when the arguments have been read: `--help` and wrong options are answered at once, and the
+report says how long loading the program took.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +17,7 @@ from typing import Annotated
 
 import tyro
 
-from kinosplat.cli import began
 from kinosplat.compression.config import CompressConfig
-from kinosplat.trainers.compress import FILE, compress_run
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,16 @@ class CompressCommand:
 
 def run(arguments: Sequence[str], program: str) -> int:
     """Compress, write file and report, print the table."""
+    began = time.monotonic()
     command = tyro.cli(tyro.conf.OmitArgPrefixes[CompressCommand], args=arguments, prog=program)
+    from kinosplat.trainers.compress import FILE, compress_run
+
     path = command.out or command.run / FILE
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    report = compress_run(command.run, command.config, path=path, device=command.device, say=say, began=began())
+    report = compress_run(command.run, command.config, path=path, device=command.device, say=say, began=began)
     if command.json:
         print(json.dumps({**dataclasses.asdict(report), "loss": report.loss, "ratio": report.ratio, "file": str(path)}))
     else:

@@ -92,6 +92,18 @@ def test_stages_that_cannot_follow_one_another_are_refused(run_dir: Path, capsys
     assert "--keep must be above 0 and at most 1, got 0." in capsys.readouterr().err
 
 
+def test_options_are_read_before_torch_is_loaded() -> None:
+    """What is loaded after them is part of the time that the report says loading took."""
+    program = """import contextlib, sys
+from kinosplat.cli import main
+with contextlib.suppress(SystemExit):
+    main(["compress", "--help"])
+print("torch" in sys.modules)"""
+    shown = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
+    assert "--rounding-loss" in shown.stdout
+    assert shown.stdout.endswith("False\n")
+
+
 def test_a_run_is_compressed_and_explained(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["compress", str(run_dir), "--preset", "small", "--tune-steps", "4", "--json"]
     assert main(arguments) == 0
