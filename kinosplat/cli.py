@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from kinosplat import __version__
-from kinosplat.errors import BackendError, InputError, is_out_of_memory
+from kinosplat.errors import BackendError, InputError, as_memory_error
 
 COMMANDS = {
     "train": "Learn a scene from calibrated photos or multi-view video.",
@@ -83,7 +83,8 @@ def train_main(arguments: Sequence[str] | None = None) -> int:
 def _run(name: str, arguments: list[str], program: str) -> int:
     module = importlib.import_module(f"kinosplat.commands.{MODULES.get(name, name)}")
     try:
-        code = int(module.run(arguments, program))
+        with as_memory_error():
+            code = int(module.run(arguments, program))
         sys.stdout.flush()
         return code
     except (InputError, BackendError) as error:
@@ -95,9 +96,7 @@ def _run(name: str, arguments: list[str], program: str) -> int:
         # Whoever read the output has enough; without this the interpreter would complain while it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
+    except MemoryError:
         remedy = WITHOUT_MEMORY.get(name, "make room on this machine")
         return _refuse(f"There is not enough memory for `{program}`; {remedy}.")
 

@@ -29,11 +29,21 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
+def as_memory_error() -> Iterator[None]:
+    """Raise MemoryError for whatever says inside that memory ran out."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise MemoryError(str(error)) from error
+        raise
+
+
+@contextmanager
 def refusing_out_of_memory(sentence: str) -> Iterator[None]:
     """Turn memory that runs out inside into an InputError that says `sentence`."""
     try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
+        with as_memory_error():
+            yield
+    except MemoryError as error:
         raise InputError(sentence) from error

@@ -13,7 +13,7 @@ import time
 
 import torch
 
-from kinosplat.errors import InputError, is_out_of_memory
+from kinosplat.errors import InputError, as_memory_error
 from kinosplat.trainers.callbacks import Callbacks, StepProgress
 from kinosplat.trainers.checkpoint import BEST
 from kinosplat.trainers.evaluate import Evaluation, evaluate, spread
@@ -60,10 +60,9 @@ def train_to_the_end(training: Training, callbacks: Callbacks, utilisation: Util
 def _step_if_memory_lasts(training: Training, feed: Feed) -> Losses | None:
     """One optimisation step, or None when the device ran out of memory before it had changed anything."""
     try:
-        return train_step(training, feed)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
+        with as_memory_error():
+            return train_step(training, feed)
+    except MemoryError:
         return None
 
 
@@ -106,10 +105,9 @@ def train_step(training: Training, feed: Feed) -> Losses:
     rate_factor = math.sqrt(training.config.schedule.batch_size)
     training.optimizer.step(moment, training.method.touched(), rate_factor)
     try:
-        training.method.after_step(moment)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
+        with as_memory_error():
+            training.method.after_step(moment)
+    except MemoryError as error:
         # Some tensors may have their new rows already: this state must not be saved.
         words = words_of(training.config)
         raise InputError(
@@ -152,10 +150,9 @@ def _save_and_evaluate(training: Training, recorder: Recorder, callbacks: Callba
 
 def _evaluate_if_memory_lasts(training: Training) -> Evaluation:
     try:
-        return evaluate_now(training)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
+        with as_memory_error():
+            return evaluate_now(training)
+    except MemoryError as error:
         training.save()
         raise InputError(
             f"There is no memory left to measure held-out views at step {training.step}, which is saved in "
