@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,17 @@ PATIENCE = 60.0
 HARMLESS = ("GPU stall due to ReadPixels", "THREE.Clock: This module has been deprecated")
 
 
-def visit(browser: Any, server: ViewerServer, complaints: list[str], size: tuple[int, int] = (800, 600)) -> Any:
-    """A page that shows its first picture of full quality, and the session it belongs to."""
+Serve = Callable[..., ViewerServer]
+"""The fixture `serve`."""
+Visit = Callable[..., tuple[Any, Session]]
+"""The fixture `visit`."""
+
+
+def open_page(browser: Any, server: ViewerServer, complaints: list[str], size: tuple[int, int]) -> tuple[Any, Session]:
+    """A page that shows its first picture of full quality, and the session it belongs to.
+
+    What it writes to its console as an error or a warning is added to `complaints`.
+    """
     known = {session.client.client_id for session in server.sessions}
     page = browser.new_page(viewport={"width": size[0], "height": size[1]})
 

@@ -15,13 +15,13 @@ from websockets.asyncio.server import ServerConnection
 from kinosplat.render.rasterize import rasterize
 from kinosplat.viewer.encode import to_pixels
 from kinosplat.viewer.look import Look
-from kinosplat.viewer.server import ServerOptions, ViewerServer
-from viewer.pages import PATIENCE, choose, control, enter, screenshot, settled, visit, wait_for
+from kinosplat.viewer.server import ViewerServer
+from viewer.pages import PATIENCE, Serve, Visit, choose, control, enter, screenshot, settled, wait_for
 from viewer.toys import BallSubject, toy_subject, wait_until
 
 
-def test_the_page_shows_what_the_rasterizer_draws(browser: Any, server: ViewerServer, complaints: list[str]) -> None:
-    page, session = visit(browser, server, complaints, (1280, 720))
+def test_the_page_shows_what_the_rasterizer_draws(visit: Visit, server: ViewerServer) -> None:
+    page, session = visit(server, (1280, 720))
     shown = screenshot(page, "page_1280x720")
     subject = toy_subject()
     camera = session.camera()
@@ -33,12 +33,10 @@ def test_the_page_shows_what_the_rasterizer_draws(browser: Any, server: ViewerSe
     difference = np.abs(shown[200:, : camera.width] - expected[200:])
     # 1.2 on average: JPEG of quality 92.
     assert difference.mean() < 3.0
-    assert not complaints
-    page.close()
 
 
-def test_time_moves_by_slider_by_step_and_by_play(browser: Any, server: ViewerServer, complaints: list[str]) -> None:
-    page, session = visit(browser, server, complaints)
+def test_time_moves_by_slider_by_step_and_by_play(visit: Visit, server: ViewerServer) -> None:
+    page, session = visit(server)
     before = screenshot(page, "time_start")
     box = page.locator("input[type=text]").first
     box.fill("0.8")
@@ -54,15 +52,11 @@ def test_time_moves_by_slider_by_step_and_by_play(browser: Any, server: ViewerSe
     assert wait_for(page, lambda: session.stream.meter.n_confirmed > n_confirmed + 5)
     page.get_by_role("button", name="Pause").click()
     assert wait_for(page, lambda: session.playback is not None and not session.playback.is_playing)
-    assert not complaints
-    page.close()
 
 
-def test_two_visitors_have_their_own_camera_and_moment(
-    browser: Any, server: ViewerServer, complaints: list[str]
-) -> None:
-    first_page, first = visit(browser, server, complaints)
-    second_page, second = visit(browser, server, complaints)
+def test_two_visitors_have_their_own_camera_and_moment(visit: Visit, server: ViewerServer) -> None:
+    first_page, first = visit(server)
+    second_page, second = visit(server)
     assert len(server.sessions) == 2
     second.look_from(server.subject.cameras[3].at(0.5))
     assert wait_for(
@@ -74,26 +68,18 @@ def test_two_visitors_have_their_own_camera_and_moment(
     assert np.abs(screenshot(first_page, "first") - screenshot(second_page, "second")).mean() > 1.0
     first_page.close()
     assert wait_until(lambda: server.sessions == [second], PATIENCE), "A visitor who left is forgotten."
-    assert not complaints
-    second_page.close()
 
 
-def test_a_visitor_who_comes_back_sees_the_scene_again(
-    browser: Any, server: ViewerServer, complaints: list[str]
-) -> None:
-    page, session = visit(browser, server, complaints)
+def test_a_visitor_who_comes_back_sees_the_scene_again(visit: Visit, server: ViewerServer) -> None:
+    page, session = visit(server)
     page.reload()
     assert wait_for(page, lambda: bool(server.sessions) and server.sessions[0] is not session)
     assert settled(page, server.sessions[0])
     assert len(server.sessions) == 1
-    assert not complaints
-    page.close()
 
 
-def test_a_page_whose_line_is_cut_opens_another_and_goes_on(
-    browser: Any, server: ViewerServer, complaints: list[str]
-) -> None:
-    page, session = visit(browser, server, complaints)
+def test_a_page_whose_line_is_cut_opens_another_and_goes_on(visit: Visit, server: ViewerServer) -> None:
+    page, session = visit(server)
     page.evaluate("window.isTheSamePage = true")
     before = screenshot(page, "before_the_cut")
     for line in gc.get_objects():
@@ -108,15 +94,11 @@ def test_a_page_whose_line_is_cut_opens_another_and_goes_on(
     assert settled(page, again)
     assert np.abs(screenshot(page, "after_the_cut") - before).mean() > 0.5
     assert page.evaluate("window.isTheSamePage")
-    assert not complaints
-    page.close()
 
 
-def test_the_benchmark_reports_its_numbers(
-    browser: Any, server: ViewerServer, complaints: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_benchmark_reports_its_numbers(visit: Visit, server: ViewerServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kinosplat.viewer.controls.benchmark.N_FRAMES", 20)
-    page, _ = visit(browser, server, complaints)
+    page, _ = visit(server)
     page.get_by_role("tab", name="Speed").click()
     page.get_by_text("Benchmark").first.click()
     page.get_by_role("button", name="Benchmark").click()
@@ -128,12 +110,10 @@ def test_the_benchmark_reports_its_numbers(
     assert '"p99_ms"' in Path(download.value.path()).read_text()
     widths = "[...document.querySelectorAll('.ksbox')].map((box) => [box.scrollWidth, box.clientWidth])"
     assert all(inside <= outside for inside, outside in page.evaluate(widths)), "A table is wider than the panel."
-    assert not complaints
-    page.close()
 
 
-def test_a_link_restores_all_of_the_view(browser: Any, server: ViewerServer, complaints: list[str]) -> None:
-    page, session = visit(browser, server, complaints)
+def test_a_link_restores_all_of_the_view(visit: Visit, browser: Any, server: ViewerServer) -> None:
+    page, session = visit(server)
     session.look_from(server.subject.cameras[2].at(0.6))
     choose(page, "Show", "Depth")
     choose(page, "Colours", "viridis")
@@ -179,10 +159,9 @@ def test_a_link_restores_all_of_the_view(browser: Any, server: ViewerServer, com
     assert control(other, "SH degree").last.input_value() == "0"
     assert control(other, "Show").first.input_value() == "Depth"
     other.close()
-    page.close()
 
 
-def test_nonsense_in_a_link_is_left_alone(browser: Any, server: ViewerServer, complaints: list[str]) -> None:
+def test_nonsense_in_a_link_is_left_alone(browser: Any, server: ViewerServer) -> None:
     page = browser.new_page()
     page.goto(
         f"{server.address}?output=nothing&colors=pink&range=a,b&sh_degree=99&scale=nan&exposure=&background=7,0,0"
@@ -190,25 +169,21 @@ def test_nonsense_in_a_link_is_left_alone(browser: Any, server: ViewerServer, co
     )
     assert wait_for(page, lambda: len(server.sessions) == 1)
     assert server.sessions[0].look == Look(near=1e-4)
-    page.close()
 
 
-def test_the_token_opens_the_page_and_leaves_the_address_bar(browser: Any, complaints: list[str]) -> None:
-    with ViewerServer(toy_subject(), ServerOptions(port=0, share_token="secret")) as server:
-        stranger = browser.new_page()
-        stranger.goto(server.address.split("?")[0])
-        assert "asks for a token" in stranger.content()
-        assert not server.sessions
-        stranger.close()
-        page, _ = visit(browser, server, complaints)
-        assert "secret" not in page.url
-        page.close()
+def test_the_token_opens_the_page_and_leaves_the_address_bar(visit: Visit, serve: Serve, browser: Any) -> None:
+    server = serve(toy_subject(), share_token="secret")
+    stranger = browser.new_page()
+    stranger.goto(server.address.split("?")[0])
+    assert "asks for a token" in stranger.content()
+    assert not server.sessions
+    stranger.close()
+    page, _ = visit(server)
+    assert "secret" not in page.url
 
 
-def test_a_phone_sees_the_scene_first_and_unfolds_the_controls(
-    browser: Any, server: ViewerServer, complaints: list[str]
-) -> None:
-    page, session = visit(browser, server, complaints, (390, 844))
+def test_a_phone_sees_the_scene_first_and_unfolds_the_controls(visit: Visit, server: ViewerServer) -> None:
+    page, session = visit(server, (390, 844))
     play = page.get_by_role("button", name="Play")
     assert wait_for(page, lambda: not play.is_visible()), "The controls start folded."
     screenshot(page, "phone_folded")
@@ -227,23 +202,19 @@ def test_a_phone_sees_the_scene_first_and_unfolds_the_controls(
     session.wire.fold_on_phones()
     page.wait_for_timeout(1000)
     assert play.is_visible()
-    assert not complaints
-    page.close()
 
 
-def test_what_is_not_made_of_gaussians_has_the_controls_that_do_something(browser: Any, complaints: list[str]) -> None:
-    with ViewerServer(BallSubject(), ServerOptions(port=0)) as server:
-        page, session = visit(browser, server, complaints)
-        shown = screenshot(page, "ball")
-        middle = (300, session.camera().width // 2)
-        assert shown[middle].mean() > 200
-        for name in ("SH degree", "Crop box", "Second"):
-            assert page.get_by_text(name, exact=True).count() == 0
-        page.locator("//*[text()='Show']/ancestor::*[.//input][1]//input").first.click()
-        assert page.get_by_role("option").all_inner_texts() == ["Colour", "Depth", "Alpha", "Normals", "Occupied cells"]
-        page.get_by_role("option", name="Occupied cells").click()
-        assert wait_for(page, lambda: session.look.painter == "occupied cells")
-        assert settled(page, session)
-        assert np.abs(screenshot(page, "ball_cells")[middle] - 64).max() < 4
-        assert not complaints
-        page.close()
+def test_what_is_not_made_of_gaussians_has_the_controls_that_do_something(visit: Visit, serve: Serve) -> None:
+    server = serve(BallSubject())
+    page, session = visit(server)
+    shown = screenshot(page, "ball")
+    middle = (300, session.camera().width // 2)
+    assert shown[middle].mean() > 200
+    for name in ("SH degree", "Crop box", "Second"):
+        assert page.get_by_text(name, exact=True).count() == 0
+    page.locator("//*[text()='Show']/ancestor::*[.//input][1]//input").first.click()
+    assert page.get_by_role("option").all_inner_texts() == ["Colour", "Depth", "Alpha", "Normals", "Occupied cells"]
+    page.get_by_role("option", name="Occupied cells").click()
+    assert wait_for(page, lambda: session.look.painter == "occupied cells")
+    assert settled(page, session)
+    assert np.abs(screenshot(page, "ball_cells")[middle] - 64).max() < 4

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,12 @@ from kinosplat.viewer.draw import draw
 from kinosplat.viewer.encode import to_pixels
 from kinosplat.viewer.lens import pose_of
 from kinosplat.viewer.look import Look
-from kinosplat.viewer.server import ServerOptions, ViewerServer
+from kinosplat.viewer.server import ViewerServer
 from kinosplat.viewer.training import TrainingWatch
 from viewer.pages import (
     PATIENCE,
+    Serve,
+    Visit,
     choose,
     click_in_the_middle,
     control,
@@ -37,25 +38,21 @@ from viewer.pages import (
     screenshot,
     settled,
     upload,
-    visit,
     wait_for,
 )
 from viewer.toys import ToyPhotos, toy_subject, wait_until
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[ViewerServer]:
+def run(serve: Serve, tmp_path: Path) -> ViewerServer:
     """A run with a folder and with photos, the last camera's held out."""
     subject = toy_subject()
     subject = replace(subject, folder=tmp_path / "run", photos=ToyPhotos(subject.model))
-    with ViewerServer(subject, ServerOptions(port=0)) as made:
-        yield made
+    return serve(subject)
 
 
-def test_outputs_have_colours_a_range_and_a_bar_that_says_what_they_mean(
-    browser: Any, server: ViewerServer, complaints: list[str]
-) -> None:
-    page, session = visit(browser, server, complaints)
+def test_outputs_have_colours_a_range_and_a_bar_that_says_what_they_mean(visit: Visit, server: ViewerServer) -> None:
+    page, session = visit(server)
     before = screenshot(page, "output_colour")
     control(page, "Show").first.click()
     names = page.get_by_role("option").all_inner_texts()
@@ -79,12 +76,10 @@ def test_outputs_have_colours_a_range_and_a_bar_that_says_what_they_mean(
         choose(page, "Show", name)
         assert settled(page, session)
     assert session.look.output == "ellipsoids"
-    assert not complaints
-    page.close()
 
 
-def test_numbers_change_how_the_scene_is_drawn(browser: Any, server: ViewerServer, complaints: list[str]) -> None:
-    page, session = visit(browser, server, complaints)
+def test_numbers_change_how_the_scene_is_drawn(visit: Visit, server: ViewerServer) -> None:
+    page, session = visit(server)
     enter(page, "SH degree", "0")
     enter(page, "Size", "0.5")
     enter(page, "Exposure", "1")
@@ -103,28 +98,22 @@ def test_numbers_change_how_the_scene_is_drawn(browser: Any, server: ViewerServe
     part = np.s_[200:600, 0 : drawn.shape[1]]
     # 1.0 on average: JPEG of quality 92.
     assert np.abs(screenshot(page, "drawn_otherwise")[part] - drawn[part]).mean() < 3
-    assert not complaints
-    page.close()
 
 
-def test_far_leaves_the_near_plane_where_it_was_trained(browser: Any, complaints: list[str]) -> None:
+def test_far_leaves_the_near_plane_where_it_was_trained(visit: Visit, serve: Serve) -> None:
     subject = replace(toy_subject(), settings=RasterSettings(near=0.3))
-    with ViewerServer(subject, ServerOptions(port=0)) as server:
-        page, session = visit(browser, server, complaints)
-        page.get_by_text("Region").first.click()
-        assert control(page, "Near").first.input_value() == "0.3"
-        for far, expected in (("4.5", 4.5), ("1000", Look.far)):
-            enter(page, "Far", far)
-            assert wait_for(page, lambda expected=expected: session.look.far == expected)
-            assert session.look.near == 0.3
-        assert not complaints
-        page.close()
+    server = serve(subject)
+    page, session = visit(server)
+    page.get_by_text("Region").first.click()
+    assert control(page, "Near").first.input_value() == "0.3"
+    for far, expected in (("4.5", 4.5), ("1000", Look.far)):
+        enter(page, "Far", far)
+        assert wait_for(page, lambda expected=expected: session.look.far == expected)
+        assert session.look.near == 0.3
 
 
-def test_the_crop_box_hides_what_is_outside_and_follows_its_gizmo(
-    browser: Any, server: ViewerServer, complaints: list[str]
-) -> None:
-    page, session = visit(browser, server, complaints)
+def test_the_crop_box_hides_what_is_outside_and_follows_its_gizmo(visit: Visit, server: ViewerServer) -> None:
+    page, session = visit(server)
     page.get_by_text("Region").first.click()
     control(page, "Crop box").first.click()
     assert wait_for(page, lambda: session.look.crop is not None)
@@ -145,14 +134,10 @@ def test_the_crop_box_hides_what_is_outside_and_follows_its_gizmo(
     assert wait_for(page, lambda: session.look.crop is not None and abs(session.look.crop.center[2] - before) > 0.05)
     control(page, "Crop box").first.click()
     assert wait_for(page, lambda: session.look.crop is None)
-    assert not complaints
-    page.close()
 
 
-def test_the_camera_is_dragged_flown_and_brought_back(
-    browser: Any, server: ViewerServer, complaints: list[str]
-) -> None:
-    page, session = visit(browser, server, complaints)
+def test_the_camera_is_dragged_flown_and_brought_back(visit: Visit, server: ViewerServer) -> None:
+    page, session = visit(server)
     start = session.client.camera.position.copy()
 
     def away() -> float:
@@ -181,12 +166,10 @@ def test_the_camera_is_dragged_flown_and_brought_back(
     # A movement that was on its way still says the angle before.
     assert wait_for(page, is_wished)
     assert wait_for(page, lambda: session.client.camera.fov == pytest.approx(np.radians(60), abs=1e-3))
-    assert not complaints
-    page.close()
 
 
-def test_a_screenshot_is_the_rasterizers_picture(browser: Any, server: ViewerServer, complaints: list[str]) -> None:
-    page, session = visit(browser, server, complaints)
+def test_a_screenshot_is_the_rasterizers_picture(visit: Visit, server: ViewerServer) -> None:
+    page, session = visit(server)
     page.get_by_role("tab", name="Camera").click()
     choose(page, "Picture size", "2× page")
     file = saved(page, "Screenshot")
@@ -195,14 +178,12 @@ def test_a_screenshot_is_the_rasterizers_picture(browser: Any, server: ViewerSer
     expected = to_pixels(draw(server.subject, camera, session.look).picture)
     # The camera of the page is read back in double precision: the last bit may differ.
     assert np.abs(np.asarray(Image.open(file)).astype(int) - expected).max() <= 1
-    assert not complaints
-    page.close()
 
 
 def test_a_path_is_made_previewed_filmed_saved_and_opened_again(
-    browser: Any, run: ViewerServer, complaints: list[str], tmp_path: Path
+    visit: Visit, run: ViewerServer, tmp_path: Path
 ) -> None:
-    page, session = visit(browser, run, complaints, (1280, 720))
+    page, session = visit(run, (1280, 720))
     page.get_by_role("tab", name="Camera").click()
     page.get_by_text("Camera path").first.click()
     press(page, "Preview")
@@ -263,14 +244,10 @@ def test_a_path_is_made_previewed_filmed_saved_and_opened_again(
     file.write_text("{")
     upload(page, "Load JSON", file)
     page.get_by_text("is not JSON").wait_for(timeout=1000 * PATIENCE)
-    assert not complaints
-    page.close()
 
 
-def test_a_key_frame_is_chosen_seen_replaced_moved_and_deleted(
-    browser: Any, run: ViewerServer, complaints: list[str]
-) -> None:
-    page, session = visit(browser, run, complaints, (1280, 720))
+def test_a_key_frame_is_chosen_seen_replaced_moved_and_deleted(visit: Visit, run: ViewerServer) -> None:
+    page, session = visit(run, (1280, 720))
     edit = next(panel.edit for panel in session.panels if isinstance(panel, PathPanel))
     cameras = run.subject.cameras
 
@@ -317,37 +294,31 @@ def test_a_key_frame_is_chosen_seen_replaced_moved_and_deleted(
     assert settled(page, session)
     assert click_in_the_middle(page, lambda: is_at(cameras[0].at(0.0)))
     assert edit.chosen == 0
-    assert not complaints
-    page.close()
 
 
 def test_what_fails_is_told_on_the_page(
-    browser: Any, complaints: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    visit: Visit, serve: Serve, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object, **__: object) -> Any:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr("kinosplat.viewer.controls.benchmark.benchmark", fail)
-    with ViewerServer(replace(toy_subject(), painters={"broken": fail}), ServerOptions(port=0)) as server:
-        page, _ = visit(browser, server, complaints)
-        choose(page, "Show", "Broken")
-        page.get_by_text("The picture could not be drawn").wait_for()
-        page.get_by_text("make it smaller: Speed, Streaming, Longest side").first.wait_for()
-        page.get_by_role("tab", name="Speed").click()
-        page.get_by_text("Benchmark").first.click()
-        press(page, "Benchmark")
-        page.get_by_text("That failed").wait_for()
-        # And it can be tried again.
-        assert wait_for(page, lambda: page.get_by_role("button", name="Benchmark", exact=True).is_enabled())
-        assert "OutOfMemoryError" in capsys.readouterr().err
-        assert not complaints
-        page.close()
+    server = serve(replace(toy_subject(), painters={"broken": fail}))
+    page, _ = visit(server)
+    choose(page, "Show", "Broken")
+    page.get_by_text("The picture could not be drawn").wait_for()
+    page.get_by_text("make it smaller: Speed, Streaming, Longest side").first.wait_for()
+    page.get_by_role("tab", name="Speed").click()
+    page.get_by_text("Benchmark").first.click()
+    press(page, "Benchmark")
+    page.get_by_text("That failed").wait_for()
+    # And it can be tried again.
+    assert wait_for(page, lambda: page.get_by_role("button", name="Benchmark", exact=True).is_enabled())
+    assert "OutOfMemoryError" in capsys.readouterr().err
 
 
-def test_a_click_on_a_camera_shows_its_photo_the_difference_and_the_psnr(
-    browser: Any, run: ViewerServer, complaints: list[str]
-) -> None:
-    page, session = visit(browser, run, complaints, (1280, 720))
+def test_a_click_on_a_camera_shows_its_photo_the_difference_and_the_psnr(visit: Visit, run: ViewerServer) -> None:
+    page, session = visit(run, (1280, 720))
     page.get_by_role("tab", name="Camera").click()
     control(page, "Show cameras").first.click()
     # From behind camera 3, which then stands in the middle of the page.
@@ -374,12 +345,10 @@ def test_a_click_on_a_camera_shows_its_photo_the_difference_and_the_psnr(
     press(page, "Look from there")
     place = np.array(pose_of(run.subject.cameras[5])[1])
     assert wait_for(page, lambda: np.allclose(session.client.camera.position, place, atol=1e-3))
-    assert not complaints
-    page.close()
 
 
-def test_streaming_options_reach_the_pictures(browser: Any, server: ViewerServer, complaints: list[str]) -> None:
-    page, session = visit(browser, server, complaints)
+def test_streaming_options_reach_the_pictures(visit: Visit, server: ViewerServer) -> None:
+    page, session = visit(server)
     page.get_by_role("tab", name="Speed").click()
     assert page.get_by_text("Delivered FPS").count() == 1
     page.get_by_text("Streaming").first.click()
@@ -393,11 +362,9 @@ def test_streaming_options_reach_the_pictures(browser: Any, server: ViewerServer
     assert wait_for(page, lambda: (last := session.stream.meter.last()) is not None and last.height == 256)
     page.get_by_text("×256, ").wait_for(timeout=1000 * PATIENCE)
     assert np.ptp(screenshot(page, "webp")[200:400, 100:300]) > 50
-    assert not complaints
-    page.close()
 
 
-def test_training_is_watched_paused_and_resumed(browser: Any, complaints: list[str]) -> None:
+def test_training_is_watched_paused_and_resumed(visit: Visit, serve: Serve) -> None:
     watch, stop = TrainingWatch(steps=100_000), threading.Event()
 
     def train() -> None:
@@ -410,24 +377,22 @@ def test_training_is_watched_paused_and_resumed(browser: Any, complaints: list[s
         watch.turn.end()
 
     trainer = threading.Thread(target=train, daemon=True)
-    with ViewerServer(toy_subject(), ServerOptions(port=0), watch) as server:
-        trainer.start()
-        page, _ = visit(browser, server, complaints)
-        press(page, "Pause training")
-        assert wait_until(lambda: watch.turn.is_paused)
-        page.get_by_role("button", name="Resume training").wait_for(timeout=1000 * PATIENCE)
-        paused_at = watch.step
-        page.wait_for_timeout(500)
-        assert watch.step == paused_at
-        assert wait_for(
-            page, lambda: f"{paused_at:,} of 100,000" in page.get_by_role("row", name="Step").first.inner_text()
-        )
-        screenshot(page, "training_paused")
-        press(page, "Resume training")
-        assert wait_for(page, lambda: watch.step > paused_at + 10)
-        stop.set()
-        trainer.join(timeout=5)
-        watch.state = "finished"
-        page.get_by_role("button", name="Training is done").wait_for(timeout=1000 * PATIENCE)
-        assert not complaints
-        page.close()
+    server = serve(toy_subject(), watch)
+    trainer.start()
+    page, _ = visit(server)
+    press(page, "Pause training")
+    assert wait_until(lambda: watch.turn.is_paused)
+    page.get_by_role("button", name="Resume training").wait_for(timeout=1000 * PATIENCE)
+    paused_at = watch.step
+    page.wait_for_timeout(500)
+    assert watch.step == paused_at
+    assert wait_for(
+        page, lambda: f"{paused_at:,} of 100,000" in page.get_by_role("row", name="Step").first.inner_text()
+    )
+    screenshot(page, "training_paused")
+    press(page, "Resume training")
+    assert wait_for(page, lambda: watch.step > paused_at + 10)
+    stop.set()
+    trainer.join(timeout=5)
+    watch.state = "finished"
+    page.get_by_role("button", name="Training is done").wait_for(timeout=1000 * PATIENCE)
