@@ -148,6 +148,11 @@ def resume(run_dir: Path, overrides: Overrides | None = None, callbacks: Callbac
         training = restore(config, scene, run_dir)
     else:
         training = _begin(config, scene, run_dir, began)
+    if overrides.steps is not None and overrides.steps < training.step:
+        raise InputError(
+            f"--steps {overrides.steps} is less than the {training.step} that {run_dir} has done; give more, or leave "
+            "it out."
+        )
     write_config(run_dir, config)
     return _finish(training, callbacks or Callbacks())
 

@@ -108,6 +108,14 @@ def test_a_finished_run_resumed_as_it_is_only_reports_again(still_toy: Toy, tmp_
     assert (again.steps, again.psnr, again.ssim) == (first.steps, first.psnr, first.ssim)
 
 
+def test_steps_that_are_done_already_are_refused_and_change_nothing(still_toy: Toy, tmp_path: Path) -> None:
+    train(tiny_config(ThreeDGS(), still_toy, steps=5), still_toy.scene(), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=r"^--steps 4 is less than the 5 that .* has done; give more"):
+        resume(tmp_path, Overrides(steps=4))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_a_run_stopped_before_its_first_checkpoint_starts_over(still_toy: Toy, tmp_path: Path) -> None:
     config = tiny_config(ThreeDGS(), still_toy, steps=8)
     train(config, still_toy.scene(), tmp_path / "run")
