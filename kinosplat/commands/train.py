@@ -1,7 +1,8 @@
 """`kinosplat train`: learn a scene, or go on with a run.
 
-`--method` decides which options exist, so it is looked up before the rest is parsed: `train --method 4dgs --help` shows
-what 4dgs has. Nothing is written before the scene and the options have proved usable.
+`--method`, or the run that `--resume` names, decides which options exist, so it is looked up before the rest is
+parsed: `train --method 4dgs --help` shows what 4dgs has. Nothing is written before the scene and the options have
+proved usable.
 """
 
 from __future__ import annotations
@@ -126,15 +127,25 @@ def _interrupted(interrupt: KeyboardInterrupt, finished: Path | None) -> str:
 
 
 def method_of(arguments: Sequence[str]) -> MethodName:
-    """The method named in `arguments` as `--method NAME` or `--method=NAME`, or the default."""
+    """The method that `--method` names; else that of the run to go on with, or the default."""
+    given = _value_of("--method", arguments)
+    if given is None:
+        run_dir = Path(_value_of("--resume", arguments) or "")
+        given = read_config(run_dir).method.name if (run_dir / "config.json").exists() else TrainCommand().method
+    for name in get_args(MethodName):
+        if given == name:
+            return name
+    raise InputError(f"--method {given} is not known; choose one of {', '.join(get_args(MethodName))}.")
+
+
+def _value_of(option: str, arguments: Sequence[str]) -> str | None:
+    """What `arguments` give as `--option VALUE` or `--option=VALUE`; None where they do not."""
     for i, argument in enumerate(arguments):
-        if argument == "--method" or argument.startswith("--method="):
-            given = argument.partition("=")[2] if "=" in argument else next(iter(arguments[i + 1 :]), "")
-            for name in get_args(MethodName):
-                if given == name:
-                    return name
-            raise InputError(f"--method {given} is not known; choose one of {', '.join(get_args(MethodName))}.")
-    return TrainCommand().method
+        if argument == option:
+            return next(iter(arguments[i + 1 :]), "")
+        if argument.startswith(f"{option}="):
+            return argument.partition("=")[2]
+    return None
 
 
 def _train(command: TrainCommand, display: Callbacks) -> Path:
@@ -157,7 +168,7 @@ def _resume(command: TrainCommand, default: TrainCommand, arguments: Sequence[st
         cache_memory=None,
         schedule=dataclasses.replace(schedule, steps=None, time_limit=None),
     )
-    names_method = any(argument.split("=")[0] == "--method" for argument in arguments)
+    names_method = _value_of("--method", arguments) is not None
     if without_effect != default.config or names_method or command.run_dir is not None or command.overwrite:
         raise InputError(
             "--resume takes its options from the run; only --steps, --time-limit, --device, --cache-memory and those "

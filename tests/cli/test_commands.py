@@ -346,6 +346,13 @@ def field_dirs(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return folders
 
 
+def test_options_beside_resume_are_those_of_the_runs_method(
+    field_dirs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_main(["--resume", str(field_dirs["object"]), "--levels", "4"]) == 2
+    assert capsys.readouterr().err.startswith("kinosplat: --resume takes its options from the run; only --steps,")
+
+
 def test_a_field_looks_the_same_by_blocks(field_dirs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     measured = []
     for by in ("rays", "blocks"):
