@@ -30,6 +30,8 @@ SPECK = 0.01
 """Connected parts with less than this part of the largest one's triangles are left out."""
 RESOLUTION = 256
 """Cells of marching cubes along the longest side."""
+MOST_CELLS = 1024
+"""The same at most: 4 GiB of densities."""
 THICKNESS = 0.1
 """Optical thickness of a cell at the surface of a field: where a ray loses a tenth of its light in one cell."""
 
@@ -53,6 +55,8 @@ def mesh_of(subject: Subject, options: MeshOptions) -> Mesh:
     voxel = None if options.voxel is None else options.voxel / scale
     if voxel is not None and not voxel > 0:
         raise InputError(f"--voxel must be above 0, got {options.voxel:g}.")
+    if options.level is not None and not options.level > 0:
+        raise InputError(f"--level must be above 0, got {options.level:g}.")
     with subject.turn():
         gaussians = subject.gaussians()
         if gaussians is not None:
@@ -60,8 +64,7 @@ def mesh_of(subject: Subject, options: MeshOptions) -> Mesh:
                 raise InputError("--level is the density of a field, and Gaussians have none; leave it out.")
             mesh = _of_gaussians(subject, gaussians, _moment(subject, options.time), voxel)
         else:
-            level = None if options.level is None else options.level * scale
-            mesh = _of_density(density_of(subject), voxel, level)
+            mesh = _of_density(density_of(subject), voxel, options.level, scale)
     if len(mesh.faces) == 0:
         raise InputError("There is no surface to be found; train longer, or give another --voxel.")
     return _placed(mesh.without_specks(SPECK), subject.to_input)
@@ -116,11 +119,19 @@ def _pictures(subject: Subject, gaussians: Gaussians, cameras: Sequence[Camera])
         yield DepthPicture(camera, rgb, depth)
 
 
-def _of_density(density: Density, voxel: float | None, level: float | None) -> Mesh:
+def _of_density(density: Density, voxel: float | None, level: float | None, scale: float) -> Mesh:
+    """`voxel` is in scene units, `level` in 1 / units of the input, of which a scene unit has `scale`."""
     lower, upper = density.density_box
     longest = max(b - a for a, b in zip(lower, upper, strict=True))
     resolution = RESOLUTION if voxel is None else max(2, round(longest / voxel))
-    return mesh_of_density(density, resolution=resolution, level=level or THICKNESS * resolution / longest)
+    if resolution > MOST_CELLS:
+        raise InputError(
+            f"--voxel makes {resolution:,} cells along the longest side, of which {MOST_CELLS:,} can be held; give "
+            f"{longest * scale / MOST_CELLS:.2g} or more."
+        )
+    if level is None:
+        level = THICKNESS * resolution / (longest * scale)
+    return mesh_of_density(density, resolution=resolution, level=level, scale=scale)
 
 
 def _placed(mesh: Mesh, to_input: Similarity) -> Mesh:

@@ -38,10 +38,11 @@ class Density(Protocol):
 
 
 @torch.no_grad()
-def mesh_of_density(density: Density, *, resolution: int, level: float) -> Mesh:
-    """The surface where the density is `level` (1 / scene units), on `resolution` cells along the longest side.
+def mesh_of_density(density: Density, *, resolution: int, level: float, scale: float = 1.0) -> Mesh:
+    """The surface where the density is `level`, on `resolution` cells along the longest side.
 
-    Colours are those seen along the inward normal. InputError where the density never reaches the level.
+    The level is in 1 / units of the input, of which a scene unit has `scale`; the mesh is in scene units. Colours are
+    those seen along the inward normal. InputError where the density never reaches the level.
     """
     try:
         from skimage.measure import marching_cubes
@@ -59,6 +60,7 @@ def mesh_of_density(density: Density, *, resolution: int, level: float) -> Mesh:
         points = torch.cat([plane.new_full((len(plane), 1), x), plane], dim=1)
         found = torch.cat([density.density_at(part) for part in points.split(CHUNK)])
         values[i] = found.reshape(values.shape[1:]).float().cpu().numpy()
+    values /= scale
     if not values.min() < level < values.max():
         raise InputError(
             f"The density is nowhere {level:g}; its largest value is {values.max():.3g}: give another --level."

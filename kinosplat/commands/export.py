@@ -37,7 +37,7 @@ class ExportCommand:
 
     what: Annotated[Path, tyro.conf.Positional]
     """Folder of a run, or a file: .kino, .ply, .spz, .sog, .splat, .glb, .4dgs, .pth, .ckpt."""
-    format: ExportFormat | Literal["kino", "mesh", "mp4"] = "ply"
+    format: Literal[ExportFormat, "kino", "mesh", "mp4"] = "ply"
     """What to write: spz is version 3, spz2 and spz4 are 2 and 4, spz-fine is 3 with 8-bit SH; kino keeps every bit;
     mesh is a PLY of coloured triangles; mp4 the clip from its first camera, or an orbit around what stands still."""
     out: Path | None = None
@@ -47,7 +47,8 @@ class ExportCommand:
     fps: float | None = None
     """Frames a second of a PLY sequence, a .4dgs or a video; by default the clip's own."""
     voxel: float | None = None
-    """Edge of a cell of a mesh, units of the input; by default about a pixel at the surface."""
+    """Edge of a cell of a mesh, units of the input; by default about a pixel at the surface, of a field a 256th of its
+    inner cube."""
     level: float | None = None
     """Density at the surface of a field's mesh, 1 / units of the input; by default a tenth of the light is lost in a
     cell."""
@@ -138,10 +139,14 @@ def _export_video(command: ExportCommand) -> int:
 
 
 def _free_path(command: ExportCommand, suffix: str) -> Path:
-    """Where to write; InputError where that is what is read."""
+    """Where to write; InputError where that is what is read, or where its name promises another format."""
     what = command.what
     beside = what / f"scene{suffix}" if what.is_dir() else what.with_name(what.name.removesuffix(what.suffix) + suffix)
     path = command.out or beside
+    ending = Path(f"name{suffix}").suffix
+    # The writer of videos knows endings of its own.
+    if command.format != "mp4" and ending and path.suffix.lower() != ending:
+        raise InputError(f"{path}: the name of a file of --format {command.format} must end in {ending}.")
     if path.resolve() == what.resolve():
         raise InputError(f"{path} would be written over itself; give another --out.")
     return path

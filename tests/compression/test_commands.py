@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import imageio.v3 as iio
 import pytest
@@ -16,7 +17,7 @@ from compression.gaussian_sets import random_gaussians
 from compression.test_checkpoints_4d import captured
 from kinosplat.cli import main
 from kinosplat.compression.config import CompressConfig
-from kinosplat.compression.formats import export_gaussians, import_gaussians
+from kinosplat.compression.formats import ExportFormat, export_gaussians, import_gaussians
 from kinosplat.compression.kino import Metadata, StartCamera, read_kino, write_kino
 from kinosplat.compression.surroundings import Surroundings
 from kinosplat.errors import InputError
@@ -257,6 +258,19 @@ def test_options_that_do_nothing_to_a_format_are_refused(
 ) -> None:
     assert main(["export", str(tmp_path), "--format", format, f"--{option}", "1"]) == 2
     assert capsys.readouterr().err == f"kinosplat: --{option} does nothing to {format}; leave it out.\n"
+
+
+def test_a_file_is_named_as_its_format_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_kino(tmp_path / "a.kino", random_gaussians(20))
+    out = tmp_path / "b.ply"
+    assert main(["export", str(tmp_path / "a.kino"), "--format", "spz", "--out", str(out)]) == 2
+    assert capsys.readouterr().err == f"kinosplat: {out}: the name of a file of --format spz must end in .spz.\n"
+    assert not out.exists()
+    with pytest.raises(SystemExit):
+        main(["export", str(tmp_path / "a.kino"), "--format", "gltf"])
+    # In the order of the documentation, not in that of a set.
+    said = capsys.readouterr().err
+    assert sorted(get_args(ExportFormat), key=lambda name: said.index(f"'{name}'")) == list(get_args(ExportFormat))
 
 
 def test_a_file_becomes_a_video(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -175,25 +176,61 @@ def test_a_damaged_field_is_not_explained(tmp_path: Path, capsys: pytest.Capture
         describe(path)
 
 
-def test_a_field_of_a_file_becomes_a_mesh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def field_file(tmp_path: Path) -> Path:
+    """A field in a file whose input has two units for one of the scene's."""
+    stored, path = small_field(hollow=False), tmp_path / "a.kino"
+    metadata = Metadata(cameras=(StartCamera.of(camera()),), to_input=Similarity(2.0))
+    write_kino(path, None, tensors=tensors_of(stored, 8), metadata=metadata, kind=KIND, model=model_of(stored))
+    return path
+
+
+def test_a_field_of_a_file_becomes_a_mesh(field_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("skimage")
     stored = small_field(hollow=False)
-    path = tmp_path / "a.kino"
-    cameras = (StartCamera.of(camera()),)
-    metadata = Metadata(cameras=cameras, to_input=Similarity(2.0))
-    write_kino(path, None, tensors=tensors_of(stored, 8), metadata=metadata, kind=KIND, model=model_of(stored))
-    assert main(["export", str(path), "--format", "mesh", "--voxel", "0.2", "--level", "0.1"]) == 0
+    assert main(["export", str(field_file), "--format", "mesh", "--voxel", "0.2", "--level", "0.1"]) == 0
     assert "triangles" in capsys.readouterr().out
-    mesh = read_mesh(tmp_path / "a.mesh.ply")
+    mesh = read_mesh(field_file.with_name("a.mesh.ply"))
     lower, upper = (2.0 * np.array(corner) for corner in FieldDensity(stored.field, stored.grid).density_box)
     assert (mesh.vertices >= lower).all()
     assert (mesh.vertices <= upper).all()
     # What the file holds is as dense as what was stored, but for rounding.
     points = torch.rand(500, 3, generator=torch.Generator().manual_seed(1)) * 3 - 1.5
-    loaded = load_field(read_kino(path), "a.kino", CPU)
+    loaded = load_field(read_kino(field_file), "a.kino", CPU)
     a, b = (FieldDensity(field.field, field.grid).density_at(points) for field in (loaded, stored.rounded(8)))
     torch.testing.assert_close(a, b, rtol=0.02, atol=1e-3)  # weights are halves: measured 0.004
     assert (a > 0).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--out", "a.obj"], "a.obj: the name of a file of --format mesh must end in .ply."),
+        (["--level", "0"], "--level must be above 0, got 0."),
+        (["--voxel", "-1"], "--voxel must be above 0, got -1."),
+        (
+            # The box is 4 scene units long, of which the input has two each.
+            ["--voxel", "1e-4"],
+            "--voxel makes 80,000 cells along the longest side, of which 1,024 can be held; give 0.0078 or more.",
+        ),
+    ],
+)
+def test_what_no_mesh_of_a_field_can_be_made_with_is_refused(
+    options: list[str], sentence: str, field_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(field_file), "--format", "mesh", *options]) == 2
+    assert capsys.readouterr().err == f"kinosplat: {sentence}\n"
+
+
+def test_densities_are_spoken_of_in_the_unit_of_the_input(field_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("skimage")
+    assert main(["export", str(field_file), "--format", "mesh", "--voxel", "0.5", "--level", "1e9"]) == 2
+    said = re.search(r"is nowhere 1e\+09; its largest value is (\S+): give", capsys.readouterr().err)
+    assert said is not None
+    largest = float(said[1])
+    mesh = ["export", str(field_file), "--format", "mesh", "--voxel", "0.5", "--level"]
+    assert main([*mesh, str(0.9 * largest)]) == 0
+    assert main([*mesh, str(1.1 * largest)]) == 2
 
 
 def test_a_run_of_a_field_is_compressed_explained_and_opened(
