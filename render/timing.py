@@ -37,11 +37,11 @@ class Timing:
     n_frames: int
     """Frames that counted."""
     n_primitives: int
-    """Gaussians of the model."""
+    """Gaussians of the model, or entries of a field's table."""
     visible: float
-    """Gaussians that took part in a frame, mean."""
+    """Gaussians that took part in a frame, or samples of a field, mean."""
     hits: float
-    """Pairs of a Gaussian and a tile it touches in a frame, mean."""
+    """Pairs of a Gaussian and a tile it touches in a frame, mean; 0 of a field."""
     median_ms: float
     """Milliseconds a frame."""
     p95_ms: float

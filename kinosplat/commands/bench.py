@@ -49,7 +49,7 @@ class FieldStages:
     unfused_seconds: dict[Stage, float]
     """Seconds of each stage, drawn one stage after the other."""
     marching: dict[MarchBy, Marching]
-    """What marching takes by itself, along rays and by blocks."""
+    """What marching takes by itself, along rays and, around objects, by blocks."""
 
     def lines(self) -> list[str]:
         """The same for reading."""
@@ -69,6 +69,8 @@ class FieldStages:
                 f"{size} marching by {by}: {marching.median_ms:.2f} ms, {marching.n_samples:,} samples, "
                 f"{marching.n_visited:,} cells and blocks looked at"
             )
+        if "blocks" not in self.marching:
+            lines.append(f"{size} marching by blocks: not in a scene without bounds")
         return lines
 
 
@@ -77,7 +79,7 @@ class BenchCommand:
     """Time the renderer on a run or a file: a fixed orbit after warm-up, median and tail of a frame's milliseconds."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Folder of the run, or a file of Gaussians."""
+    """Folder of the run, or a file of Gaussians or of a field."""
     n_frames: int = 200
     """Frames of the orbit that count."""
     warm_up: int = 20
@@ -110,8 +112,12 @@ def run(arguments: Sequence[str], program: str) -> int:
     if command.json:
         print(json.dumps({**dataclasses.asdict(timing), "field_stages": [dataclasses.asdict(one) for one in stages]}))
         return 0
-    print(f"{timing.n_primitives:,} primitives at {timing.width}x{timing.height} on {timing.device}")
-    print(f"{timing.visible:,.0f} visible, {timing.hits:,.0f} tile hits a frame")
+    what = "primitives" if field is None else "table entries"
+    print(f"{timing.n_primitives:,} {what} at {timing.width}x{timing.height} on {timing.device}")
+    if field is None:
+        print(f"{timing.visible:,.0f} visible, {timing.hits:,.0f} tile hits a frame")
+    else:
+        print(f"{timing.visible:,.0f} samples a frame")
     print(
         f"median {timing.median_ms:.3f} ms ({timing.fps:.1f} FPS), 95% below {timing.p95_ms:.3f} ms, "
         f"99% below {timing.p99_ms:.3f} ms, over {timing.n_frames} frames"

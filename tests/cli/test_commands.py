@@ -369,7 +369,10 @@ def test_bench_reports_where_a_fields_time_goes(
 ) -> None:
     command = ["bench", str(field_dirs["object"]), "--n-frames", "2", "--warm-up", "1", "--march", "blocks"]
     assert main([*command, "--resolution", "40", "30"]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("40x30 ")]
+    told = capsys.readouterr().out.splitlines()
+    assert "table entries at 40x30" in told[0]
+    assert told[1].endswith(" samples a frame")
+    lines = [line for line in told if line.startswith("40x30 ")]
     assert [line.split()[1:3] for line in lines] == [["in", "one"], ["stage", "by"], *[["marching", "by"]] * 2]
     assert main([*command, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -380,6 +383,8 @@ def test_bench_reports_where_a_fields_time_goes(
     assert stages["unfused_seconds"].keys() == set(get_args(Stage))
     along, by_blocks = stages["marching"]["rays"], stages["marching"]["blocks"]
     assert along["n_samples"] == by_blocks["n_samples"] > 0
+    assert main(["bench", str(field_dirs["unbounded"]), "--n-frames", "2", "--warm-up", "0"]) == 0
+    assert capsys.readouterr().out.endswith("48x36 marching by blocks: not in a scene without bounds\n")
 
 
 def test_only_objects_are_marched_by_blocks(
