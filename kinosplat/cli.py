@@ -19,11 +19,11 @@ COMMANDS = {
     "train": "Learn a scene from calibrated photos or multi-view video.",
     "eval": "Measure a run on its held-out views and write a table per view.",
     "render": "Render a run or a file: test views, an orbit, or a camera path, as pictures or video.",
-    "view": "Look at a run or a file of Gaussians in the browser.",
+    "view": "Look at a run or a file in the browser.",
     "info": "Explain a run, a file or a scene in a few lines.",
     "compress": "Make a run small: one .kino file, and a report of every stage.",
     "import": "Make a .kino file of what another tool wrote.",
-    "export": "Write a run or a file of Gaussians in a format that other tools open.",
+    "export": "Write a run or a file in a format that other tools open.",
     "bench": "Time the renderer on a run, stage by stage, with a fixed orbit.",
     "data": "List, explain and download known scenes.",
 }

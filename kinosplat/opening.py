@@ -1,4 +1,4 @@
-"""Opens whatever was trained or exported: a run's folder, or a file of Gaussians of any format that can be read.
+"""Opens whatever was trained or exported: a run's folder, or a file of any format that can be read.
 
 Files that say little get sensible answers: where to look from (starting.py), and a clip as long as the Gaussians live.
 What cannot be opened raises InputError with one sentence.
@@ -34,13 +34,13 @@ def open_subject(
     up: tuple[float, float, float] | None = None,
     background: tuple[float, float, float] | None = None,
 ) -> Subject:
-    """The run in a folder, or the Gaussians of a file; InputError where `what` is neither.
+    """The run in a folder, or what a file holds; InputError where `what` is neither.
 
     `up` and `background` replace what a file says, or does not say.
     """
     path = Path(what).expanduser()
     if not path.exists():
-        raise InputError(f"{path} does not exist; give the folder of a run, or a file of Gaussians.")
+        raise InputError(f"{path} does not exist; give the folder of a run, or a file of Gaussians or of a field.")
     if (path / "config.json").exists():
         return run_subject(load_run(path, checkpoint, device))
     if path.is_dir() and not (path / "meta.json").exists():

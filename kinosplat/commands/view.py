@@ -1,4 +1,4 @@
-"""`kinosplat view`: a run or a file of Gaussians in the browser, rendered on this machine.
+"""`kinosplat view`: a run or a file in the browser, rendered on this machine.
 
 What renders is imported when the arguments have been read, so that `--help` and wrong options are answered at once.
 """
@@ -38,7 +38,7 @@ class ViewCommand:
     """Look at a run or a file (.kino, .ply, .spz, .sog, .splat, .glb, .4dgs) in the browser; Ctrl-C ends it."""
 
     what: Annotated[Path, tyro.conf.Positional]
-    """Folder of a run, or a file of Gaussians."""
+    """Folder of a run, or a file of Gaussians or of a field."""
     page: tyro.conf.OmitArgPrefixes[PageOptions] = PageOptions()
     """The page."""
     checkpoint: Literal["last", "best"] = "last"
@@ -46,7 +46,7 @@ class ViewCommand:
     up: tuple[float, float, float] | None = None
     """World axis that points up in a file, such as 0 0 1; by default what it says, or what most likely does."""
     background: tuple[float, float, float] | None = None
-    """Colour behind the Gaussians of a file, three numbers in [0, 1]."""
+    """Colour behind what a file holds, three numbers in [0, 1]."""
     device: str = "auto"
     """cpu, cuda, cuda:1, or auto."""
 

@@ -83,7 +83,9 @@ def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
     missing = tmp_path / "nothing.ply"
     with pytest.raises(InputError) as error:
         open_subject(missing)
-    assert str(error.value) == f"{missing} does not exist; give the folder of a run, or a file of Gaussians."
+    assert (
+        str(error.value) == f"{missing} does not exist; give the folder of a run, or a file of Gaussians or of a field."
+    )
     with pytest.raises(InputError) as error:
         open_subject(tmp_path)
     assert (
@@ -94,7 +96,7 @@ def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
 
 def test_the_command_says_what_is_wrong_and_exits_with_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["view", str(tmp_path / "nothing.ply")]) == 2
-    assert "does not exist; give the folder of a run, or a file of Gaussians." in capsys.readouterr().err
+    assert "does not exist; give the folder of a run, or a file of Gaussians or of a field." in capsys.readouterr().err
 
 
 def test_bench_takes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
