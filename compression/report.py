@@ -20,7 +20,7 @@ class StageReport:
     stage: str
     """Name of the stage; `input` and `file` stand at the ends."""
     n_gaussians: int
-    """After the stage."""
+    """After the stage; of a field, entries of its table that are not zero."""
     n_bytes: int
     """Of the parameters as float32; of the last stage, of the file on disk."""
     quality: Quality
@@ -58,6 +58,8 @@ class CompressReport:
     """Which bound was met, in words."""
     coding: dict[str, str]
     """How each parameter is stored."""
+    counted: str = "Gaussians"
+    """What the stages count."""
     wall: WallTime | None = None
     """Where the time went; None for whoever calls the stages alone."""
 
@@ -73,7 +75,7 @@ class CompressReport:
 
     def table(self) -> str:
         """Plain lines for people."""
-        lines = ["stage        Gaussians        size      PSNR    SSIM  seconds"]
+        lines = [f"stage       {self.counted:>10}        size      PSNR    SSIM  seconds"]
         for s in self.stages:
             quality = f"{s.quality.psnr:6.2f} dB  {s.quality.ssim:.4f}"
             line = f"{s.stage:<11} {s.n_gaussians:>10,}  {size_words(s.n_bytes):>10}  {quality}  {s.seconds:7.1f}"

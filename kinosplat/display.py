@@ -74,7 +74,7 @@ def _closing(report: Report) -> list[str]:
         lines.append(f"held out: PSNR {report.psnr:.2f} dB, SSIM {report.ssim:.4f}")
     busy = "" if report.device_utilisation is None else f", busy {report.device_utilisation:.0%} of the training"
     lines.append(
-        f"{report.steps} steps in {clock(report.seconds)}, {report.n_gaussians:,} primitives, "
+        f"{report.steps} steps in {clock(report.seconds)}, {report.n_primitives:,} primitives, "
         f"{report.bytes / 2**20:.1f} MiB, {report.fps:.0f} FPS on {report.device}{busy}"
     )
     return lines

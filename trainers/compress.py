@@ -149,7 +149,7 @@ def summary(report: CompressReport, path: Path, run_dir: Path) -> Compressed:
     return Compressed(
         file=str(path.relative_to(run_dir) if path.is_relative_to(run_dir) else path),
         bytes=last.n_bytes,
-        n_gaussians=last.n_gaussians,
+        n_primitives=last.n_gaussians,
         psnr=last.quality.psnr,
         ssim=last.quality.ssim,
         seconds=round(sum(stage.seconds for stage in report.stages), 2),

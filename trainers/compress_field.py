@@ -63,7 +63,8 @@ def compress_field(
     note = f"features {bits} bits, networks 16 bits"
     last = StageReport("file", stored.n_left(bits), n_bytes, quality(training, decoded, test), seconds, note)
     say(f"file: {n_bytes:,} bytes, {last.quality.psnr:.2f} dB; {note}")
-    return CompressReport((first, last), f"preset {config.preset}", {"table": f"{bits} bits", "networks": "16 bits"})
+    coding = {"table": f"{bits} bits", "networks": "16 bits"}
+    return CompressReport((first, last), f"preset {config.preset}", coding, counted="entries")
 
 
 def _coarsest(training: Training, stored: StoredField, loss: float) -> int:

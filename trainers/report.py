@@ -21,8 +21,8 @@ class Compressed:
     """Path of the .kino file, relative to the run's folder where it lies inside."""
     bytes: int
     """Of the file."""
-    n_gaussians: int
-    """Gaussians in it; 0 for a model without."""
+    n_primitives: int
+    """Gaussians in it, or entries of a field's table that are not zero."""
     psnr: float
     """dB on the held-out views."""
     ssim: float
@@ -61,8 +61,8 @@ class Report:
     """dB inside the masks, when there are any."""
     psnr_whole: float | None
     """dB of whole pictures, whatever training looked at."""
-    n_gaussians: int
-    """Primitives of the model."""
+    n_primitives: int
+    """Gaussians, or entries of a field's table that a sample can reach."""
     bytes: int
     """Of the model's parameters, stored plainly."""
     fps: float

@@ -311,7 +311,7 @@ def _report(
         psnr_region=WHOLE if evaluation is None else evaluation.region,
         psnr_masked=None if evaluation is None else evaluation.psnr_masked,
         psnr_whole=None if evaluation is None else evaluation.psnr_whole,
-        n_gaussians=training.method.n_primitives,
+        n_primitives=training.method.n_primitives,
         bytes=training.method.n_bytes,
         fps=round(measure_fps(training.method, cameras, training.background.evaluation_color()), 2),
         device=device_words(training.device),

@@ -4,12 +4,16 @@ on the way, so it also verifies the file.
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from kinosplat.compression.kino.layout import RECORD, Attribute
 from kinosplat.compression.kino.planes import PayloadCursor
 from kinosplat.compression.kino.read import KinoReader
+
+LINE_WIDTH = 120
+"""Columns, beyond which what a model is made of is wrapped."""
 
 
 def facts_of(path: str | Path) -> dict[str, Any]:
@@ -53,7 +57,8 @@ def describe(path: str | Path) -> str:
         )
     lines += _scene_lines(facts["metadata"])
     if facts["model"]:
-        lines.append("  " + ", ".join(f"{key} {value}" for key, value in facts["model"].items()))
+        model = ", ".join(f"{key.replace('_', ' ')} {value_words(value)}" for key, value in facts["model"].items())
+        lines += textwrap.wrap(model, LINE_WIDTH, initial_indent="  ", subsequent_indent="  ")
     if facts["attributes"]:
         lines.append("  attribute        numbers  coding            bytes  bytes a Gaussian")
     for a in facts["attributes"]:
@@ -69,6 +74,17 @@ def describe(path: str | Path) -> str:
             f"  chunk at {chunk['offset']}: {chunk['gaussians']:,} Gaussians, {chunk['bytes']:,} bytes, seen {seen}"
         )
     return "\n".join(lines)
+
+
+def value_words(value: Any) -> str:
+    """A value of JSON for people to read."""
+    if isinstance(value, list | tuple):
+        return " ".join(map(value_words, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _scene_lines(metadata: dict[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from kinosplat.compression.hollow import KIND as FIELD
 from kinosplat.compression.hollow import load_field
 from kinosplat.compression.kino import describe as describe_kino
 from kinosplat.compression.kino import facts_of, read_kino
+from kinosplat.compression.kino.describe import value_words
 from kinosplat.scenes import Scene, load_scene
 from kinosplat.trainers.checkpoint import BEST, LAST, checkpoint_path
 from kinosplat.trainers.run import load_run
@@ -63,21 +64,11 @@ def run(arguments: Sequence[str], program: str) -> int:
 def _rows(facts: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
     """Lines for people: objects within are unfolded, and what is not known is left out."""
     for key, value in facts.items():
-        words = f"{before}{key.replace('_', ' ')}"
+        words = f"{before}{key.removeprefix('n_').replace('_', ' ')}"
         if isinstance(value, Mapping):
-            yield from _rows(value, f"{words} ")
+            yield from _rows(value, "" if key == "facts" else f"{words} ")
         elif value is not None:
-            yield words, _words(value)
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return " ".join(map(_words, value))
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+            yield words, value_words(value)
 
 
 def describe_file(path: Path) -> dict[str, Any]:
@@ -128,7 +119,7 @@ def describe_run(run_dir: Path) -> dict[str, Any]:
         "method": loaded.method.name,
         "scene": loaded.config.scene,
         "steps": loaded.step,
-        "primitives": loaded.method.n_primitives,
+        "n_primitives": loaded.method.n_primitives,
         "bytes": loaded.method.n_bytes,
         "checkpoints": ", ".join(which for which in (LAST, BEST) if checkpoint_path(run_dir, which).exists()),
         "finished": report.exists(),

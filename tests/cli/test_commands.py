@@ -123,7 +123,7 @@ def test_a_run_leaves_its_files_and_plain_lines(
     written = {path.name for path in folder.iterdir()}
     assert {"config.json", "metrics.jsonl", "checkpoints", "report.json", "test.csv", "test"} <= written
     report = json.loads((folder / "report.json").read_text())
-    wanted = ["scene", "method", "split", "resolution", "steps", "seconds", "psnr", "ssim", "n_gaussians", "bytes"]
+    wanted = ["scene", "method", "split", "resolution", "steps", "seconds", "psnr", "ssim", "n_primitives", "bytes"]
     assert all(report[key] is not None for key in [*wanted, "fps", "device"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "3dgs on blobs: 4 pictures, 2 held out; 20 steps"

@@ -241,16 +241,22 @@ def test_a_run_of_a_field_is_compressed_explained_and_opened(
     grid = "--levels 4 --log2-table-size 12 --finest-resolution 64 --hidden 16 --occupancy-resolution 16 --ray-steps 64"
     arguments = ["train", *options.split(), *grid.split(), "--display", "quiet", "--run-dir", str(run)]
     assert main(arguments) == 0
-    assert main(["compress", str(run), "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    assert main(["compress", str(run)]) == 0
+    assert capsys.readouterr().out.startswith("stage          entries        size ")
+    report = json.loads((run / "compression.json").read_text())
     path = run / "scene.kino"
     assert [stage["stage"] for stage in report["stages"]] == ["input", "file"]
     assert report["stages"][-1]["n_bytes"] == path.stat().st_size
     assert abs(report["loss"]) < 1.0
     assert report["ratio"] > 2
     assert json.loads((run / "report.json").read_text())["compressed"]["bytes"] == path.stat().st_size
+    assert main(["info", str(run)]) == 0
+    assert re.search(r"^ mask density +1 *$", capsys.readouterr().out, re.MULTILINE)
     assert main(["info", str(path)]) == 0
-    assert KIND in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert told.splitlines()[0].endswith(KIND)
+    assert "finest resolution 64, log2 table size 12" in told
+    assert max(map(len, told.splitlines()[1:])) <= 120
     subject = open_subject(path, device="cpu")
     assert subject.render(subject.cameras[0], subject.background, geometry=False).rgb.isfinite().all()
     of_run = open_subject(run, device="cpu")

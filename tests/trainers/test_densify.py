@@ -183,12 +183,12 @@ def test_a_run_never_has_more_gaussians_than_its_cap(strategy: str, cap: int, mo
     )
     report = train(replace(config, method=method), moving_toy.scene(), tmp_path / "run", Count())
     assert max(counts) <= cap
-    assert report.n_gaussians <= cap
+    assert report.n_primitives <= cap
     if strategy == "mcmc":
-        assert report.n_gaussians == cap
+        assert report.n_primitives == cap
 
 
 def test_a_run_without_densification_keeps_its_number(still_toy: Toy, tmp_path: Path) -> None:
     config = tiny_config(ThreeDGS(densify="none"), still_toy, steps=3)
     method = replace(config.method, gaussians=replace(config.method.gaussians, n_first_points=33))
-    assert train(replace(config, method=method), still_toy.scene(), tmp_path / "run").n_gaussians == 33
+    assert train(replace(config, method=method), still_toy.scene(), tmp_path / "run").n_primitives == 33

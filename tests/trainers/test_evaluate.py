@@ -169,7 +169,7 @@ def test_a_run_leaves_what_its_folder_promises(still_toy: Toy, tmp_path: Path) -
         "started 0/10 8+2", "evaluated 4", "evaluated 8", "saved 10 last.safetensors", "evaluated 10", "finished",
     ]  # fmt: skip
     assert json.loads((run / "report.json").read_text()) == asdict(report)
-    assert report.bytes == report.n_gaussians * 4 * (3 + 4 + 3 + 1 + 3 + 9)
+    assert report.bytes == report.n_primitives * 4 * (3 + 4 + 3 + 1 + 3 + 9)
     assert report.resolution.startswith(f"{WIDTH}x{HEIGHT}")
     rows = list(csv.DictReader((run / "test.csv").open()))
     assert [row["name"] for row in rows] == [*(view.name for view in still_toy.scene().test), "mean"]

@@ -130,8 +130,8 @@ def test_hardening_the_mask_keeps_the_picture_and_frees_what_nothing_is_in(objec
     assert facts["parameters_after"] <= facts["parameters"] + facts["mask_values"]
     assert report.bytes < 4 * (facts["parameters"] + 64**3)
     again = resume(tmp_path)
-    assert (again.psnr, again.n_gaussians) == (report.psnr, report.n_gaussians)
-    assert load_run(tmp_path, device="cpu").method.n_primitives == report.n_gaussians
+    assert (again.psnr, again.n_primitives) == (report.psnr, report.n_primitives)
+    assert load_run(tmp_path, device="cpu").method.n_primitives == report.n_primitives
 
 
 def test_entries_that_no_sample_reaches_do_not_move(object_toy: Toy, tmp_path: Path) -> None:

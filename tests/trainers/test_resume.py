@@ -183,7 +183,7 @@ def test_a_trained_run_can_be_loaded_without_its_scene(moving_toy: Toy, tmp_path
     report = train(tiny_config(FourDGS(), moving_toy, steps=6), moving_toy.scene(), tmp_path / "run")
     for which in ("last", "best"):
         run = load_run(tmp_path / "run", which, device="cpu")
-        assert (run.step, run.method.name, run.method.n_primitives) == (6, "4dgs", report.n_gaussians)
+        assert (run.step, run.method.name, run.method.n_primitives) == (6, "4dgs", report.n_primitives)
     assert run.scene().times == moving_toy.scene().times
 
 
