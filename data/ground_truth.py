@@ -32,6 +32,8 @@ from kinosplat.errors import InputError
 
 DEPTH_UNIT = 1e-3
 """Metres a step of depth.npz."""
+POINTS_SPACING, POINTS_CAP = 0.01, 0.2
+"""Metres: a mesh is compared with points.npz at points so far apart, by distances below the cap."""
 
 
 @dataclass(frozen=True)

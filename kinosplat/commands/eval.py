@@ -19,13 +19,16 @@ from rich.table import Table
 from kinosplat.commands.marching import march
 from kinosplat.compression.mesh.chamfer import CAP, SPACING, Chamfer, chamfer, read_observed
 from kinosplat.compression.mesh.mesh import Points, read_mesh, read_points
-from kinosplat.data.ground_truth import load_ground_truth
+from kinosplat.data.ground_truth import POINTS_CAP, POINTS_SPACING, load_ground_truth
 from kinosplat.errors import InputError
 from kinosplat.render.field.march import MarchBy
 from kinosplat.scenes import Scene
 from kinosplat.trainers.evaluate import Evaluation, evaluate, spread
 from kinosplat.trainers.run import load_run
 from kinosplat.trainers.training import settle
+
+OF_MESHES = ("truth", "observed", "spacing", "cap", "time")
+"""Options that do nothing to pictures."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,12 @@ class EvalCommand:
     """True points for --mesh (PLY), such as DTU's stl024_total.ply; by default those that come with the scene."""
     observed: tuple[Path, Path] | None = None
     """DTU's ObsMask24_10.mat and Plane24.mat: where the scan saw anything, and the table."""
-    spacing: float = SPACING
-    """Points that stand for the mesh are at least so far apart, units of the input; the default is DTU's, in mm."""
-    cap: float = CAP
-    """Distances of this and more do not count, units of the input; the default is DTU's, in mm."""
+    spacing: float | None = None
+    """Points that stand for the mesh are at least so far apart, units of the input; by default DTU's 0.2 (mm), of the
+    points that come with a scene 0.01 (m)."""
+    cap: float | None = None
+    """Distances of this and more do not count, units of the input; by default DTU's 20 (mm), of the points that come
+    with a scene 0.2 (m)."""
     time: float | None = None
     """Moment of the clip that the mesh shows, seconds; by default the first."""
     march: MarchBy = "rays"
@@ -72,6 +77,9 @@ def run(arguments: Sequence[str], program: str) -> int:
     command = tyro.cli(EvalCommand, args=arguments, prog=program)
     if command.mesh is not None:
         return _measure_mesh(command, command.mesh)
+    for name in OF_MESHES:
+        if getattr(command, name) is not None:
+            raise InputError(f"--{name} says something of a --mesh only; leave it out.")
     loaded = load_run(command.run, command.checkpoint, command.device)
     march(loaded.method, command.march)
     scene = loaded.scene()
@@ -95,11 +103,14 @@ def run(arguments: Sequence[str], program: str) -> int:
 
 
 def _measure_mesh(command: EvalCommand, path: Path) -> int:
-    if not 0 < command.spacing < command.cap:
-        raise InputError("--spacing must be above 0 and below --cap.")
-    truth = read_points(command.truth) if command.truth is not None else _true_points(command)
+    is_own = command.truth is None
+    spacing = (POINTS_SPACING if is_own else SPACING) if command.spacing is None else command.spacing
+    cap = (POINTS_CAP if is_own else CAP) if command.cap is None else command.cap
+    if not 0 < spacing < cap:
+        raise InputError(f"--spacing must be above 0 and below --cap, got {spacing:g} and {cap:g}.")
+    mesh, truth = read_mesh(path), _true_points(command) if command.truth is None else read_points(command.truth)
     observed = None if command.observed is None else read_observed(*command.observed)
-    measured = chamfer(read_mesh(path), truth, spacing=command.spacing, cap=command.cap, observed=observed)
+    measured = chamfer(mesh, truth, spacing=spacing, cap=cap, observed=observed)
     if command.json:
         print(json.dumps(dataclasses.asdict(measured)))
     else:
@@ -121,17 +132,21 @@ def _true_points(command: EvalCommand) -> Points:
 
 
 def _print_mesh(measured: Chamfer, path: Path) -> None:
-    caption = f"{path}: {measured.n_mesh:,} points, {measured.n_truth:,} true ones; cap {measured.cap:g}"
-    table = Table("accuracy", "completeness", "mean", caption=caption)
+    table = Table("accuracy", "completeness", "mean")
     table.add_row(*(f"{value:.4g}" for value in (measured.accuracy, measured.completeness, measured.mean)))
     Console(highlight=False).print(table)
+    print(
+        f"{path}: {measured.n_mesh:,} points at least {measured.spacing:g} apart, {measured.n_truth:,} true ones; "
+        f"distances below {measured.cap:g} count"
+    )
 
 
 def _print(evaluation: Evaluation, title: str) -> None:
     masked = evaluation.psnr_masked is not None
-    table = Table("view", "PSNR dB", "SSIM", *(["PSNR in mask"] if masked else []), caption=title)
+    table = Table("view", "PSNR dB", "SSIM", *(["PSNR in mask"] if masked else []))
     rows = [(view.name, view.psnr, view.ssim, view.psnr_masked) for view in evaluation.views]
     for name, psnr, ssim, inside in [*rows, ("mean", evaluation.psnr, evaluation.ssim, evaluation.psnr_masked)]:
         extra = [] if not masked else ["" if inside is None else f"{inside:.2f}"]
         table.add_row(name, f"{psnr:.2f}", f"{ssim:.4f}", *extra)
     Console(highlight=False).print(table)
+    print(title)

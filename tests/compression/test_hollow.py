@@ -34,10 +34,12 @@ from kinosplat.compression.kino import (
     write_kino,
 )
 from kinosplat.compression.mesh.field_density import FieldDensity
-from kinosplat.compression.mesh.mesh import read_mesh
+from kinosplat.compression.mesh.mesh import Mesh, read_mesh, write_mesh
+from kinosplat.data.ground_truth import load_ground_truth
 from kinosplat.errors import InputError
 from kinosplat.opening import open_subject
 from kinosplat.render.camera import Camera, look_at
+from kinosplat.scenes import load_scene
 from kinosplat.scenes.scene import Similarity
 
 
@@ -231,6 +233,31 @@ def test_densities_are_spoken_of_in_the_unit_of_the_input(field_file: Path, caps
     mesh = ["export", str(field_file), "--format", "mesh", "--voxel", "0.5", "--level"]
     assert main([*mesh, str(0.9 * largest)]) == 0
     assert main([*mesh, str(1.1 * largest)]) == 2
+
+
+def test_a_mesh_is_measured_against_the_true_points_of_a_runs_scene(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, path = tmp_path / "run", tmp_path / "a.ply"
+    options = "--scene tabletop --method hashgrid --steps 1 --downscale 8 --max-test-views 1 --samples 256 --levels 1"
+    points = "--n-first-points 0 --log2-table-size 8 --occupancy-resolution 16 --ray-steps 16 --hidden 16"
+    arguments = ["train", *options.split(), *points.split(), "--display", "quiet", "--run-dir", str(run)]
+    assert main(arguments) == 0
+    truth = load_ground_truth(load_scene("tabletop").root / "evaluation")
+    seen = truth.points(0)[truth.is_visible(0) & truth.is_present(0)]
+    # A triangle of a millimetre at every true point, 5 cm too high.
+    corners = np.array([[0, 0, 0.05], [1e-3, 0, 0.05], [0, 1e-3, 0.05]])
+    write_mesh(path, Mesh((seen[:, None] + corners).reshape(-1, 3), np.arange(3 * len(seen)).reshape(-1, 3)))
+    assert main(["eval", str(run), "--mesh", str(path), "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert (measured["spacing"], measured["cap"], measured["n_truth"]) == (0.01, 0.2, len(seen))
+    # Less than 5 cm where other points are nearer: 3.53 and 3.02 cm, and 0.07 and 0.28 without the shift.
+    assert measured["accuracy"] == pytest.approx(0.0353, rel=0.05)
+    assert measured["completeness"] == pytest.approx(0.0302, rel=0.05)
+    assert main(["eval", str(run), "--mesh", str(path), "--time", "0", "--cap", "0.01"]) == 2
+    assert capsys.readouterr().err == "kinosplat: --spacing must be above 0 and below --cap, got 0.01 and 0.01.\n"
+    assert main(["eval", str(run), "--cap", "0.1"]) == 2
+    assert capsys.readouterr().err == "kinosplat: --cap says something of a --mesh only; leave it out.\n"
 
 
 def test_a_run_of_a_field_is_compressed_explained_and_opened(
