@@ -227,14 +227,9 @@ class FieldMethod:
 
     def finish(self, measure: Measure) -> dict[str, float]:
         """Harden the mask, if there is one; what a report says of it."""
-        n_table = self._groups["table"].parameter.numel()
-        n_networks = sum(
-            group.parameter.numel()
-            for name, group in self._groups.items()
-            if name.split(".")[0] in ("density", "colour")
-        )
+        numbers = {name: group.parameter.numel() for name, group in self._groups.items()}
         facts: dict[str, float] = {
-            "parameters": n_table + n_networks,
+            "parameters": sum(numbers.values()),
             "occupied_cells": self.grid.occupied().float().mean().item(),
         }
         if self.hollow is None:
@@ -243,6 +238,7 @@ class FieldMethod:
         self.hollow.harden(self._groups["table"], self._shape.shape.layout, self.grid)
         after = measure()
         facts |= self.hollow.facts()
+        n_networks = facts["parameters"] - numbers["table"] - numbers["saliency"]
         facts["parameters_after"] = self.parameters_left() + n_networks + facts["mask_values"]
         if before is not None and after is not None:
             facts |= {"psnr_before_hardening": before, "psnr_after_hardening": after}
