@@ -1,6 +1,6 @@
 """How a run shows itself: a live line on a terminal, plain lines elsewhere, JSON lines for machines, or nothing.
 
-All of them are `Callbacks` of the trainer; nothing here influences the run.
+All of these are `Callbacks` of the trainer; nothing here influences the run. `rendering` shows how far pictures are.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ import dataclasses
 import json
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn, track
 from typing_extensions import assert_never
 
 from kinosplat.trainers.callbacks import Callbacks, RunStart, StepProgress
@@ -43,6 +44,15 @@ def make_display(kind: DisplayKind) -> Callbacks:
             return Callbacks()
         case _:
             assert_never(kind)
+
+
+Drawn = TypeVar("Drawn")
+
+
+def rendering(cameras: Sequence[Drawn]) -> Iterable[Drawn]:
+    """What is drawn one after the other, with a bar on stderr where that is a terminal."""
+    bar = Console(stderr=True)
+    return track(cameras, "rendering", console=bar, transient=True, disable=not bar.is_terminal)
 
 
 def clock(seconds: float) -> str:

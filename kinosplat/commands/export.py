@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 
 import torch
 import tyro
-from rich.progress import track
 
 from kinosplat.compression.canonical import canonical_still, clip_seconds
 from kinosplat.compression.formats import FORMATS, ExportFormat, import_scene, placed_for, write_placed
@@ -19,6 +18,7 @@ from kinosplat.compression.formats.imported import Imported
 from kinosplat.compression.kino import write_kino
 from kinosplat.compression.mesh.mesh import write_mesh
 from kinosplat.compression.size import size_words
+from kinosplat.display import rendering
 from kinosplat.errors import InputError
 from kinosplat.meshing import MeshOptions, mesh_of
 from kinosplat.opening import UNKNOWN_FPS, open_subject
@@ -131,7 +131,7 @@ def _export_video(command: ExportCommand) -> int:
         cameras = [camera.at(moment) for camera in orbit(cameras, ORBIT_FRAMES)]
     path = _free_path(command, ".mp4")
     with VideoWriter(path, fps) as video:
-        for camera in track(cameras, "rendering", transient=True):
+        for camera in rendering(cameras):
             output = subject.render(camera.to(subject.device), subject.background, geometry=False)
             video.write(to_uint8(output.rgb[0]))
     print(f"{len(cameras)} frames, {size_words(path.stat().st_size)} written to {path}")

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 import tyro
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor
 
 from kinosplat.commands.marching import marching_by
+from kinosplat.display import rendering
 from kinosplat.errors import InputError
 from kinosplat.opening import open_subject
 from kinosplat.render.camera import Camera
@@ -155,7 +155,7 @@ def pictures(
     background = subject.background
     with ExitStack() as stack:
         photos = stack.enter_context(FrameLoader(views)) if command.side_by_side else None
-        for i, camera in enumerate(track(cameras, "rendering", transient=True)):
+        for i, camera in enumerate(rendering(cameras)):
             output = subject.render(camera.to(background.device), background, geometry=geometry)
             row = [painters[channel](output) for channel in command.channels]
             if photos is not None:

@@ -255,9 +255,12 @@ def test_eval_writes_a_line_for_each_view(run_dir: Path, capsys: pytest.CaptureF
     assert printed["psnr"] == pytest.approx(json.loads((run_dir / "report.json").read_text())["psnr"], abs=1e-9)
 
 
-def test_render_makes_a_video_a_sheet_or_a_folder(run_dir: Path, tmp_path: Path) -> None:
+def test_render_makes_a_video_a_sheet_or_a_folder(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     orbit = ["--views", "orbit", "--n-frames", "5", "--out", str(tmp_path / "orbit.mp4")]
     assert main(["render", str(run_dir), *orbit]) == 0
+    assert capsys.readouterr() == (f"5 views in {tmp_path / 'orbit.mp4'}\n", "")
     assert iio.imread(tmp_path / "orbit.mp4", plugin="pyav").shape == (5, 36, 48, 3)
 
     sheet = ["--side-by-side", "--channels", "rgb", "depth", "alpha", "normal", "--out", str(tmp_path / "sheet.png")]
