@@ -16,6 +16,7 @@
 
 #if KINOSPLAT_HAS_CUDA
 #include "gpu/fused_field.h"
+#include "gpu/launch.h"
 #endif
 
 namespace kinosplat {
@@ -129,6 +130,22 @@ void bind_fused_field(nb::module_& module) {
             nb::arg("counters"), nb::arg("stage_cycles"));
 
     module.def(
+        "least_shared_bytes",
+        [](const std::vector<int>& density_widths, const std::vector<int>& colour_widths) {
+            return least_shared_bytes(network_shape(density_widths), network_shape(colour_widths));
+        },
+        nb::arg("density_widths"), nb::arg("colour_widths"),
+        "Shared memory that a block of the fused kernels needs at least, bytes.");
+
+    module.def(
+        "most_shared_bytes",
+        [](const Queue& queue) {
+            const CurrentDevice current(queue.device);
+            return most_shared_bytes();
+        },
+        nb::arg("queue"), "Shared memory that a block may have, bytes.");
+
+    module.def(
         "evaluate_field",
         [](const Queue& queue, const FusedField& field, int64_t n_samples, Address positions, Address directions,
            Address density, Address rgb) {
@@ -153,7 +170,6 @@ void bind_fused_field(nb::module_& module) {
     module.attr("FIELD_COUNTERS") = kFieldCounters;
     module.attr("FIELD_STAGES") = nb::make_tuple("march", "encode", "networks", "composite", "rays");
     module.attr("DENSITY_OUTPUTS") = kDensityOutputs;
-    module.attr("MAX_FUSED_WIDTH") = kMaxFusedWidth;
 }
 
 } // namespace kinosplat::gpu

@@ -105,10 +105,15 @@ void bind_mlp(nb::module_& module) {
 #if KINOSPLAT_HAS_CUDA
 namespace kinosplat::gpu {
 
+MlpShape network_shape(const std::vector<int>& widths) {
+    MlpShape shape{int(widths.size()) - 1, {}};
+    std::copy(widths.begin(), widths.end(), shape.widths);
+    return shape;
+}
+
 void set_network(const std::vector<int>& widths, const std::vector<Address>& weights, MlpShape* shape,
                  const float** pointers) {
-    shape->n_layers = int(weights.size());
-    std::copy(widths.begin(), widths.end(), shape->widths);
+    *shape = network_shape(widths);
     std::transform(weights.begin(), weights.end(), pointers, at<const float>);
 }
 

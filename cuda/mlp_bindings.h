@@ -25,8 +25,10 @@ void bind_mlp(nanobind::module_& module);
 #if KINOSPLAT_HAS_CUDA
 namespace kinosplat::gpu {
 
-// Widths of a network and addresses of its weights; Python has checked that the layers are neither too many nor too
-// wide.
+// Widths of a network; Python has checked that the layers are neither too many nor too wide.
+MlpShape network_shape(const std::vector<int>& widths);
+
+// The same, and addresses of its weights.
 void set_network(const std::vector<int>& widths, const std::vector<Address>& weights, MlpShape* shape,
                  const float** pointers);
 

@@ -15,8 +15,12 @@
 namespace kinosplat::gpu {
 namespace {
 
-constexpr int kTiles = kMaxFusedWidth / kMmaSize;
-constexpr int kWarps = 16; // a block, which share one copy of the weights; half of them where shared memory is small
+// Tiles of columns that a kernel has registers for: those of networks up to 64 wide, or of any.
+constexpr int kNarrowTiles = 4, kWideTiles = mma_tiles(kMaxMlpWidth);
+
+// Warps of a block, which share one copy of the weights: as many as the multiprocessor has registers for.
+__host__ __device__ constexpr int most_warps(int n_tiles) { return n_tiles == kNarrowTiles ? 16 : 12; }
+
 constexpr int kGroups = kWarp / kMmaSize;
 constexpr int kHarmonics = sh_basis_size(3);
 
@@ -33,15 +37,26 @@ struct SharedField {
     Corner corner;
 };
 
-int feature_tiles(const FusedField& field) { return mma_tiles(field.density.widths[0]); }
-
-int shared_bytes(const FusedField& field, int n_warps) {
-    const int corner = kWarp * (shared_stride(feature_tiles(field)) + shared_stride(1)) * int(sizeof(Half));
-    return shared_weight_bytes(field.density) + shared_weight_bytes(field.colour) + n_warps * corner;
+int shared_bytes(const MlpShape& density, const MlpShape& colour, int n_warps) {
+    const int feature_stride = shared_stride(mma_tiles(density.n_inputs()));
+    const int corner = kWarp * (feature_stride + shared_stride(1)) * int(sizeof(Half));
+    return shared_weight_bytes(density) + shared_weight_bytes(colour) + n_warps * corner;
 }
 
-int block_warps(const FusedField& field) {
-    return shared_bytes(field, kWarps) <= most_shared_bytes() ? kWarps : kWarps / 2;
+// How the kernels of a field are launched.
+struct Block {
+    int n_tiles, n_warps, n_bytes;
+};
+
+// As many warps as shared memory has room for, in halves of the most.
+Block block_of(const FusedField& field) {
+    const int n_tiles =
+        mma_tiles(std::max(widest(field.density), widest(field.colour))) <= kNarrowTiles ? kNarrowTiles : kWideTiles;
+    const int most_bytes = most_shared_bytes();
+    int n_warps = most_warps(n_tiles);
+    while (n_warps > 1 && shared_bytes(field.density, field.colour, n_warps) > most_bytes)
+        n_warps /= 2;
+    return {n_tiles, n_warps, shared_bytes(field.density, field.colour, n_warps)};
 }
 
 // Loads the weights; the whole block has to come here.
@@ -139,6 +154,7 @@ struct Evaluated {
 };
 
 // Both networks for the rows of a warp's corner; `gate` multiplies the lane's density.
+template <int kTiles>
 __device__ inline Evaluated run_networks(const FusedField& field, const SharedField& shared, float gate) {
     const int n_tiles = mma_tiles(field.density.widths[0]), lane = lane_id();
     Evaluated own{};
@@ -183,11 +199,11 @@ __device__ inline Evaluated run_networks(const FusedField& field, const SharedFi
 
 // ---- samples ----
 
-template <int kFeatures, bool kSparse>
-__global__ __launch_bounds__(kWarps* kWarp, 1) void evaluate_kernel(const __grid_constant__ FusedField field,
-                                                                    int64_t n_samples, const float* positions,
-                                                                    const float* directions, float* density,
-                                                                    float* rgb) {
+template <int kTiles, int kFeatures, bool kSparse>
+__global__ __launch_bounds__(most_warps(kTiles) * kWarp,
+                             1) void evaluate_kernel(const __grid_constant__ FusedField field, int64_t n_samples,
+                                                     const float* positions, const float* directions, float* density,
+                                                     float* rgb) {
     extern __shared__ float4 shared_memory[];
     const SharedField shared = prepare(field, reinterpret_cast<Half*>(shared_memory));
     const int64_t step = int64_t(gridDim.x) * blockDim.x;
@@ -200,7 +216,7 @@ __global__ __launch_bounds__(kWarps* kWarp, 1) void evaluate_kernel(const __grid
             gate = write_features<kFeatures, kSparse>(field, shared.corner.features, {p[0], p[1], p[2]});
         }
         __syncwarp();
-        const Evaluated own = run_networks(field, shared, gate);
+        const Evaluated own = run_networks<kTiles>(field, shared, gate);
         if (i < n_samples) {
             density[i] = own.density;
             rgb[3 * i] = own.rgb.x;
@@ -265,12 +281,13 @@ __global__ __launch_bounds__(kStartWidth* kStartHeight) void start_kernel(
         write_pixel(view, picture, pixel, {0.0f, 0.0f, 0.0f}, 1.0f, 0.0f);
 }
 
-template <int kFeatures, bool kSparse, bool kTimed>
-__global__ __launch_bounds__(kWarps* kWarp, 1) void draw_kernel(const __grid_constant__ FusedField field,
-                                                                const __grid_constant__ Marching<float> marching,
-                                                                const Occupancy occupancy,
-                                                                const __grid_constant__ FieldView<float> view,
-                                                                const __grid_constant__ FieldPicture picture) {
+template <int kTiles, int kFeatures, bool kSparse, bool kTimed>
+__global__ __launch_bounds__(most_warps(kTiles) * kWarp,
+                             1) void draw_kernel(const __grid_constant__ FusedField field,
+                                                 const __grid_constant__ Marching<float> marching,
+                                                 const Occupancy occupancy,
+                                                 const __grid_constant__ FieldView<float> view,
+                                                 const __grid_constant__ FieldPicture picture) {
     extern __shared__ float4 shared_memory[];
     const SharedField shared = prepare(field, reinterpret_cast<Half*>(shared_memory));
     StageClock<kTimed> clock;
@@ -318,7 +335,7 @@ __global__ __launch_bounds__(kWarps* kWarp, 1) void draw_kernel(const __grid_con
                 field, shared.corner.features, grid_position(marching.space, view.position + member.mid * direction));
         __syncwarp();
         clock.lap(kStageEncode);
-        const Evaluated sample = run_networks(field, shared, gate);
+        const Evaluated sample = run_networks<kTiles>(field, shared, gate);
         __syncwarp();
         clock.lap(kStageNetworks);
         if (alive) {
@@ -344,35 +361,44 @@ __global__ __launch_bounds__(kWarps* kWarp, 1) void draw_kernel(const __grid_con
     clock.add_to(picture.stage_cycles);
 }
 
-// What `make` returns for the field's number of features and kind of table, which it gets as constants.
+// What `make` returns for the tiles, the field's number of features and its kind of table, which it gets as constants.
 template <class Make>
-auto chosen(const FusedField& field, const Make& make) {
-    const auto of_features = [&](auto n_features) {
-        return field.sparse.headers ? make(n_features, std::true_type()) : make(n_features, std::false_type());
+auto chosen(const FusedField& field, int n_tiles, const Make& make) {
+    const auto of_table = [&](auto tiles, auto features) {
+        return field.sparse.headers ? make(tiles, features, std::true_type())
+                                    : make(tiles, features, std::false_type());
     };
-    return field.grid.n_features == 2 ? of_features(std::integral_constant<int, 2>())
-                                      : of_features(std::integral_constant<int, 4>());
+    const auto of_features = [&](auto tiles) {
+        return field.grid.n_features == 2 ? of_table(tiles, std::integral_constant<int, 2>())
+                                          : of_table(tiles, std::integral_constant<int, 4>());
+    };
+    return n_tiles == kNarrowTiles ? of_features(std::integral_constant<int, kNarrowTiles>())
+                                   : of_features(std::integral_constant<int, kWideTiles>());
 }
 
 // As many blocks as can be on the GPU together.
 template <class Kernel>
-int resident_blocks(Kernel kernel, int n_warps, int n_bytes, const char* pass) {
-    allow_shared_bytes(kernel, n_bytes, pass);
-    return multiprocessors() * blocks_at_once(kernel, n_warps * kWarp, n_bytes, pass);
+int resident_blocks(Kernel kernel, const Block& block, const char* pass) {
+    allow_shared_bytes(kernel, block.n_bytes, pass);
+    return multiprocessors() * blocks_at_once(kernel, block.n_warps * kWarp, block.n_bytes, pass);
 }
 
 } // namespace
+
+int least_shared_bytes(const MlpShape& density, const MlpShape& colour) { return shared_bytes(density, colour, 1); }
 
 void evaluate_field(const FusedField& field, int64_t n_samples, const float* positions, const float* directions,
                     float* density, float* rgb, cudaStream_t stream) {
     if (n_samples == 0)
         return;
-    const auto kernel =
-        chosen(field, [](auto n_features, auto sparse) { return evaluate_kernel<n_features(), sparse()>; });
-    const int n_warps = block_warps(field), n_bytes = shared_bytes(field, n_warps);
-    const int64_t n_blocks = std::min<int64_t>(divide_up(n_samples, int64_t(n_warps * kWarp)),
-                                               resident_blocks(kernel, n_warps, n_bytes, "evaluate field"));
-    kernel<<<unsigned(n_blocks), n_warps * kWarp, n_bytes, stream>>>(field, n_samples, positions, directions, density,
+    const Block block = block_of(field);
+    const auto kernel = chosen(field, block.n_tiles, [](auto n_tiles, auto n_features, auto sparse) {
+        return evaluate_kernel<n_tiles(), n_features(), sparse()>;
+    });
+    const int n_threads = block.n_warps * kWarp;
+    const int64_t n_blocks =
+        std::min<int64_t>(divide_up(n_samples, int64_t(n_threads)), resident_blocks(kernel, block, "evaluate field"));
+    kernel<<<unsigned(n_blocks), n_threads, block.n_bytes, stream>>>(field, n_samples, positions, directions, density,
                                                                      rgb);
     check_launch("evaluate field");
 }
@@ -386,12 +412,14 @@ void draw_field(const FusedField& field, const Marching<float>& marching, const 
     start_kernel<<<tiles, kStartWidth * kStartHeight, 0, stream>>>(marching, occupancy, view, picture);
     check_launch("draw field");
     const bool timed = picture.stage_cycles;
-    const auto kernel = chosen(field, [&](auto n_features, auto sparse) {
-        return timed ? draw_kernel<n_features(), sparse(), true> : draw_kernel<n_features(), sparse(), false>;
+    const Block block = block_of(field);
+    const auto kernel = chosen(field, block.n_tiles, [&](auto n_tiles, auto n_features, auto sparse) {
+        return timed ? draw_kernel<n_tiles(), n_features(), sparse(), true>
+                     : draw_kernel<n_tiles(), n_features(), sparse(), false>;
     });
-    const int n_warps = block_warps(field), n_bytes = shared_bytes(field, n_warps);
-    const int n_blocks = resident_blocks(kernel, n_warps, n_bytes, "draw field");
-    kernel<<<unsigned(n_blocks), n_warps * kWarp, n_bytes, stream>>>(field, marching, occupancy, view, picture);
+    const int n_blocks = resident_blocks(kernel, block, "draw field");
+    kernel<<<unsigned(n_blocks), block.n_warps * kWarp, block.n_bytes, stream>>>(field, marching, occupancy, view,
+                                                                                 picture);
     check_launch("draw field");
 }
 

@@ -16,11 +16,8 @@ namespace kinosplat::gpu {
 // Outputs of the density network, of which the first is the log density: one tile of the tensor cores.
 constexpr int kDensityOutputs = 16;
 
-// Numbers a layer of a fused network may have.
-constexpr int kMaxFusedWidth = 64;
-
 struct FusedField {
-    HashGrid grid;            // of 2 or 4 features a level, kMaxFusedWidth in all
+    HashGrid grid;            // of 2 or 4 features a level, kMaxMlpWidth in all
     const void* table;        // (entries, n_features) of 16 bits, or the rows kept of it
     SparseIndex sparse;       // which rows are kept
     HashGrid saliency_grid;   // one dense level of one feature
@@ -32,6 +29,9 @@ struct FusedField {
     int n_degrees;       // of the spherical harmonics of the direction
     float density_scale; // of exp(log density): 1 / half extent
 };
+
+// Bytes of shared memory that a block needs at least for networks of these shapes (launch.h: what the device has).
+int least_shared_bytes(const MlpShape& density, const MlpShape& colour);
 
 // Densities (n,) and colours (n, 3) of samples: grid positions and unit directions (n, 3).
 void evaluate_field(const FusedField&, int64_t n_samples, const float* positions, const float* directions,

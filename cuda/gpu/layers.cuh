@@ -2,6 +2,8 @@
 // rows (samples) a Fragment of 16 columns; widths are padded with zeros to multiples of 16.
 #pragma once
 
+#include <algorithm>
+
 #include "gpu/device.cuh"
 #include "gpu/mma.cuh"
 #include "math/mlp.h"
@@ -34,6 +36,9 @@ struct SharedMatrix {
     }
     __device__ Pair& pair(int row, int column) const { return *reinterpret_cast<Pair*>(data + row * stride + column); }
 };
+
+// Numbers of the widest layer.
+inline int widest(const MlpShape& shape) { return *std::max_element(shape.widths, shape.widths + shape.n_layers + 1); }
 
 // Bytes of all weights in shared memory.
 inline int shared_weight_bytes(const MlpShape& shape) {

@@ -364,8 +364,6 @@ __global__ __launch_bounds__(kReduceThreads) void reduce_kernel(const __grid_con
 
 // ---- launches ----
 
-int widest(const MlpShape& shape) { return *std::max_element(shape.widths, shape.widths + shape.n_layers + 1); }
-
 // Calls function(std::integral_constant) with the smallest number of tiles that all layers fit into.
 template <class Function>
 void with_tiles(const MlpShape& shape, Function&& function) {

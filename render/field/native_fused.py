@@ -64,11 +64,11 @@ def why_not(
     native, _ = load_cuda()
     if layout.n_features not in (2, 4):
         return f"The fused kernels need 2 or 4 features a level, got {layout.n_features}; draw it unfused."
-    widths = [layout.width, *(weight.shape[0] for weight in [*density_weights, *colour_weights])]
-    if max(widths) > native.MAX_FUSED_WIDTH:
+    density_widths, colour_widths = _widths(layout, density_weights, colour_weights, direction_degrees)
+    widest = max(*density_widths, *colour_widths)
+    if widest > native.MAX_MLP_WIDTH:
         return (
-            f"The fused kernels need layers of at most {native.MAX_FUSED_WIDTH} numbers, got {max(widths)}; "
-            "draw it unfused."
+            f"The fused kernels need layers of at most {native.MAX_MLP_WIDTH} numbers, got {widest}; draw it unfused."
         )
     n_outputs = density_weights[-1].shape[0]
     if n_outputs != native.DENSITY_OUTPUTS:
@@ -79,7 +79,27 @@ def why_not(
     n_layers = max(len(density_weights), len(colour_weights))
     if n_layers > native.MAX_MLP_LAYERS:
         return f"The fused kernels need at most {native.MAX_MLP_LAYERS} layers, got {n_layers}; draw it unfused."
+    n_bytes, most_bytes = native.least_shared_bytes(density_widths, colour_widths), _shared_bytes(device)
+    if n_bytes > most_bytes:
+        return (
+            f"The fused kernels need {n_bytes} bytes of shared memory for these networks and this GPU has "
+            f"{most_bytes}; draw it unfused."
+        )
     return None
+
+
+def _shared_bytes(device: torch.device) -> int:
+    """Shared memory that a block of threads may have on a GPU."""
+    native, calls = load_cuda()
+    return int(calls.run_pass(native.most_shared_bytes, calls.current_queue(device)))
+
+
+def _widths(
+    layout: GridLayout, density_weights: Sequence[Tensor], colour_weights: Sequence[Tensor], direction_degrees: int
+) -> tuple[list[int], list[int]]:
+    """Widths of the layers of the density and of the colour network, inputs first."""
+    density = [layout.width, *(weight.shape[0] for weight in density_weights)]
+    return density, [density[-1] + direction_degrees**2, *(weight.shape[0] for weight in colour_weights)]
 
 
 class PreparedField:
@@ -134,11 +154,14 @@ class PreparedField:
         native, calls = load_cuda()
         checked = calls.Checked(self.device)
         gate = self.saliency_layout
-        n_inputs = self.density_weights[-1].shape[0] + self.direction_degrees**2
-        networks = {"density": (self.layout.width, self.density_weights), "colour": (n_inputs, self.colour_weights)}
+        density_widths, colour_widths = _widths(
+            self.layout, self.density_weights, self.colour_weights, self.direction_degrees
+        )
         arguments: dict[str, list[int]] = {}
-        for name, (n, weights) in networks.items():
-            widths = [n, *(weight.shape[0] for weight in weights)]
+        for name, widths, weights in (
+            ("density", density_widths, self.density_weights),
+            ("colour", colour_widths, self.colour_weights),
+        ):
             arguments[f"{name}_widths"] = widths
             arguments[f"{name}_weights"] = [
                 checked(f"{name}_weights[{i}]", weight, (n_out, n_in))
@@ -270,16 +293,17 @@ def stage_shares(picture: FieldPicture) -> dict[str, float]:
 def _cpu_arguments(field: PreparedField) -> dict[str, Any]:
     """The field, and scratch memory: per thread a block of each network and a tile of samples."""
     like = field.table
-    n_outputs = field.density_weights[-1].shape[0]
-    n_colour_inputs = n_outputs + field.direction_degrees**2
+    density_widths, colour_widths = _widths(
+        field.layout, field.density_weights, field.colour_weights, field.direction_degrees
+    )
     arguments: dict[str, Any] = {}
     for name, n_inputs, weights in (
-        ("density", field.layout.width, field.density_weights),
-        ("colour", n_colour_inputs, field.colour_weights),
+        ("density", density_widths[0], field.density_weights),
+        ("colour", colour_widths[0], field.colour_weights),
     ):
         network, _ = cpu_network(like.new_empty(0, n_inputs), weights)
         arguments |= {f"{name}_{key}": value for key, value in network.items()}
-    tile = load_native().cpu.field_tile_size(field.layout.width, n_outputs, field.direction_degrees)
+    tile = load_native().cpu.field_tile_size(density_widths[0], density_widths[-1], field.direction_degrees)
     return arguments | {
         "grid": native_grid(field.layout),
         "table": field.table,

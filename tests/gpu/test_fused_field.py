@@ -15,14 +15,26 @@ from kinosplat.render.field.native_fused import PreparedField
 pytestmark = pytest.mark.gpu
 
 
-@pytest.mark.parametrize("options", [{}, {"gated": True}, {"unbounded": True}, {"n_features": 4}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"gated": True},
+        {"unbounded": True},
+        {"n_features": 4},
+        {"n_hidden": 128},
+        {"n_hidden": 128, "gated": True},
+        {"n_hidden": 128, "n_features": 4},
+    ],
+    ids=str,
+)
 def test_pictures_are_those_of_the_reference(cuda_device: torch.device, options: dict[str, int]) -> None:
     case, view = field(cuda_device, **options), camera(201, 150)
     picture = case.draw(view)
     rgb, alpha, depth, n_samples = defined(case, view)
     assert picture.rgb is not None
     psnr = -10 * torch.log10((picture.rgb - rgb).square().mean())
-    assert psnr > 45  # the emulated kernels measure 96 for a smaller field
+    assert psnr > 45  # the emulated kernels measure 85 to 97 on 96 x 72 pixels
     assert (picture.alpha - alpha).abs().mean() < 1e-3
     assert (picture.depth - depth).abs().mean() < 1e-2
     assert float((alpha > 0.5).float().mean()) > 0.2  # there is something to see
@@ -30,9 +42,12 @@ def test_pictures_are_those_of_the_reference(cuda_device: torch.device, options:
     assert abs(int(picture.n_samples) - n_samples) < 0.01 * n_samples
 
 
+@pytest.mark.parametrize("n_hidden", [64, 128])
 @pytest.mark.parametrize("n_samples", [0, 1, 33, 100_000])
-def test_samples_have_the_densities_and_colours_of_the_reference(cuda_device: torch.device, n_samples: int) -> None:
-    case = field(cuda_device, gated=True)
+def test_samples_have_the_densities_and_colours_of_the_reference(
+    n_samples: int, n_hidden: int, cuda_device: torch.device
+) -> None:
+    case = field(cuda_device, gated=True, n_hidden=n_hidden)
     positions = torch.rand(n_samples, 3, device=cuda_device) * 1.2 - 0.1  # some outside of the grid
     directions = torch.nn.functional.normalize(torch.randn(n_samples, 3, device=cuda_device), dim=1)
     density, rgb = native_fused.evaluate(case.prepared(), positions, directions)
@@ -61,8 +76,9 @@ def test_empty_space_is_background_and_costs_no_samples(cuda_device: torch.devic
     assert not picture.alpha.any()
 
 
-def test_the_shares_of_the_stages_sum_to_one_and_change_nothing(cuda_device: torch.device) -> None:
-    case, view = field(cuda_device), camera(320, 240)
+@pytest.mark.parametrize("n_hidden", [64, 128])
+def test_the_shares_of_the_stages_sum_to_one_and_change_nothing(n_hidden: int, cuda_device: torch.device) -> None:
+    case, view = field(cuda_device, n_hidden=n_hidden), camera(320, 240)
     plain, timed = case.draw(view), case.draw(view, stages=True)
     shares = native_fused.stage_shares(timed)
     assert set(shares) == {"march", "encode", "networks", "composite", "rays"}
@@ -75,11 +91,14 @@ def test_the_shares_of_the_stages_sum_to_one_and_change_nothing(cuda_device: tor
         native_fused.stage_shares(plain)
 
 
+@pytest.mark.parametrize("n_hidden", [64, 128])
 @pytest.mark.parametrize("n_features", [2, 4])
 @pytest.mark.parametrize("share", [0.05, 0.6])
-def test_a_sparse_table_is_drawn_like_the_whole_one(share: float, n_features: int, cuda_device: torch.device) -> None:
+def test_a_sparse_table_is_drawn_like_the_whole_one(
+    share: float, n_features: int, n_hidden: int, cuda_device: torch.device
+) -> None:
     view = camera(160, 120).to(cuda_device)
-    case = field(cuda_device, gated=True, n_features=n_features)
+    case = field(cuda_device, gated=True, n_features=n_features, n_hidden=n_hidden)
     keep = torch.rand(case.layout.n_entries, generator=torch.Generator().manual_seed(1)) < share
     keep = keep.to(cuda_device)
     zeroed = replace(case, table=case.table * keep[:, None])
@@ -92,8 +111,8 @@ def test_a_sparse_table_is_drawn_like_the_whole_one(share: float, n_features: in
 def test_what_the_kernels_are_not_made_for_is_said(cuda_device: torch.device) -> None:
     case = field(cuda_device)
     on_cpu = [weight.cpu() for weight in case.density]
-    wide = [torch.zeros(128, 32, device=cuda_device), torch.zeros(16, 128, device=cuda_device)]
-    with pytest.raises(BackendError, match=r"layers of at most 64 numbers, got 128; draw it unfused\.$"):
+    wide = [torch.zeros(144, 32, device=cuda_device), torch.zeros(16, 144, device=cuda_device)]
+    with pytest.raises(BackendError, match=r"layers of at most 128 numbers, got 144; draw it unfused\.$"):
         PreparedField(case.layout, case.table, wide, case.colour, direction_degrees=4)
     with pytest.raises(InputError, match=r"^density_weights\[0\] must be on cuda:\d+, got cpu; move it there first\.$"):
         PreparedField(case.layout, case.table, on_cpu, case.colour, direction_degrees=4)

@@ -88,11 +88,14 @@ class Case:
         return density, torch.sigmoid(reference.mlp(torch.cat([outputs, seen_from], dim=1), self.colour))
 
 
-def field(device: torch.device, *, gated: bool = False, unbounded: bool = False, n_features: int = 2) -> Case:
-    generator = torch.Generator(device).manual_seed(0)
+def field(
+    device: torch.device, *, gated: bool = False, unbounded: bool = False, n_features: int = 2, n_hidden: int = 64
+) -> Case:
+    """The same on every device; n_features a level, n_hidden numbers a hidden layer."""
+    generator = torch.Generator().manual_seed(0)
 
     def normal(*size: int, scale: float) -> Tensor:
-        return torch.randn(*size, generator=generator, device=device) * scale
+        return (torch.randn(*size, generator=generator) * scale).to(device)
 
     def network(*widths: int) -> list[Tensor]:
         return [normal(n_out, n_in, scale=(2 / n_in) ** 0.5) for n_in, n_out in pairwise(widths)]
@@ -108,8 +111,8 @@ def field(device: torch.device, *, gated: bool = False, unbounded: bool = False,
         space=space,
         rule=rule,
         table=normal(layout.n_entries, n_features, scale=0.5),
-        density=network(layout.width, 64, 16),
-        colour=network(32, 64, 64, 3),
+        density=network(layout.width, n_hidden, 16),
+        colour=network(32, n_hidden, n_hidden, 3),
         saliency=normal(SALIENCY.n_entries, 1, scale=2.0) if gated else None,
         bits=reference.pack_bits((from_centre > 8) & (from_centre < 14)),
     )

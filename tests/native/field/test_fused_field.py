@@ -10,6 +10,7 @@ import torch
 from render.fused_fields import BACKGROUND, camera, defined, field
 
 from kinosplat.errors import BackendError, InputError
+from kinosplat.render.backend import load_native
 from kinosplat.render.field import native_fused
 from kinosplat.render.field.field import Field, FieldShape
 from kinosplat.render.field.layout import GridLayout, Space, StepRule
@@ -108,6 +109,30 @@ def test_a_sparse_table_is_drawn_like_the_whole_one(share: float, n_features: in
     assert sparse.n_samples == whole.n_samples
     # Sums of a level may be ordered otherwise: measured 2e-6.
     torch.testing.assert_close(sparse.rgb, whole.rgb, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("n_hidden", "n_bytes", "said"),
+    [
+        (64, 64 << 10, None),
+        (128, 99 << 10, None),
+        (
+            128,
+            64 << 10,
+            "The fused kernels need 68096 bytes of shared memory for these networks and this GPU has 65536; "
+            "draw it unfused.",
+        ),
+        (144, 227 << 10, "The fused kernels need layers of at most 128 numbers, got 144; draw it unfused."),
+    ],
+)
+def test_networks_that_a_gpu_has_no_room_for_are_refused(
+    n_hidden: int, n_bytes: int, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not load_native().has_cuda:
+        pytest.skip("This build has no CUDA backend.")
+    monkeypatch.setattr(native_fused, "_shared_bytes", lambda device: n_bytes)
+    case = field(CPU, n_hidden=n_hidden)
+    assert native_fused.why_not(case.layout, case.density, case.colour, 4, torch.device("cuda", 0)) == said
 
 
 def test_what_does_not_fit_is_named() -> None:
