@@ -48,6 +48,12 @@ def open_subject(
     return file_subject(path, choose_device(device), up, background)
 
 
+def check_time(subject: Subject, time: float | None) -> None:
+    """InputError where a moment is asked for of what stands still, such as a field, which has learned one frame."""
+    if time is not None and not subject.times:
+        raise InputError(f"--time chooses a moment of a clip, but {subject.label} stands still; leave it out.")
+
+
 def run_subject(loaded: LoadedRun) -> MethodSubject:
     """A loaded run with its scene."""
     scene = loaded.scene()

@@ -21,7 +21,7 @@ from kinosplat.compression.size import size_words
 from kinosplat.display import rendering
 from kinosplat.errors import InputError
 from kinosplat.meshing import MeshOptions, mesh_of
-from kinosplat.opening import UNKNOWN_FPS, open_subject
+from kinosplat.opening import UNKNOWN_FPS, check_time, open_subject
 from kinosplat.render.media import VideoWriter, to_uint8
 from kinosplat.render.paths import orbit
 from kinosplat.trainers.file_metadata import metadata_of
@@ -97,7 +97,9 @@ def run(arguments: Sequence[str], program: str) -> int:
 
 def _export_mesh(command: ExportCommand) -> int:
     path = _free_path(command, ".mesh.ply")
-    mesh = mesh_of(open_subject(command.what), MeshOptions(command.time, command.voxel, command.level))
+    subject = open_subject(command.what)
+    check_time(subject, command.time)
+    mesh = mesh_of(subject, MeshOptions(command.time, command.voxel, command.level))
     write_mesh(path, mesh)
     size = size_words(path.stat().st_size)
     print(f"{len(mesh.faces):,} triangles, {len(mesh.vertices):,} vertices, {size} written to {path}")
@@ -121,6 +123,7 @@ def _read(what: Path) -> Imported:
 @torch.no_grad()
 def _export_video(command: ExportCommand) -> int:
     subject = open_subject(command.what)
+    check_time(subject, command.time)
     cameras, fps = list(subject.cameras), command.fps or subject.fps or UNKNOWN_FPS
     if subject.times and command.time is None:
         n_frames = max(2, round((subject.times[-1] - subject.times[0]) * fps) + 1)

@@ -23,7 +23,7 @@ from torch import Tensor
 from kinosplat.commands.marching import marching_by
 from kinosplat.display import rendering
 from kinosplat.errors import InputError
-from kinosplat.opening import open_subject
+from kinosplat.opening import check_time, open_subject
 from kinosplat.render.camera import Camera
 from kinosplat.render.field.march import MarchBy
 from kinosplat.render.media import (
@@ -84,6 +84,7 @@ def run(arguments: Sequence[str], program: str) -> int:
     """Render and write; prints where to."""
     command = tyro.cli(RenderCommand, args=arguments, prog=program)
     subject = open_subject(command.what, checkpoint=command.checkpoint, device=command.device)
+    check_time(subject, command.time)
     subject = marching_by(subject, command.march)
     where = command.views or ("orbit" if subject.photos is None else "test")
     views = photos_of(command, subject, where) if where in ("test", "train") else ()

@@ -224,6 +224,17 @@ def test_what_no_mesh_of_a_field_can_be_made_with_is_refused(
     assert capsys.readouterr().err == f"kinosplat: {sentence}\n"
 
 
+@pytest.mark.parametrize("command", [["export", "--format", "mesh"], ["export", "--format", "mp4"], ["render"]])
+def test_a_field_has_no_moment_to_choose(
+    command: list[str], field_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, str(field_file), "--time", "0.5"]) == 2
+    assert capsys.readouterr().err == (
+        "kinosplat: --time chooses a moment of a clip, but a.kino stands still; leave it out.\n"
+    )
+    assert list(field_file.parent.iterdir()) == [field_file]
+
+
 def test_densities_are_spoken_of_in_the_unit_of_the_input(field_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("skimage")
     assert main(["export", str(field_file), "--format", "mesh", "--voxel", "0.5", "--level", "1e9"]) == 2
