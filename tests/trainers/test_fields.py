@@ -132,6 +132,9 @@ def test_hardening_the_mask_keeps_the_picture_and_frees_what_nothing_is_in(objec
     assert facts["parameters"] > mask
     assert facts["parameters"] - facts["parameters_after"] >= mask - facts["mask_values"] > 0
     assert report.bytes == 4 * facts["parameters_after"]
+    method = load_run(tmp_path, device="cpu").method
+    assert isinstance(method, FieldMethod)
+    assert facts["occupied_cells"] == method.grid.occupied().float().mean().item()
     again = resume(tmp_path)
     assert (again.psnr, again.n_primitives) == (report.psnr, report.n_primitives)
     assert load_run(tmp_path, device="cpu").method.n_primitives == report.n_primitives

@@ -228,17 +228,17 @@ class FieldMethod:
     def finish(self, measure: Measure) -> dict[str, float]:
         """Harden the mask, if there is one; what a report says of it."""
         numbers = {name: group.parameter.numel() for name, group in self._groups.items()}
-        facts: dict[str, float] = {
-            "parameters": sum(numbers.values()),
-            "occupied_cells": self.grid.occupied().float().mean().item(),
-        }
-        if self.hollow is None:
-            return facts
+        facts: dict[str, float] = {"parameters": sum(numbers.values())}
+        if self.hollow is not None:
+            facts |= self._harden(self.hollow, measure, facts["parameters"] - numbers["table"] - numbers["saliency"])
+        return facts | {"occupied_cells": self.grid.occupied().float().mean().item()}
+
+    def _harden(self, hollow: Hollow, measure: Measure, n_networks: float) -> dict[str, float]:
+        """Make the mask binary; what a report says of it."""
         before = measure()
-        self.hollow.harden(self._groups["table"], self._shape.shape.layout, self.grid)
+        hollow.harden(self._groups["table"], self._shape.shape.layout, self.grid)
         after = measure()
-        facts |= self.hollow.facts()
-        n_networks = facts["parameters"] - numbers["table"] - numbers["saliency"]
+        facts = hollow.facts()
         facts["parameters_after"] = self.parameters_left() + n_networks + facts["mask_values"]
         if before is not None and after is not None:
             facts |= {"psnr_before_hardening": before, "psnr_after_hardening": after}
