@@ -265,7 +265,8 @@ def _measure(training: Training, callbacks: Callbacks, finished: str, utilisatio
         evaluation = _final_evaluation(training)
         with Recorder(training.run_dir, training.step, training.config.checkpoints.tensorboard) as recorder:
             record_evaluation(training, evaluation, recorder, callbacks)
-        training.save()
+    # The method may be another than the one that was saved when training ended.
+    training.save()
     report = _report(training, evaluation, seconds, finished, utilisation, facts)
     report.write(training.run_dir / "report.json")
     callbacks.finished(report)

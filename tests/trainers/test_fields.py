@@ -140,6 +140,17 @@ def test_hardening_the_mask_keeps_the_picture_and_frees_what_nothing_is_in(objec
     assert load_run(tmp_path, device="cpu").method.n_primitives == report.n_primitives
 
 
+def test_a_mask_is_hardened_in_the_checkpoint_without_held_out_views_too(object_toy: Toy, tmp_path: Path) -> None:
+    scene = replace(object_toy.scene(), test=())
+    report = train(field_config(object_toy, steps=40, hollow=True), scene, tmp_path)
+    assert report.psnr is None
+    method = load_run(tmp_path, device="cpu").method
+    assert isinstance(method, FieldMethod)
+    assert method.hollow is not None
+    assert method.hollow.is_hard
+    assert 4 * report.facts["parameters_after"] == report.bytes == method.n_bytes
+
+
 def test_entries_that_no_sample_reaches_do_not_move(object_toy: Toy, tmp_path: Path) -> None:
     training = training_of(field_config(object_toy, steps=10), object_toy, tmp_path)
     method = training.method
