@@ -36,12 +36,18 @@ def open_subject(
 ) -> Subject:
     """The run in a folder, or what a file holds; InputError where `what` is neither.
 
-    `up` and `background` replace what a file says, or does not say.
+    `up` and `background` replace what a file says, or does not say; a run has its own.
     """
+    if background is not None and not all(0.0 <= value <= 1.0 for value in background):
+        raise InputError(f"--background must be three numbers in [0, 1], got {' '.join(map(str, background))}.")
     path = Path(what).expanduser()
     if not path.exists():
         raise InputError(f"{path} does not exist; give the folder of a run, or a file of Gaussians or of a field.")
     if (path / "config.json").exists():
+        if up is not None or background is not None:
+            raise InputError(
+                f"--up and --background are for files, but {path} is a run, which has its own; leave them out."
+            )
         return run_subject(load_run(path, checkpoint, device))
     if path.is_dir() and not (path / "meta.json").exists():
         raise InputError(f"{path} is not the folder of a run: it has no config.json; give one that has, or a file.")

@@ -26,6 +26,7 @@ from kinosplat.render.field.march import MarchBy
 from kinosplat.render.field.stages import Fused, Marching, Stage, fused_timing, marching_timing, unfused_seconds
 from kinosplat.subjects import FieldSubject, MethodSubject
 from kinosplat.trainers.methods.hash_grid import FieldMethod
+from kinosplat.trainers.methods.option_checks import at_least
 from kinosplat.viewer.lens import orbit_to_show
 from kinosplat.viewer.measure import benchmark
 from kinosplat.viewer.subject import Subject
@@ -102,6 +103,8 @@ def run(arguments: Sequence[str], program: str) -> int:
     command = tyro.cli(BenchCommand, args=arguments, prog=program)
     if command.n_frames < 1 or command.warm_up < 0:
         raise InputError("--n-frames must be at least 1 and --warm-up at least 0.")
+    if command.resolution is not None:
+        at_least("--resolution", min(command.resolution), 1)
     subject = open_subject(command.run, checkpoint=command.checkpoint, device=command.device)
     subject, field = marching_by(subject, command.march), field_of(subject)
     first = subject.cameras[0]

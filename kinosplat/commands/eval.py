@@ -24,6 +24,7 @@ from kinosplat.errors import InputError
 from kinosplat.render.field.march import MarchBy
 from kinosplat.scenes import Scene
 from kinosplat.trainers.evaluate import Evaluation, evaluate, spread
+from kinosplat.trainers.methods.option_checks import at_least
 from kinosplat.trainers.run import load_run
 from kinosplat.trainers.training import settle
 
@@ -75,6 +76,8 @@ class EvalCommand:
 def run(arguments: Sequence[str], program: str) -> int:
     """Measure, write the table, print it."""
     command = tyro.cli(EvalCommand, args=arguments, prog=program)
+    if command.max_views is not None:
+        at_least("--max-views", command.max_views, 1)
     if command.mesh is not None:
         return _measure_mesh(command, command.mesh)
     for name in OF_MESHES:

@@ -40,6 +40,7 @@ from kinosplat.render.output import RenderOutput
 from kinosplat.render.paths import load_camera_path, orbit
 from kinosplat.scenes import FrameLoader, View
 from kinosplat.trainers.evaluate import spread
+from kinosplat.trainers.methods.option_checks import at_least
 from kinosplat.viewer.subject import Subject
 
 Channel = Literal["rgb", "depth", "alpha", "normal"]
@@ -83,6 +84,10 @@ class RenderCommand:
 def run(arguments: Sequence[str], program: str) -> int:
     """Render and write; prints where to."""
     command = tyro.cli(RenderCommand, args=arguments, prog=program)
+    if command.max_views is not None:
+        at_least("--max-views", command.max_views, 1)
+    if command.resolution is not None:
+        at_least("--resolution", min(command.resolution), 1)
     subject = open_subject(command.what, checkpoint=command.checkpoint, device=command.device)
     check_time(subject, command.time)
     subject = marching_by(subject, command.march)

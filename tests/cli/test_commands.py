@@ -318,6 +318,8 @@ def test_render_takes_a_file_and_the_path_that_was_saved_while_it_was_seen(
         ),
         (["--views", "nowhere.json"], "nowhere.json: there is no such file; give the JSON of a camera path."),
         (["--views", "orbit", "--n-frames", "0"], "--n-frames must be at least 1, got 0."),
+        (["--resolution", "0", "5"], "--resolution must be at least 1, got 0."),
+        (["--max-views", "0"], "--max-views must be at least 1, got 0."),
     ],
 )
 def test_what_cannot_be_rendered_ends_in_one_sentence(
@@ -325,6 +327,28 @@ def test_what_cannot_be_rendered_ends_in_one_sentence(
 ) -> None:
     assert main(["render", str(run_dir), *arguments]) == 2
     assert capsys.readouterr().err == f"kinosplat: {sentence}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (["bench", "--resolution", "5", "0"], "--resolution must be at least 1, got 0."),
+        (["eval", "--max-views", "0"], "--max-views must be at least 1, got 0."),
+        (["view", "--background", "2", "0", "0"], "--background must be three numbers in [0, 1], got 2.0 0.0 0.0."),
+    ],
+)
+def test_numbers_out_of_their_range_are_named(
+    run_dir: Path, command: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command[:1], str(run_dir), *command[1:]]) == 2
+    assert capsys.readouterr().err.endswith(f"kinosplat: {sentence}\n")
+
+
+def test_what_is_of_files_is_refused_of_a_run(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["view", str(run_dir), "--up", "0", "0", "1"]) == 2
+    assert capsys.readouterr().err.endswith(
+        f"kinosplat: --up and --background are for files, but {run_dir} is a run, which has its own; leave them out.\n"
+    )
 
 
 def test_bench_reports_a_median_and_a_tail(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
