@@ -242,7 +242,7 @@ class TestSpace:
         assert space.half_extent == pytest.approx(distance * 18 / 60, rel=0.1)
         assert not space.contract
 
-    def test_an_object_that_leaves_the_pictures_is_covered_to_their_corners(
+    def test_an_object_that_leaves_the_pictures_is_covered_beyond_their_corners(
         self, object_toy: Toy, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         within = torch.zeros(36, 48)
@@ -257,8 +257,12 @@ class TestSpace:
         monkeypatch.setattr(field_space, "touches_border", lambda _: True)
         settled = settle(resolve(field_config(object_toy, steps=1)), scene).method.grid
         distance = ring(1)[0].position.norm().item() / scene.to_input.scale
-        assert settled.extent == pytest.approx(distance * 30 / 60, rel=0.1)
+        assert settled.extent == pytest.approx(1.3 * distance * 30 / 60, rel=0.1)
         assert space_of(settled, scene).half_extent == settled.extent
+        # Steps stay as long as they were.
+        without = replace(GRID, ray_steps=None)
+        longer = settle(resolve(field_config(object_toy, steps=1, grid=without)), scene).method.grid
+        assert longer.ray_steps == round(1.3 * 512)
 
     def test_levels_around_an_object_are_as_fine_as_its_pixels(self, object_toy: Toy, still_toy: Toy) -> None:
         open_grid = replace(GRID, finest_resolution=None)

@@ -30,7 +30,8 @@ class FieldConfig:
     pictures have alpha or masks that cut an object out, else unbounded."""
     extent: float | None = None
     """Half the side of the cube that is not contracted, in scene units; by default as far as the cameras see around the
-    point they look at: to the nearer edges of their pictures, or where an object leaves most of them to the corners."""
+    point they look at: to the nearer edges of their pictures, or where an object leaves most of them 1.3 times as far
+    as to the corners."""
     cascades: int = 5
     """Cubes with an occupancy grid each, twice as large as the one before; of an unbounded scene, which ends there."""
     occupancy_resolution: int | None = None
