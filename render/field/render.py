@@ -16,6 +16,7 @@ from kinosplat.render.field import native, native_fused, reference
 from kinosplat.render.field.backend import FieldBackend
 from kinosplat.render.field.composite import composite, sample_weights
 from kinosplat.render.field.field import SALIENCY, Field
+from kinosplat.render.field.geometry import median_distance, normals_along
 from kinosplat.render.field.march import MarchBy, march, ray_range, sample_points
 from kinosplat.render.field.marching import RayParts
 from kinosplat.render.field.occupancy import OccupancyGrid
@@ -28,10 +29,6 @@ RAYS = 1 << 15
 """Rays marched together: their samples' distances, densities and colours are held at once, 24 bytes each."""
 SAMPLES = 1 << 18
 """Samples evaluated together: features and hidden layers take about 500 bytes each."""
-LEAST_WEIGHT = 1e-3
-"""Samples that weigh less have no say in the normal."""
-MEDIAN_TRANSMITTANCE = 0.5
-"""The median depth is that of the sample at which the transmittance reaches this."""
 
 
 @dataclass(frozen=True)
@@ -186,32 +183,13 @@ def _see(
     to_z = rays.directions @ forward
     depth = seen.depth / torch.where(seen.alpha > 0, seen.alpha, 1.0) * to_z
     weights, before = sample_weights(density, samples)
-    ray = torch.repeat_interleave(samples.offsets.diff(), output_size=len(samples))
-    after = before - weights
-    crossing = ((before > MEDIAN_TRANSMITTANCE) & (after <= MEDIAN_TRANSMITTANCE)).nonzero()[:, 0]
-    median = torch.zeros_like(depth)
-    median[ray[crossing]] = (samples.t + samples.dt / 2)[crossing] * to_z[ray[crossing]]
-    normal = _normals(field, rays, samples, weights, ray)
+    median = median_distance(density, samples, before, before - weights) * to_z
+
+    def density_at(points: Tensor) -> Tensor:
+        return field.density(reference.grid_positions(points, grid.space))[0]
+
+    normal = normals_along(density_at, rays, samples, weights, seen.alpha)
     return _Seen(colours, seen.alpha, depth, median, normal, len(samples))
-
-
-def _normals(field: Field, rays: Rays, samples: Samples, weights: Tensor, ray: Tensor) -> Tensor:
-    """(R, 3) blended unit normals, from the samples that matter, turned to where the ray comes from."""
-    normals = rays.origins.new_zeros(len(rays), 3)
-    chosen = (weights > LEAST_WEIGHT).nonzero()[:, 0]
-    for piece in chosen.split(SAMPLES):
-        of_ray = ray[piece]
-        along = rays.directions[of_ray]
-        points = rays.origins[of_ray] + (samples.t + samples.dt / 2)[piece, None] * along
-        with torch.enable_grad():
-            points.requires_grad_()
-            density = field.density(reference.grid_positions(points, field.shape.space))[0]
-            # The gradient of the logarithm has the same direction and stays within the range of floats.
-            (gradient,) = torch.autograd.grad(torch.log(density + 1e-20).sum(), points)
-        normal = -torch.nn.functional.normalize(gradient, dim=1)
-        normal = torch.where((normal * along).sum(dim=1, keepdim=True) > 0, -normal, normal)
-        normals.index_add_(0, of_ray, weights[piece, None] * normal)
-    return normals
 
 
 def march_rays(
