@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -389,13 +390,53 @@ def test_tiny_cuda_nn_learns_in_the_same_loop(object_toy: Toy, tmp_path: Path) -
         assert not torch.equal(group.parameter, was), group.name
 
 
-@pytest.mark.parametrize("option", ["distortion_weight", "depth_weight"])
-def test_losses_have_no_negative_weight(option: str, still_toy: Toy) -> None:
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"distortion_weight": -0.5}, "--distortion-weight must be a number from 0 on, got -0.5."),
+        ({"depth_weight": -0.5}, "--depth-weight must be a number from 0 on, got -0.5."),
+        ({"huber": -1.0}, "--huber must be a number from 0 on, got -1.0."),
+        ({"table_lr": -1.0}, "--table-lr must be a number above 0, got -1.0."),
+        ({"networks_lr": math.nan}, "--networks-lr must be a number above 0, got nan."),
+        ({"rates_end": 0.0}, "--rates-end must be a number above 0, got 0.0."),
+        ({"occupancy_warm_up": -1}, "--occupancy-warm-up must be at least 0, got -1."),
+    ],
+)
+def test_a_field_cannot_be_learned_backwards(changes: dict[str, float], message: str, still_toy: Toy) -> None:
     config = field_config(still_toy, steps=1)
-    training = replace(TRAINING, **{option: -0.5})
     with pytest.raises(InputError) as error:
-        resolve(replace(config, method=HashGrid(GRID, training)))
-    assert str(error.value) == f"--{option.replace('_', '-')} must be a number from 0 on, got -0.5."
+        resolve(replace(config, method=HashGrid(GRID, replace(TRAINING, **changes))))
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mask_target": 2.0}, "--mask-target must be a number above 0 and below 1, got 2.0."),
+        ({"mask_first": 1.0}, "--mask-first must be a number above 0 and below 1, got 1.0."),
+        ({"harden_below": 1.0}, "--harden-below must be a number above 0 and below 1, got 1.0."),
+        ({"mask_lr": 0.0}, "--mask-lr must be a number above 0, got 0.0."),
+        ({"pruning_strength": -0.1}, "--pruning-strength must be a number from 0 on, got -0.1."),
+        ({"pruning_start": -1.0}, "--pruning-start must be a fraction of the run, got -1.0."),
+        ({"sharpness_first": 0.0}, "--sharpness-first must be a number above 0, got 0.0."),
+        ({"sharpness_last": math.inf}, "--sharpness-last must be a number above 0, got inf."),
+    ],
+)
+def test_a_mask_that_cannot_be_is_refused(changes: dict[str, float], message: str, still_toy: Toy) -> None:
+    config = field_config(still_toy, steps=1)
+    with pytest.raises(InputError) as error:
+        resolve(replace(config, method=HollowNerf(GRID, TRAINING, replace(HOLLOW, **changes))))
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("option", ["ssim_weight", "alpha_weight"])
+def test_losses_of_whole_pictures_mean_nothing_to_a_field(option: str, still_toy: Toy) -> None:
+    config = replace(field_config(still_toy, steps=1), image=ImageConfig(**{option: 0.5}))
+    with pytest.raises(InputError) as error:
+        resolve(config)
+    assert str(error.value) == (
+        f"--{option.replace('_', '-')} weighs whole pictures, but hashgrid learns from rays; leave it out."
+    )
 
 
 def test_first_points_tell_for_a_part_of_the_run(still_toy: Toy) -> None:

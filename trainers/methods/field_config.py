@@ -42,8 +42,8 @@ class FieldConfig:
     """Nothing is seen nearer to a camera than this, in scene units; by default what the format of the scene says, else
     0.05."""
     n_first_points: int | None = None
-    """First points at most, which say where surfaces are (see depth_weight); 0 does without, by default what the preset
-    says in unbounded scenes and 0 around objects."""
+    """First points at most, which say where surfaces are (see --depth-weight); 0 does without. By default what the
+    preset says in unbounded scenes and 0 around objects."""
     field_backend: Literal["native", "reference", "tcnn"] = "native"
     """What evaluates the field: this project's own code, its slow definition in torch, or tiny-cuda-nn."""
 

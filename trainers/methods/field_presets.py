@@ -7,10 +7,9 @@ from typing import Literal, TypeVar
 
 import torch
 
-from kinosplat.errors import InputError
 from kinosplat.trainers.config import TrainConfig
-from kinosplat.trainers.methods.field_config import FieldConfig, FieldTraining, HashGrid, HollowNerf
-from kinosplat.trainers.methods.option_checks import at_least, between, check_near
+from kinosplat.trainers.methods.field_checks import check_field
+from kinosplat.trainers.methods.field_config import HashGrid, HollowNerf
 
 Number = TypeVar("Number", int, float)
 Preset = Literal["quick", "default", "full"]
@@ -143,17 +142,12 @@ def resolve_field(config: TrainConfig, method: HashGrid | HollowNerf, device: to
     (field_settle.py); impossible values are an InputError.
     """
     preset = field_preset(config.schedule.preset, device)
-    grid, training = method.grid, method.training
-    if isinstance(method, HollowNerf) and grid.field_backend == "tcnn":
-        raise InputError(
-            "--method hollownerf cannot drop entries of tiny-cuda-nn's tables; leave --field-backend tcnn out, or take "
-            "--method hashgrid."
-        )
     log2_table_size, hidden = (
         (preset.hollow_log2_table_size, preset.hollow_hidden)
         if isinstance(method, HollowNerf)
         else (preset.log2_table_size, preset.hidden)
     )
+    grid = method.grid
     grid = replace(
         grid,
         levels=given(grid.levels, preset.levels),
@@ -162,58 +156,11 @@ def resolve_field(config: TrainConfig, method: HashGrid | HollowNerf, device: to
         hidden=given(grid.hidden, hidden),
         occupancy_resolution=given(grid.occupancy_resolution, preset.occupancy_resolution),
     )
-    training = replace(training, samples=given(training.samples, preset.samples))
-    _check_field(config, grid, training)
-    steps = given(config.schedule.steps, preset.steps)
-    return replace(
-        config,
-        method=replace(method, grid=grid, training=training),
-        schedule=replace(config.schedule, steps=steps),
-    )
-
-
-def _check_field(config: TrainConfig, grid: FieldConfig, training: FieldTraining) -> None:
-    """Refuse what the layout of a field, or its training, cannot be."""
-    assert grid.levels is not None
-    assert grid.log2_table_size is not None
-    assert grid.occupancy_resolution is not None
-    assert training.samples is not None
-    check_near(grid.near)
-    between("--levels", grid.levels, 1, 16)
-    between("--log2-table-size", grid.log2_table_size, 4, 24)
-    between("--cascades", grid.cascades, 1, 16)
-    at_least("--samples", training.samples, 256)
-    if grid.ray_steps is not None:
-        at_least("--ray-steps", grid.ray_steps, 1)
-    for option, weight in (
-        ("--distortion-weight", training.distortion_weight),
-        ("--depth-weight", training.depth_weight),
-    ):
-        if weight is not None and not weight >= 0.0:
-            raise InputError(f"{option} must be a number from 0 on, got {weight}.")
-    if not 0.0 < training.depth_until <= 1.0:
-        raise InputError(f"--depth-until must be a fraction of the run above 0, got {training.depth_until}.")
-    if grid.n_first_points is not None:
-        at_least("--n-first-points", grid.n_first_points, 0)
-    at_least("--base-resolution", grid.base_resolution, 1)
-    at_least("--occupancy-every", training.occupancy_every, 1)
-    if grid.finest_resolution is not None and grid.finest_resolution < grid.base_resolution:
-        raise InputError(
-            f"--finest-resolution must be at least --base-resolution {grid.base_resolution}, "
-            f"got {grid.finest_resolution}."
-        )
-    if grid.features not in (1, 2, 4, 8):
-        raise InputError(f"--features must be 1, 2, 4 or 8, got {grid.features}.")
-    if grid.hidden not in (16, 32, 64, 128):
-        raise InputError(f"--hidden must be 16, 32, 64 or 128, got {grid.hidden}.")
-    if grid.occupancy_resolution < 8 or grid.occupancy_resolution % 8 != 0:
-        raise InputError(f"--occupancy-resolution must be a positive multiple of 8, got {grid.occupancy_resolution}.")
-    if grid.extent is not None and not grid.extent > 0.0:
-        raise InputError(f"--extent must be a positive length, got {grid.extent}.")
-    if config.schedule.batch_size != 1:
-        raise InputError(
-            f"--batch-size counts pictures, but {config.method.name} learns from rays; set --samples instead."
-        )
+    training = replace(method.training, samples=given(method.training.samples, preset.samples))
+    method = replace(method, grid=grid, training=training)
+    check_field(config, method)
+    schedule = replace(config.schedule, steps=given(config.schedule.steps, preset.steps))
+    return replace(config, method=method, schedule=schedule)
 
 
 def given(value: Number | None, otherwise: Number) -> Number:
