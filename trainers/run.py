@@ -148,13 +148,24 @@ def resume(run_dir: Path, overrides: Overrides | None = None, callbacks: Callbac
         training = restore(config, scene, run_dir)
     else:
         training = _begin(config, scene, run_dir, began)
+    _refuse_what_is_done(overrides, training)
+    write_config(run_dir, config)
+    return _finish(training, callbacks or Callbacks())
+
+
+def _refuse_what_is_done(overrides: Overrides, training: Training) -> None:
+    """Refuse bounds that the run is past already: it would be written down as a shorter one than it was."""
+    run_dir, elapsed = training.run_dir, training.clock.elapsed
     if overrides.steps is not None and overrides.steps < training.step:
         raise InputError(
             f"--steps {overrides.steps} is less than the {training.step} that {run_dir} has done; give more, or leave "
             "it out."
         )
-    write_config(run_dir, config)
-    return _finish(training, callbacks or Callbacks())
+    if overrides.time_limit is not None and overrides.time_limit < elapsed:
+        raise InputError(
+            f"--time-limit {overrides.time_limit:g} is less than the {elapsed:.0f} s that {run_dir} has taken; give "
+            "more, or leave it out."
+        )
 
 
 def load_run(run_dir: Path, which: str = LAST, device: str = "auto") -> LoadedRun:

@@ -108,11 +108,20 @@ def test_a_finished_run_resumed_as_it_is_only_reports_again(still_toy: Toy, tmp_
     assert (again.steps, again.psnr, again.ssim) == (first.steps, first.psnr, first.ssim)
 
 
-def test_steps_that_are_done_already_are_refused_and_change_nothing(still_toy: Toy, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (Overrides(steps=4), r"^--steps 4 is less than the 5 that .* has done; give more, or leave it out\.$"),
+        (Overrides(time_limit=1e-3), r"^--time-limit 0\.001 is less than the \d+ s that .* has taken; give more, or"),
+    ],
+)
+def test_what_is_done_already_is_refused_and_changes_nothing(
+    overrides: Overrides, message: str, still_toy: Toy, tmp_path: Path
+) -> None:
     train(tiny_config(ThreeDGS(), still_toy, steps=5), still_toy.scene(), tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match=r"^--steps 4 is less than the 5 that .* has done; give more"):
-        resume(tmp_path, Overrides(steps=4))
+    with pytest.raises(InputError, match=message):
+        resume(tmp_path, overrides)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
