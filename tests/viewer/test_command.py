@@ -12,7 +12,6 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +30,18 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def heed_signals() -> None:
+    """Tests in the background of a shell, or under nohup, ignore signals that a child would ignore as they do."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @contextmanager
 def viewing(file: Path, port: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The process in a session of its own, as a terminal's, and the address that it printed."""
     command = [sys.executable, "-P", "-m", "kinosplat", "view", str(file), "--device", "cpu", "--port", str(port)]
-    # Whoever runs tests in the background of a shell has Ctrl-C ignored, which a child would take over.
-    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed_signals
     ) as process:
         try:
             assert process.stdout is not None
