@@ -264,6 +264,9 @@ class TestSpace:
         without = replace(GRID, ray_steps=None)
         longer = settle(resolve(field_config(object_toy, steps=1, grid=without)), scene).method.grid
         assert longer.ray_steps == round(1.3 * 512)
+        # Pictures of the whole object say enough; others are helped by points.
+        assert inside.n_first_points == 0
+        assert settled.n_first_points == 20_000
 
     def test_levels_around_an_object_are_as_fine_as_its_pixels(self, object_toy: Toy, still_toy: Toy) -> None:
         open_grid = replace(GRID, finest_resolution=None)

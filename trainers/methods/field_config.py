@@ -43,7 +43,7 @@ class FieldConfig:
     0.05."""
     n_first_points: int | None = None
     """First points at most, which say where surfaces are (see --depth-weight); 0 does without. By default what the
-    preset says in unbounded scenes and 0 around objects."""
+    preset says in unbounded scenes and around objects that leave the pictures, and 0 around others."""
     field_backend: Literal["native", "reference", "tcnn"] = "native"
     """What evaluates the field: this project's own code, its slow definition in torch, or tiny-cuda-nn."""
 

@@ -44,7 +44,7 @@ class FieldPreset:
     object_ray_steps: int
     """Steps along the diagonal of an object's cube."""
     n_first_points: int
-    """First points of an unbounded scene at most."""
+    """First points of an unbounded scene, or of an object that leaves the pictures, at most."""
     distortion_weight: float
     """Weight of the distortion loss in an unbounded scene."""
 

@@ -44,13 +44,17 @@ def settle_field(
 def _around_an_object(
     grid: FieldConfig, training: FieldTraining, scene: Scene, preset: FieldPreset
 ) -> tuple[FieldConfig, FieldTraining]:
-    """Transparent pixels say where nothing is: neither points nor distortion are asked for unless the user does."""
+    """Transparent pixels say where nothing is: unless the user does, neither points nor distortion are asked for around
+    an object that is seen whole; one that leaves the pictures is known less well, and learned with points.
+    """
     beyond = 1.0
-    if grid.extent is None:
+    if grid.extent is None or grid.n_first_points is None:
         # Settled in any case: a run that is taken up again need not look at pictures once more.
         leaves = object_reaches_out(scene)
-        beyond = BEYOND_PICTURES if leaves else 1.0
-        grid = replace(grid, extent=beyond * seen_extent(scene, to_the_corners=leaves))
+        if grid.extent is None:
+            beyond = BEYOND_PICTURES if leaves else 1.0
+            grid = replace(grid, extent=beyond * seen_extent(scene, to_the_corners=leaves))
+        grid = replace(grid, n_first_points=given(grid.n_first_points, preset.n_first_points if leaves else 0))
     finest = grid.finest_resolution
     if finest is None:
         # Levels finer than pixels have nothing to learn, and their vertices crowd the table.
@@ -59,7 +63,6 @@ def _around_an_object(
         grid,
         finest_resolution=finest,
         ray_steps=given(grid.ray_steps, round(beyond * preset.object_ray_steps)),
-        n_first_points=given(grid.n_first_points, 0),
     )
     return grid, replace(training, distortion_weight=given(training.distortion_weight, 0.0))
 
