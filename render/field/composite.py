@@ -66,7 +66,6 @@ def sample_weights(density: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
     """(S,) weight of each sample, and (S,) the transmittance in front of it; never ended early."""
     optical = (density * samples.dt).double()
     total = optical.cumsum(0)
-    ray = torch.repeat_interleave(samples.offsets.diff(), output_size=len(samples))
     start = torch.nn.functional.pad(total, (1, 0))[samples.offsets[:-1]]
-    before = torch.exp(-(total - optical - start[ray])).to(density.dtype)
+    before = torch.exp(-(total - optical - start[samples.ray])).to(density.dtype)
     return before * -torch.expm1(-optical).to(density.dtype), before

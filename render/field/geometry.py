@@ -35,10 +35,9 @@ def normals_along(
     summed over the ray's samples by their (S,) `weights`: steep slopes count most, insides, where all is absorbed, not.
     """
     slopes = torch.zeros_like(rays.directions)
-    ray = torch.repeat_interleave(samples.offsets.diff(), output_size=len(samples))
     axes = torch.eye(3, dtype=slopes.dtype, device=slopes.device)
     for piece in (weights > LEAST_WEIGHT).nonzero()[:, 0].split(TOGETHER):
-        of_ray, dt = ray[piece], samples.dt[piece, None]
+        of_ray, dt = samples.ray[piece], samples.dt[piece, None]
         points = rays.origins[of_ray] + (samples.t[piece, None] + dt / 2) * rays.directions[of_ray]
         beside = points[:, None] + REACH * dt[:, None] * torch.cat([-axes, axes])
         absorbed = -torch.expm1(-density(beside.view(-1, 3)).view(-1, 6) * dt)
@@ -56,8 +55,7 @@ def median_distance(density: Tensor, samples: Samples, before: Tensor, after: Te
     within a sample it falls exponentially.
     """
     median = torch.zeros(len(samples.offsets) - 1, dtype=density.dtype, device=density.device)
-    ray = torch.repeat_interleave(samples.offsets.diff(), output_size=len(samples))
     crossing = ((before > MEDIAN_TRANSMITTANCE) & (after <= MEDIAN_TRANSMITTANCE)).nonzero()[:, 0]
     into = torch.log(before[crossing] / MEDIAN_TRANSMITTANCE) / density[crossing]
-    median[ray[crossing]] = samples.t[crossing] + torch.minimum(into, samples.dt[crossing])
+    median[samples.ray[crossing]] = samples.t[crossing] + torch.minimum(into, samples.dt[crossing])
     return median

@@ -150,9 +150,8 @@ def march(rays: RayParts, cells: OccupiedCells) -> Samples:
 
 def sample_points(origins: Tensor, directions: Tensor, samples: Samples, space: Space) -> tuple[Tensor, Tensor]:
     """Grid positions (S, 3) of the samples' midpoints, and the directions (S, 3) of their rays."""
-    ray = torch.repeat_interleave(samples.offsets.diff())
-    along = directions[ray]
-    points = origins[ray] + (samples.t + samples.dt / 2)[:, None] * along
+    along = directions[samples.ray]
+    points = origins[samples.ray] + (samples.t + samples.dt / 2)[:, None] * along
     return grid_positions(points, space), along
 
 

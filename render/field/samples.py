@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -21,6 +22,14 @@ class Samples:
 
     def __len__(self) -> int:
         return self.t.shape[0]
+
+    @cached_property
+    def ray(self) -> Tensor:
+        """(S,) int64, the ray each sample is on; what is behind the samples in a buffer counts as on the last. Nobody
+        waits for how many there are.
+        """
+        rows = torch.arange(len(self), device=self.offsets.device)
+        return torch.searchsorted(self.offsets[1:], rows, right=True).clamp_max(len(self.offsets) - 2)
 
 
 @dataclass(frozen=True)

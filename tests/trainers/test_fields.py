@@ -51,6 +51,13 @@ def field_config(toy: Toy, *, steps: int, hollow: bool = False, grid: FieldConfi
     return replace(tiny_config(ThreeDGS(), toy, steps=steps), method=method)
 
 
+def refusal(config: TrainConfig) -> str:
+    """The sentence with which a config is refused."""
+    with pytest.raises(InputError) as error:
+        resolve(config)
+    return str(error.value)
+
+
 def training_of(config: TrainConfig, toy: Toy, run_dir: Path) -> Training:
     config = settle(resolve(config), toy.scene())
     return start(config, toy.scene(), no_points(), "none needed", run_dir, 0.0)
@@ -367,15 +374,11 @@ def test_an_object_can_be_learned_with_first_points_and_distortion(object_toy: T
     ],
 )
 def test_options_that_make_no_sense_are_named(changes: dict[str, float], message: str, still_toy: Toy) -> None:
-    with pytest.raises(InputError) as error:
-        resolve(field_config(still_toy, steps=1, grid=replace(GRID, **changes)))
-    assert str(error.value) == message
+    assert refusal(field_config(still_toy, steps=1, grid=replace(GRID, **changes))) == message
 
 
 def test_a_mask_needs_our_own_tables(still_toy: Toy) -> None:
-    with pytest.raises(InputError) as error:
-        resolve(field_config(still_toy, steps=1, hollow=True, grid=replace(GRID, field_backend="tcnn")))
-    assert str(error.value) == (
+    assert refusal(field_config(still_toy, steps=1, hollow=True, grid=replace(GRID, field_backend="tcnn"))) == (
         "--method hollownerf cannot drop entries of tiny-cuda-nn's tables; leave --field-backend tcnn out, or take "
         "--method hashgrid."
     )
@@ -407,9 +410,7 @@ def test_tiny_cuda_nn_learns_in_the_same_loop(object_toy: Toy, tmp_path: Path) -
 )
 def test_a_field_cannot_be_learned_backwards(changes: dict[str, float], message: str, still_toy: Toy) -> None:
     config = field_config(still_toy, steps=1)
-    with pytest.raises(InputError) as error:
-        resolve(replace(config, method=HashGrid(GRID, replace(TRAINING, **changes))))
-    assert str(error.value) == message
+    assert refusal(replace(config, method=HashGrid(GRID, replace(TRAINING, **changes)))) == message
 
 
 @pytest.mark.parametrize(
@@ -427,33 +428,28 @@ def test_a_field_cannot_be_learned_backwards(changes: dict[str, float], message:
 )
 def test_a_mask_that_cannot_be_is_refused(changes: dict[str, float], message: str, still_toy: Toy) -> None:
     config = field_config(still_toy, steps=1)
-    with pytest.raises(InputError) as error:
-        resolve(replace(config, method=HollowNerf(GRID, TRAINING, replace(HOLLOW, **changes))))
-    assert str(error.value) == message
+    assert refusal(replace(config, method=HollowNerf(GRID, TRAINING, replace(HOLLOW, **changes)))) == message
 
 
 @pytest.mark.parametrize("option", ["ssim_weight", "alpha_weight"])
 def test_losses_of_whole_pictures_mean_nothing_to_a_field(option: str, still_toy: Toy) -> None:
     config = replace(field_config(still_toy, steps=1), image=ImageConfig(**{option: 0.5}))
-    with pytest.raises(InputError) as error:
-        resolve(config)
-    assert str(error.value) == (
+    assert refusal(config) == (
         f"--{option.replace('_', '-')} weighs whole pictures, but hashgrid learns from rays; leave it out."
     )
 
 
 def test_first_points_tell_for_a_part_of_the_run(still_toy: Toy) -> None:
     config = field_config(still_toy, steps=1)
-    with pytest.raises(InputError) as error:
-        resolve(replace(config, method=HashGrid(GRID, replace(TRAINING, depth_until=0.0))))
-    assert str(error.value) == "--depth-until must be a fraction of the run above 0, got 0.0."
+    assert (
+        refusal(replace(config, method=HashGrid(GRID, replace(TRAINING, depth_until=0.0))))
+        == "--depth-until must be a fraction of the run above 0, got 0.0."
+    )
 
 
 def test_a_batch_of_pictures_means_nothing_to_a_field(still_toy: Toy) -> None:
     config = replace(field_config(still_toy, steps=1), schedule=ScheduleConfig(batch_size=4))
-    with pytest.raises(InputError) as error:
-        resolve(config)
-    assert str(error.value) == "--batch-size counts pictures, but hashgrid learns from rays; set --samples instead."
+    assert refusal(config) == "--batch-size counts pictures, but hashgrid learns from rays; set --samples instead."
 
 
 def test_a_checkpoint_that_does_not_fit_its_config_is_refused(object_toy: Toy, tmp_path: Path) -> None:

@@ -108,14 +108,10 @@ def mean_of(values: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def is_within(bounds: Tensor, samples: Samples) -> Tensor:
-    """(S, 3) 1 where the midpoint of a sample lies within the (R, 2) bounds of its ray, else 0, three times each.
-
-    What is behind the samples in a buffer gets some number; nobody waits for how many there are.
-    """
-    rows = torch.arange(len(samples), device=bounds.device)
-    ray = torch.searchsorted(samples.offsets[1:], rows, right=True).clamp_max(len(bounds) - 1)
+    """(S, 3) 1 where the midpoint of a sample lies within the (R, 2) bounds of its ray, else 0, three times each."""
     middle = samples.t + samples.dt / 2
-    within = (middle > bounds[ray, 0]) & (middle < bounds[ray, 1])
+    nearest, farthest = bounds[samples.ray].unbind(-1)
+    within = (middle > nearest) & (middle < farthest)
     return within.to(middle)[:, None].expand(-1, 3).contiguous()
 
 

@@ -44,8 +44,8 @@ def degrees(directions: Tensor, expected: Tensor) -> Tensor:
 
 def test_a_sphere_faces_outwards_however_grainy_its_density_is() -> None:
     rays, samples = rays_and_samples()
-    ray = torch.repeat_interleave(samples.offsets.diff())
-    density = ball(rays.origins[ray] + (samples.t + samples.dt / 2)[:, None] * rays.directions[ray])
+    middle = (samples.t + samples.dt / 2)[:, None]
+    density = ball(rays.origins[samples.ray] + middle * rays.directions[samples.ray])
     seen = composite(density, torch.ones(len(samples), 3), samples, "reference")
     weights, _ = sample_weights(density, samples)
     normals = normals_along(ball, rays, samples, weights, seen.alpha)
